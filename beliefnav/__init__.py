@@ -1,0 +1,29 @@
+r"""Learning rules as optimal navigation of a loss landscape seen through noisy gradients.
+
+State what you believe about the landscape (`beliefnav.ssm`), what moving costs and how far ahead
+you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimizer that follows: an
+ordinary optax transformation with its posterior inside.
+"""
+
+from beliefnav import control, filters, inspection, rules, ssm
+from beliefnav.control import Policy
+from beliefnav.objective import Objective
+from beliefnav.ssm import Filter, Info, Posterior
+from beliefnav.transform import NavigationState, navigator, posterior, scale_by_navigation
+
+__all__ = [
+    "Filter",
+    "Info",
+    "NavigationState",
+    "Objective",
+    "Policy",
+    "Posterior",
+    "control",
+    "filters",
+    "inspection",
+    "navigator",
+    "posterior",
+    "rules",
+    "scale_by_navigation",
+    "ssm",
+]

@@ -1,0 +1,71 @@
+"""Early validation of hyper-parameters given as Python numbers.
+
+Arrays and tracers pass: a value that is sampled, differentiated or injected is only known when the
+program runs. What can be known at construction is checked at construction.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Range(NamedTuple):
+    """A set of admissible numbers and the words that describe it in an error."""
+
+    contains: Callable[[float], bool]
+    description: str
+
+    def check(self, owner: str, name: str, value: Any) -> None:
+        """Raise ``ValueError`` if ``value`` is a Python number outside this range.
+
+        Args:
+            owner: what the parameter belongs to, for the message.
+            name: the parameter's name, for the message.
+            value: anything; only ``int`` and ``float`` are checked.
+
+        Raises:
+            ValueError: names the owner, the parameter, its value and the range.
+        """
+        if isinstance(value, int | float) and not self.contains(value):
+            raise ValueError(f"{owner}: {name} must be {self.description}, got {value!r}.")
+
+
+POSITIVE = Range(lambda x: 0 < x < math.inf, "a positive, finite number")
+NON_NEGATIVE = Range(lambda x: 0 <= x < math.inf, "a non-negative, finite number")
+COUNT = Range(lambda x: x >= 0, "a non-negative number")
+FINITE = Range(math.isfinite, "a finite number")
+UNIT_INTERVAL = Range(lambda x: 0 <= x <= 1, "in [0, 1]")
+HALF_OPEN_UNIT = Range(lambda x: 0 <= x < 1, "in [0, 1)")
+
+
+def checked(**ranges: Range) -> Callable[[type[T]], type[T]]:
+    """Make a ``NamedTuple`` class validate its fields wherever an instance is made.
+
+    ``typing.NamedTuple`` forbids a ``__new__`` of one's own, so it is wrapped afterwards;
+    ``_make``, and through it ``_replace``, goes the same way.
+
+    Args:
+        **ranges: the range of each field to check.
+
+    Returns:
+        A class decorator.
+    """
+
+    def decorate(cls: Any) -> Any:
+        new = cls.__new__
+
+        @functools.wraps(new)
+        def checked_new(cls_: Any, *args: Any, **kwargs: Any) -> Any:
+            self = new(cls_, *args, **kwargs)
+            for name, allowed in ranges.items():
+                allowed.check(cls.__name__, name, getattr(self, name))
+            return self
+
+        cls.__new__ = checked_new
+        cls._make = classmethod(lambda cls_, fields: cls_(*fields))
+        return cls
+
+    return decorate

@@ -1,0 +1,69 @@
+"""What the NumPyro programs of all models share: the shape of a stream, and its observation."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+
+class Stream(NamedTuple):
+    """A recorded gradient stream as a NumPyro program wants it, or the shape of one to simulate.
+
+    Attributes:
+        values: [step, ...] with missing entries filled in, or ``None`` to simulate.
+        seen: [step, ...] True where there is an observation.
+    """
+
+    values: Array | None
+    seen: Array
+
+    @property
+    def num_steps(self) -> int:
+        """Number of steps."""
+        return self.seen.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one observation."""
+        return self.seen.shape[1:]
+
+    def drop_first(self) -> "Stream":
+        """The stream from its second step on."""
+        return Stream(None if self.values is None else self.values[1:], self.seen[1:])
+
+
+def stream(
+    gradient: ArrayLike | None, num_steps: int | None, shape: tuple[int, ...], owner: str
+) -> Stream:
+    """Read the arguments that every program takes.
+
+    Args:
+        gradient: [step, ...] a recorded stream; NaN or infinite entries are missing.
+        num_steps: number of steps to simulate, if there is no ``gradient``.
+        shape: shape of one observation to simulate.
+        owner: name of the model, for errors.
+
+    Returns:
+        The stream.
+
+    Raises:
+        ValueError: neither or both of ``gradient`` and ``num_steps`` were given.
+    """
+    if (gradient is None) == (num_steps is None):
+        raise ValueError(
+            f"{owner}: give either a recorded gradient to condition on, or num_steps to simulate."
+        )
+    if gradient is None:
+        assert num_steps is not None
+        return Stream(None, jnp.ones((num_steps, *shape), bool))
+    recorded = jnp.asarray(gradient)
+    seen = jnp.isfinite(recorded)
+    return Stream(jnp.where(seen, recorded, 0), seen)
+
+
+def observe(distribution: Any, value: Array | None, seen: Array) -> Array:
+    """Sample the site ``observation``, or condition it on ``value`` where it was seen."""
+    import numpyro
+
+    return numpyro.sample("observation", distribution.mask(seen), obs=value)

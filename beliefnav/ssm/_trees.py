@@ -1,0 +1,71 @@
+"""Trees of arrays that the filters are made of."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+
+PyTree = Any
+
+
+def full_like(params: PyTree, value: ArrayLike) -> PyTree:
+    """A tree like ``params`` filled with ``value``, in at least float32.
+
+    Half-precision parameters get float32 beliefs: a mean that moves by a thousandth of a gradient
+    at a time stands still in bfloat16. Works on abstract leaves and keeps shardings.
+    """
+    return jax.tree.map(
+        lambda p: jnp.full_like(p, value, dtype=jnp.promote_types(p.dtype, jnp.float32)), params
+    )
+
+
+def scalar_like(params: PyTree, value: ArrayLike) -> jax.Array:
+    """``value`` as one scalar, in the widest dtype that `full_like` gives to ``params``."""
+    return jnp.asarray(
+        value, jnp.result_type(jnp.float32, *(p.dtype for p in jax.tree.leaves(params)))
+    )
+
+
+def scale(tree: PyTree, factor: ArrayLike) -> PyTree:
+    """``factor * tree`` in the tree's own dtypes."""
+    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
+
+
+def observed(gradient: PyTree) -> PyTree:
+    """Where an entry is finite, and so is an observation."""
+    return jax.tree.map(jnp.isfinite, gradient)
+
+
+def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
+    """Observation minus prediction, 0 where missing: a missing entry then corrects nothing.
+
+    The entry is replaced before it is subtracted, so that derivatives stay finite too.
+    """
+    return jax.tree.map(
+        lambda y, m: jnp.where(jnp.isfinite(y), y.astype(m.dtype), m) - m, gradient, prediction
+    )
+
+
+def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
+    """Squared observation minus its prediction, 0 where missing."""
+
+    def leaf(y: jax.Array, s: jax.Array) -> jax.Array:
+        seen = jnp.isfinite(y)
+        y = jnp.where(seen, y, 0).astype(s.dtype)
+        return jnp.where(seen, y * y - s, 0)
+
+    return jax.tree.map(leaf, gradient, prediction)
+
+
+def correct(mean: PyTree, gain: PyTree, error: PyTree) -> PyTree:
+    """``mean + gain * error`` in the mean's own dtypes; ``gain`` may be one scalar for all."""
+    gain = jax.tree.broadcast(gain, mean)
+    return jax.tree.map(lambda m, k, e: (m + k * e).astype(m.dtype), mean, gain, error)
+
+
+def where(mask: PyTree, tree: PyTree, otherwise: ArrayLike) -> PyTree:
+    """``tree`` where ``mask``, else ``otherwise``; ``tree`` may be one scalar for all."""
+    return jax.tree.map(
+        lambda o, x: jnp.where(o, x, otherwise), mask, jax.tree.broadcast(tree, mask)
+    )

@@ -1,0 +1,180 @@
+r"""Ornstein-Uhlenbeck gradient: correlated in time, pulled to zero, seen through noise.
+
+$$ g_t = \rho g_{t-1} + N(0, q), \qquad y_t = g_t + N(0, R), \qquad
+   g_0 \sim N(0, q / (1 - \rho^2)). $$
+
+Its exact filter is scalar Kalman filtering of every entry:
+
+$$ m \leftarrow \rho m, \; v \leftarrow \rho^2 v + q; \qquad
+   K = v / (v + R), \; m \leftarrow m + K (y - m), \; v \leftarrow R K. $$
+
+The prior pulls the mean to zero, so the posterior mean is a shrunk (Wiener) average: at the steady
+gain $K$ it forgets by $\rho (1 - K)$ a step and passes a constant gradient with the gain
+$K / (1 - \rho (1 - K)) < 1$. Without correlation and noise ($\rho = 0$, $R = 0$) the belief is what
+was just seen: that of plain gradient descent.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy import stats
+from jax.typing import ArrayLike
+
+from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, checked
+from beliefnav.ssm import _program, _trees
+from beliefnav.ssm._contracts import Filter, Info, Posterior
+
+PyTree = Any
+
+
+class OrnsteinUhlenbeckState(NamedTuple):
+    """The gradient after an observation.
+
+    Attributes:
+        mean: $m$, a tree like the parameters.
+        variance: $v$, a tree like the parameters, or one scalar for all.
+    """
+
+    mean: PyTree
+    variance: PyTree
+
+    def posterior(self) -> Posterior:
+        """Gradient mean $m$ and gradient variance $v$."""
+        variance = jax.tree.map(
+            lambda m, v: jnp.broadcast_to(v, m.shape).astype(m.dtype),
+            self.mean,
+            jax.tree.broadcast(self.variance, self.mean),
+        )
+        return Posterior(gradient_mean=self.mean, gradient_variance=variance)
+
+
+class OrnsteinUhlenbeckPredicted(NamedTuple):
+    """The gradient before an observation; fields as in `OrnsteinUhlenbeckState`."""
+
+    mean: PyTree
+    variance: PyTree
+
+
+@checked(autocorrelation=HALF_OPEN_UNIT, process_variance=POSITIVE, noise_variance=NON_NEGATIVE)
+class OrnsteinUhlenbeck(NamedTuple):
+    r"""Ornstein-Uhlenbeck gradient (equations in the module docstring).
+
+    Attributes:
+        autocorrelation: $\rho$ in [0, 1), the correlation of the gradient from one step to the
+            next. For a random walk ($\rho = 1$), which has no stationary prior, see `LocalLevel`.
+        process_variance: $q > 0$, in units of the squared gradient, per step.
+        noise_variance: $R \ge 0$, in units of the squared gradient.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    autocorrelation: ArrayLike
+    process_variance: ArrayLike
+    noise_variance: ArrayLike
+
+    @property
+    def stationary_variance(self) -> ArrayLike:
+        r"""$q / (1 - \rho^2)$, the prior variance of the gradient."""
+        return self.process_variance / (1 - self.autocorrelation**2)
+
+    def filter(self, shared: bool = False) -> Filter:
+        r"""The exact online filter.
+
+        A missing entry is predicted only: its mean decays and its variance grows.
+
+        Args:
+            shared: keep one variance for all entries: half the memory. Exact while every entry is
+                observed; after a missing entry, an approximation in which it counts as observed.
+
+        Returns:
+            A filter whose states are `OrnsteinUhlenbeckState`.
+        """
+
+        def init(params: PyTree) -> OrnsteinUhlenbeckState:
+            like = _trees.scalar_like if shared else _trees.full_like
+            return OrnsteinUhlenbeckState(
+                _trees.full_like(params, 0), like(params, self.stationary_variance)
+            )
+
+        def predict(
+            state: OrnsteinUhlenbeckState, displacement: PyTree = None
+        ) -> OrnsteinUhlenbeckPredicted:
+            del displacement
+            decay, diffusion = self.autocorrelation**2, self.process_variance
+            variance = jax.tree.map(
+                lambda v: (decay * v + diffusion).astype(v.dtype), state.variance
+            )
+            return OrnsteinUhlenbeckPredicted(
+                _trees.scale(state.mean, self.autocorrelation), variance
+            )
+
+        def update(
+            predicted: OrnsteinUhlenbeckPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[OrnsteinUhlenbeckState, Info]:
+            del curvature
+            noise = self.noise_variance
+            seen = _trees.observed(gradient)
+            error = _trees.innovation(gradient, predicted.mean)
+            gain = jax.tree.map(lambda v: v / (v + noise), predicted.variance)
+            variance = jax.tree.map(
+                lambda v, k: (noise * k).astype(v.dtype), predicted.variance, gain
+            )
+            if not shared:
+                variance = jax.tree.map(jnp.where, seen, variance, predicted.variance)
+            info = Info(
+                innovation=error,
+                log_density=jax.tree.map(
+                    lambda e, v, o: jnp.where(
+                        o, stats.norm.logpdf(e, scale=jnp.sqrt(v + noise)), 0
+                    ),
+                    error,
+                    jax.tree.broadcast(predicted.variance, error),
+                    seen,
+                ),
+                gain=_trees.where(seen, gain, 0),
+                missing=jax.tree.map(jnp.logical_not, seen),
+            )
+            mean = _trees.correct(predicted.mean, gain, error)
+            return OrnsteinUhlenbeckState(mean, variance), info
+
+        return Filter(init, predict, update)
+
+    def numpyro_model(
+        self,
+        gradient: ArrayLike | None = None,
+        *,
+        num_steps: int | None = None,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        r"""The same model as a NumPyro program, with sites ``gradient`` and ``observation``.
+
+        Args:
+            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
+                missing.
+            num_steps: number of steps to simulate, instead of ``gradient``.
+            shape: shape of one simulated observation; hyper-parameters broadcast against it.
+
+        Returns:
+            The observations [step, ...].
+
+        Raises:
+            ValueError: both or neither of ``gradient`` and ``num_steps`` are given.
+        """
+        import numpyro
+        from numpyro import distributions as dist
+        from numpyro.contrib.control_flow import scan
+
+        stream = _program.stream(gradient, num_steps, shape, type(self).__name__)
+        process_scale = jnp.sqrt(self.process_variance)
+        noise_scale = jnp.sqrt(self.noise_variance)
+        initial = dist.Normal(0, jnp.sqrt(self.stationary_variance)).expand(stream.shape)
+
+        def step(g: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+            g = numpyro.sample("gradient", dist.Normal(self.autocorrelation * g, process_scale))
+            return g, _program.observe(dist.Normal(g, noise_scale), *inputs)
+
+        g = numpyro.sample("initial_gradient", initial)
+        return scan(step, g, (stream.values, stream.seen))[1]

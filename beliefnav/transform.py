@@ -1,0 +1,338 @@
+r"""Belief + policy = optimizer: an ordinary optax transformation with its posterior inside.
+
+At every step the belief is predicted over the displacement that the parameters really took, updated
+with the gradient, and read; the policy turns what it says into a direction.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from beliefnav._checks import POSITIVE
+from beliefnav.control import Policy
+from beliefnav.ssm import Belief, Info, Posterior
+
+PyTree = Any
+
+
+class Probe(NamedTuple):
+    """A window on a few entries of a belief, opened by `beliefnav.inspection.record`.
+
+    It is data and no callback, so that it works wherever the state goes: under scan, vmap, inside
+    ``optax.MultiSteps``.
+
+    Attributes:
+        coordinates: parameter path -> flat indices [k].
+        readings: field of `Posterior` or `Info` -> parameter path -> values [k] of the last step,
+            NaN where the belief has no such field.
+    """
+
+    coordinates: Mapping[str, Array]
+    readings: Mapping[str, Mapping[str, Array]]
+
+
+class NavigationState(NamedTuple):
+    """State of `scale_by_navigation`.
+
+    Attributes:
+        belief: the filter's state.
+        missing: number of entries of the last gradient that were not finite, int32; ``None`` if it
+            is not to be counted.
+        clipped: number of entries whose curvature the policy clipped at the last step, int32;
+            ``None`` for a policy that never clips.
+        previous_params: the parameters at the last step; ``None`` if the belief does not ask how
+            far they moved.
+        probe: ``None`` unless recorded.
+    """
+
+    belief: Any
+    missing: Array | None
+    clipped: Array | None
+    previous_params: PyTree
+    probe: Probe | None
+
+
+def scale_by_navigation(
+    belief: Belief, policy: Policy, *, count_missing: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    r"""Replace a gradient by the direction that a policy takes on a belief about it.
+
+    The direction has the sign of the gradient, as in optax's other ``scale_by_*``.
+
+    ``update`` takes two optional extra arguments: ``curvature``, a tree of readings of a second
+    sensor for beliefs that have one, and ``displacement``, the step taken since the last update
+    (default: measured, if the belief uses it, as ``params`` minus the parameters of the last
+    update, which is right whatever stands before or after in a chain).
+
+    An entry of the gradient that is NaN or infinite is not observed: its belief stays as
+    predicted, the rest goes on, and the state's ``missing`` counts it. Put transformations that mix
+    entries, such as clipping by global norm, behind this one if you rely on that.
+
+    Beliefs are held in float32 or wider; updates have the dtype of the parameters, or of the
+    gradient when ``update`` is called without parameters.
+
+    Args:
+        belief: a model of `beliefnav.ssm`, a filter of one, or anything with a ``filter()``.
+        policy: one of `beliefnav.control`, or your own.
+        count_missing: count the entries that were not observed. It is a pass over the gradient of
+            its own, next to the one fused pass of the belief.
+
+    Returns:
+        An optax transformation whose state is a `NavigationState`.
+
+    Raises:
+        ValueError: at ``init``, a parameter is not a real floating-point array; at ``update``, the
+            belief needs ``params`` and they are missing.
+        TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`.
+    """
+    if not isinstance(belief, Belief):
+        raise TypeError(
+            f"belief must be a model of beliefnav.ssm or anything with a filter(), got {belief!r}."
+        )
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy must be a beliefnav.control.Policy, got {policy!r}.")
+    filter_ = belief.filter()
+
+    def init(params: PyTree) -> NavigationState:
+        _check_real(params)
+        return NavigationState(
+            belief=filter_.init(params),
+            missing=jnp.zeros((), jnp.int32) if count_missing else None,
+            clipped=None if policy.clipped is None else jnp.zeros((), jnp.int32),
+            previous_params=_copy(params) if filter_.uses_displacement else None,
+            probe=None,
+        )
+
+    def update(
+        updates: PyTree,
+        state: NavigationState,
+        params: PyTree = None,
+        *,
+        curvature: PyTree = None,
+        displacement: PyTree = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, NavigationState]:
+        del extra_args
+        if filter_.uses_displacement:
+            if params is None:
+                raise ValueError(
+                    f"Cannot update {type(belief).__name__} without params. This is because it "
+                    "measures how far they moved; call update(gradient, state, params)."
+                )
+            if displacement is None:
+                displacement = jax.tree.map(jnp.subtract, params, state.previous_params)
+        predicted = filter_.predict(state.belief, displacement)
+        updated, info = filter_.update(predicted, updates, curvature)
+        posterior = updated.posterior()
+        direction = jax.tree.map(
+            lambda d, p: d.astype(p.dtype),
+            policy.step(posterior, params),
+            updates if params is None else params,
+        )
+        return direction, NavigationState(
+            belief=updated,
+            missing=_count_missing(updates) if count_missing else None,
+            clipped=policy.clipped and _count_clipped(policy.clipped(posterior, params)),
+            previous_params=params if filter_.uses_displacement else None,
+            probe=state.probe and _read(state.probe, posterior, info),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def navigator(
+    learning_rate: optax.ScalarOrSchedule,
+    belief: Belief,
+    policy: Policy,
+    *,
+    count_missing: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""An optimizer from a belief and a policy: `scale_by_navigation`, times minus a learning rate.
+
+    Args:
+        learning_rate: a positive number or a schedule. For `beliefnav.control.horizon`, whose
+            direction is the whole step, 1.
+        belief: a model of `beliefnav.ssm`, a filter of one, or anything with a ``filter()``.
+        policy: one of `beliefnav.control`, or your own.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        An optax optimizer; read its belief with `posterior`.
+
+    Raises:
+        ValueError: ``learning_rate`` is a Python number that is not positive.
+        TypeError: see `scale_by_navigation`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import control, navigator, posterior, ssm
+        >>> optimizer = navigator(0.1, ssm.LocalLevel(0.9, noise_variance=4.0), control.myopic())
+        >>> params = jnp.zeros(3)
+        >>> state = optimizer.init(params)
+        >>> _, state = optimizer.update(jnp.array([1.0, 2.0, jnp.nan]), state, params)
+        >>> posterior(state).gradient_mean.tolist(), posterior(state).gradient_variance.tolist()
+        ([1.0, 2.0, 0.0], [4.0, 4.0, inf])
+    """
+    POSITIVE.check("navigator", "learning_rate", learning_rate)
+    return optax.chain(
+        scale_by_navigation(belief, policy, count_missing=count_missing),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def navigation_states(opt_state: PyTree) -> list[NavigationState]:
+    """All `NavigationState` in an optimizer state, in the order of its leaves."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=_is_navigation)
+    return [leaf for leaf in leaves if _is_navigation(leaf)]
+
+
+def posterior(opt_state: PyTree) -> Posterior:
+    """Read the belief inside the state of an optimizer, wherever it stands in a chain.
+
+    For a state batched by ``vmap``, vmap this function too.
+
+    Args:
+        opt_state: the state of any optimizer that contains one `scale_by_navigation`.
+
+    Returns:
+        The posterior after the last update.
+
+    Raises:
+        ValueError: the state contains no belief, or more than one.
+    """
+    states = navigation_states(opt_state)
+    if len(states) != 1:
+        raise ValueError(
+            f"Expected one belief in the optimizer state, found {len(states)}. "
+            + (
+                "Build the optimizer with beliefnav.navigator or beliefnav.rules."
+                if not states
+                else "Pass the part of the state that holds the one you want."
+            )
+        )
+    return states[0].belief.posterior()
+
+
+def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
+    """Open a `Probe` at ``coordinates`` in every belief of an optimizer state.
+
+    Args:
+        opt_state: state of an optimizer.
+        coordinates: parameter path -> flat indices [k].
+
+    Returns:
+        The state, whose beliefs report on those entries from the next update on.
+    """
+    probe = Probe(coordinates, _readings(coordinates, Posterior(), Info()))
+    return jax.tree.map(
+        lambda leaf: leaf._replace(probe=probe) if _is_navigation(leaf) else leaf,
+        opt_state,
+        is_leaf=_is_navigation,
+    )
+
+
+def gather(tree: PyTree, coordinates: Mapping[str, Array]) -> dict[str, Array]:
+    """The entries of ``tree`` at ``coordinates``; NaN for paths that it does not have.
+
+    Args:
+        tree: a tree like the parameters, or a part of one, or ``None``.
+        coordinates: parameter path -> flat indices [k].
+
+    Returns:
+        Parameter path -> values [k], in jax's default float.
+    """
+    leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+    def values(path: str, indices: Array) -> Array:
+        dtype = jnp.result_type(float)
+        if path not in leaves:
+            return jnp.full(indices.shape, jnp.nan, dtype)
+        leaf = leaves[path]
+        return leaf[jnp.unravel_index(indices, leaf.shape)].astype(dtype)
+
+    return {path: values(path, indices) for path, indices in coordinates.items()}
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The name of a leaf: its path in the parameters, as in ``layers/0/weight``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _readings(
+    coordinates: Mapping[str, Array], posterior: Posterior, info: Info
+) -> dict[str, dict[str, Array]]:
+    """What a probe reads of one step."""
+    fields = posterior._asdict() | info._asdict()
+    return {name: gather(tree, coordinates) for name, tree in fields.items()}
+
+
+def _read(probe: Probe, posterior: Posterior, info: Info) -> Probe:
+    return Probe(probe.coordinates, _readings(probe.coordinates, posterior, info))
+
+
+def _is_navigation(leaf: Any) -> bool:
+    return isinstance(leaf, NavigationState)
+
+
+def _check_real(params: PyTree) -> None:
+    """Raise unless every parameter is a real floating-point array."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            remedy = (
+                "wrap the optimizer in optax.contrib.split_real_and_imaginary."
+                if jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+                else "train only the floating-point leaves, for instance with optax.masked."
+            )
+            raise ValueError(
+                f"Cannot hold a belief about parameter {path_name(path)!r} of dtype {leaf.dtype}. "
+                f"This is because beliefs are about real gradients; {remedy}"
+            )
+
+
+def _copy(params: PyTree) -> PyTree:
+    """``params`` in buffers of its own, so that parameters and state can both be donated."""
+    return jax.tree.map(
+        lambda p: p if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p), params
+    )
+
+
+def _count_missing(gradient: PyTree) -> Array:
+    """Number of entries that are not finite, int32."""
+    leaves = [leaf for leaf in jax.tree.leaves(gradient) if leaf.size]
+    finite = jnp.isfinite(sum((_total(y) for y in leaves), jnp.zeros(())))
+    return _count(~finite, lambda y: ~jnp.isfinite(y), leaves)
+
+
+def _total(y: Array) -> Array:
+    """The sum of all entries: finite only if all of them are (if it overflows, we count in vain).
+
+    As two products with ones, which is the cheapest pass over an array that XLA makes on a CPU: a
+    plain sum costs half as much again, and counting itself as much as all of Adam.
+    """
+    width = y.shape[-1] if y.ndim > 1 else _largest_divisor(y.size, 4096)
+    rows = y.reshape(-1, width)
+    return jnp.ones(rows.shape[0], y.dtype) @ (rows @ jnp.ones(width, y.dtype))
+
+
+def _largest_divisor(n: int, bound: int) -> int:
+    return next(d for d in range(min(n, bound), 0, -1) if n % d == 0)
+
+
+def _count_clipped(mask: PyTree) -> Array:
+    """Number of entries that are True, int32."""
+    leaves = jax.tree.leaves(mask)
+    possible = jnp.any(jnp.array([jnp.any(m) for m in leaves], bool))
+    return _count(possible, lambda m: m, leaves)
+
+
+def _count(possible: Array, test: Callable[[Array], Array], leaves: list[Array]) -> Array:
+    """Number of entries that pass a test, 0 without looking unless it is possible that any do."""
+
+    def count() -> Array:
+        return sum((jnp.sum(test(x), dtype=jnp.int32) for x in leaves), jnp.zeros((), jnp.int32))
+
+    return lax.cond(possible, count, lambda: jnp.zeros((), jnp.int32))

@@ -1,0 +1,1 @@
+"""Experiments: one file a claim. ``python -m experiments`` lists them."""

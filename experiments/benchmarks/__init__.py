@@ -1,0 +1,1 @@
+"""Benchmarks: cost relative to the peer, measured in the same run."""

@@ -1,0 +1,22 @@
+"""Strictness for all tests: no silent rank promotion; warnings are errors (see pyproject.toml)."""
+
+from collections.abc import Iterator
+
+import jax
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def x64() -> Iterator[None]:
+    """Float64 for one test, where a law is exact."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def rank_promotion() -> Iterator[None]:
+    """Allow rank promotion for one test: NumPyro's own code relies on it."""
+    with jax.numpy_rank_promotion("allow"):
+        yield
