@@ -101,7 +101,7 @@ def record(
             raise ValueError("record: coordinates are drawn at random; give a key.")
     inner = optax.with_extra_args_support(optimizer)
 
-    def init(params: PyTree) -> RecordState:
+    def init(params: PyTree) -> Any:
         chosen = _choose(params, coordinates, key)
         inner_state = open_probes(inner.init(params), chosen)
         variables = ("gradient", "displacement")
@@ -118,8 +118,8 @@ def record(
         )
 
     def update(
-        updates: PyTree, state: RecordState, params: PyTree = None, **extra_args: Any
-    ) -> tuple[PyTree, RecordState]:
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, Any]:
         if params is None:
             raise ValueError(
                 "Cannot record without params. This is because the displacement is measured on "
@@ -141,7 +141,11 @@ def record(
             .set(values - state.previous_values)
         )
         return updates, RecordState(
-            inner_state, optax.safe_increment(step), state.coordinates, values, buffers
+            inner_state,
+            jnp.asarray(optax.safe_increment(step)),
+            state.coordinates,
+            values,
+            buffers,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -262,9 +266,10 @@ def to_container(groups: Mapping[str, "xr.Dataset"]) -> Any:
     import arviz
     import xarray as xr
 
+    datasets: dict[str, Any] = dict(groups)
     if int(arviz.__version__.split(".")[0]) < 1:
-        return arviz.InferenceData(**groups)
-    return xr.DataTree.from_dict(dict(groups))
+        return arviz.InferenceData(**datasets)
+    return xr.DataTree.from_dict(datasets)
 
 
 def _choose(
@@ -299,8 +304,8 @@ def _draw(key: Array, size: int, count: int) -> Array:
 
     A draw without replacement that does not permute an array of millions.
     """
-    edges = np.arange(count + 1) * size // count
-    return jax.random.randint(key, (count,), jnp.asarray(edges[:-1]), jnp.asarray(edges[1:]))
+    edges = jnp.asarray(np.arange(count + 1) * size // count, jnp.int32)
+    return jax.random.randint(key, (count,), edges[:-1], edges[1:], jnp.int32)
 
 
 def _believed(inner_state: PyTree) -> dict[str, Array]:

@@ -97,7 +97,7 @@ def scale_by_navigation(
         raise TypeError(f"policy must be a beliefnav.control.Policy, got {policy!r}.")
     filter_ = belief.filter()
 
-    def init(params: PyTree) -> NavigationState:
+    def init(params: PyTree) -> Any:
         _check_real(params)
         return NavigationState(
             belief=filter_.init(params),
@@ -109,13 +109,13 @@ def scale_by_navigation(
 
     def update(
         updates: PyTree,
-        state: NavigationState,
+        state: Any,
         params: PyTree = None,
         *,
         curvature: PyTree = None,
         displacement: PyTree = None,
         **extra_args: Any,
-    ) -> tuple[PyTree, NavigationState]:
+    ) -> tuple[PyTree, Any]:
         del extra_args
         if filter_.uses_displacement:
             if params is None:

@@ -88,18 +88,19 @@ def planning_gain(
     NON_NEGATIVE.check("planning_gain", "discount", discount)
     _MARGIN.check("planning_gain", "margin", margin)
 
-    mobility = rate * gain / jnp.asarray(metric)
+    mobility = jnp.asarray(rate) * gain / jnp.asarray(metric)
     half_discount = jnp.asarray(discount) / 2
+    duration = jnp.asarray(time_step)
     bound = -(1 - margin) * half_discount**2
-    x = mobility * curvature
+    x = mobility * jnp.asarray(curvature)
     clipped = x < bound
     x = jnp.where(clipped, bound, x)
     s = jnp.sqrt(half_discount**2 + x) + half_discount
     fraction = 1.0
     if exact_hold:
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        fraction = _decay_fraction(time_step * x / jnp.where(s > 0, s, 1))
-    return PlanningGain(time_step * mobility / s * fraction, clipped)
+        fraction = _decay_fraction(duration * x / jnp.where(s > 0, s, 1))
+    return PlanningGain(duration * mobility / s * fraction, clipped)
 
 
 def _decay_fraction(z: Array) -> Array:

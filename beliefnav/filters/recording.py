@@ -1,5 +1,6 @@
 r"""A belief filtered over a whole recorded stream."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -31,25 +32,7 @@ def filter_recording(
     Raises:
         ValueError: the belief uses displacements and none were given.
     """
-    filter_ = belief.filter()
-    if filter_.uses_displacement and displacement is None:
-        raise ValueError(
-            f"Cannot filter a recording with {type(belief).__name__} without displacement=. This "
-            "is because its prediction depends on how far the parameters moved."
-        )
-    before = None
-    if displacement is not None:
-        before = jax.tree.map(
-            lambda d: jnp.concatenate([jnp.zeros_like(d[:1]), d[:-1]]), displacement
-        )
-
-    def step(state: Any, inputs: tuple[PyTree, PyTree]) -> tuple[Any, tuple[Posterior, Info]]:
-        observation, moved = inputs
-        state, info = filter_.update(filter_.predict(state, moved), observation)
-        return state, (state.posterior(), info)
-
-    first = jax.tree.map(lambda y: y[0], gradient)
-    return lax.scan(step, filter_.init(first), (gradient, before))[1]
+    return _scan(belief, gradient, displacement, lambda state, info: (state.posterior(), info))
 
 
 def log_likelihood(belief: Belief, gradient: PyTree, displacement: PyTree = None) -> PyTree:
@@ -70,10 +53,35 @@ def log_likelihood(belief: Belief, gradient: PyTree, displacement: PyTree = None
     Raises:
         ValueError: the belief has no predictive density, or see `filter_recording`.
     """
-    log_density = filter_recording(belief, gradient, displacement)[1].log_density
+    log_density = _scan(belief, gradient, displacement, lambda _, info: info.log_density)
     if log_density is None:
         raise ValueError(
             f"{type(belief).__name__} has no predictive density, hence no likelihood. For a "
             "LocalLevel, give its noise_variance."
         )
     return jax.tree.map(lambda x: x.sum(0), log_density)
+
+
+def _scan(
+    belief: Belief,
+    gradient: PyTree,
+    displacement: PyTree,
+    read: Callable[[Any, Info], PyTree],
+) -> PyTree:
+    """What ``read(state, info)`` returns after every observation, trees of [step, ...]."""
+    filter_ = belief.filter()
+    if filter_.uses_displacement and displacement is None:
+        raise ValueError(
+            f"Cannot filter a recording with {type(belief).__name__} without displacement=. This "
+            "is because its prediction depends on how far the parameters moved."
+        )
+    before = jax.tree.map(lambda d: jnp.concatenate([jnp.zeros_like(d[:1]), d[:-1]]), displacement)
+
+    def step(state: Any, inputs: tuple[PyTree, PyTree]) -> tuple[Any, PyTree]:
+        observation, moved = inputs
+        state, info = filter_.update(filter_.predict(state, moved), observation)
+        return state, read(state, info)
+
+    first = jax.tree.map(lambda y: y[0], gradient)
+    # A step of a filter on a few streams is cheaper than an iteration of a loop.
+    return lax.scan(step, filter_.init(first), (gradient, before), unroll=4)[1]

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from beliefnav.ssm._program import Stream
@@ -44,7 +45,7 @@ def mean_gain(sample_size: PyTree) -> PyTree:
 def sample_sizes(discount: ArrayLike, prior: ArrayLike, seen: Array) -> Array:
     r"""The sample sizes $n_0, \ldots, n_{T-1}$ before each observation of ``seen`` [step, ...]."""
 
-    def step(n: Array, seen_now: Array) -> tuple[Array, Array]:
+    def step(n: Any, seen_now: Array) -> tuple[Any, Any]:
         return discount * n + seen_now, n
 
     dtype = jnp.result_type(float)
@@ -54,7 +55,7 @@ def sample_sizes(discount: ArrayLike, prior: ArrayLike, seen: Array) -> Array:
 
 def is_zero(prior: ArrayLike) -> bool:
     """Whether a prior's number is known to be 0; a traced one is taken to be positive."""
-    return not isinstance(prior, jax.core.Tracer) and bool(jnp.all(jnp.asarray(prior) == 0))
+    return not isinstance(prior, Tracer) and bool(jnp.all(jnp.asarray(prior) == 0))
 
 
 def check_program(owner: str, discount: ArrayLike) -> None:
@@ -82,7 +83,7 @@ def first_observation(owner: str, prior: str, stream: Stream) -> Array:
             "recorded gradient to condition on."
         )
     complete = jnp.all(stream.seen[0])
-    if not isinstance(complete, jax.core.Tracer) and not bool(complete):
+    if not isinstance(complete, Tracer) and not bool(complete):
         raise ValueError(
             f"{owner}: the first row of gradient has missing entries, so an improper prior cannot "
             f"be conditioned on it. Give a positive {prior}, or drop the rows before the first "

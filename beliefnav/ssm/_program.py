@@ -62,7 +62,7 @@ def stream(
     return Stream(jnp.where(seen, recorded, 0), seen)
 
 
-def observe(distribution: Any, value: Array | None, seen: Array) -> Array:
+def observe(distribution: Any, value: Array | None, seen: Array) -> Any:
     """Sample the site ``observation``, or condition it on ``value`` where it was seen."""
     import numpyro
 

@@ -198,7 +198,7 @@ class LocalLevel(NamedTuple):
             initial = dist.Normal(self.prior_mean, scale).expand(stream.shape)
         drift_scale = noise_scale * jnp.sqrt((1 - self.discount) / (self.discount * sizes))
 
-        def step(level: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        def step(level: Any, inputs: tuple[Any, Any, Any]) -> tuple[Any, Any]:
             drift, value, seen = inputs
             level = numpyro.sample("gradient", dist.Normal(level, drift))
             return level, _program.observe(dist.Normal(level, noise_scale), value, seen)

@@ -172,7 +172,7 @@ class OrnsteinUhlenbeck(NamedTuple):
         noise_scale = jnp.sqrt(self.noise_variance)
         initial = dist.Normal(0, jnp.sqrt(self.stationary_variance)).expand(stream.shape)
 
-        def step(g: Array, inputs: tuple[Array, Array]) -> tuple[Array, Array]:
+        def step(g: Any, inputs: tuple[Any, Any]) -> tuple[Any, Any]:
             g = numpyro.sample("gradient", dist.Normal(self.autocorrelation * g, process_scale))
             return g, _program.observe(dist.Normal(g, noise_scale), *inputs)
 

@@ -1,0 +1,199 @@
+"""Check every jitted entry point on the device that jax finds against float64 on the CPU.
+
+Claim: in float32 on this device each entry point agrees with its float64 reference to within the
+rounding of its arithmetic. It would be refuted by a relative error above the tolerance of a case.
+The time is that of one call, compiled, including the transfer of nothing: inputs are on the device.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+from tqdm import tqdm
+
+from beliefnav import Objective, control, filters, inspection, navigator, rules, ssm
+from experiments import report
+
+
+@dataclass(frozen=True)
+class Config:
+    """Check every jitted entry point on the device that jax finds."""
+
+    size: int = 1_000_000
+    """Entries of the elementwise cases; streams of the filters get a thousandth."""
+    steps: int = 100
+    """Optimizer steps, and observations of a filter."""
+    repeats: int = 10
+    """Timed calls of each case."""
+    seed: int = 0
+    """The random seed of the inputs."""
+    out: Path = Path("runs/device_check")
+    """Folder to write to."""
+    quick: bool = False
+    """A hundredth of the size."""
+
+
+class Case(NamedTuple):
+    """One entry point.
+
+    Attributes:
+        call: a function of the inputs, to be jitted.
+        inputs: arrays, float64.
+        tolerance: bound on the relative error of float32: the norm of the difference over the norm.
+    """
+
+    call: Callable[..., Any]
+    inputs: tuple[np.ndarray, ...]
+    tolerance: float
+
+
+def run(config: Config) -> None:
+    """Check, time, write.
+
+    Args:
+        config: the options.
+    """
+    config.out.mkdir(parents=True, exist_ok=True)
+    size = config.size // 100 if config.quick else config.size
+    claims, seconds = [], {}
+    device = jax.devices()[0]
+    for name, case in tqdm(cases(size, config.steps, config.seed).items(), unit="case"):
+        value, seconds[name] = _timed(case, device, config.repeats)
+        claims.append(report.close(name, _error(value, _reference(case)), 0.0, case.tolerance))
+    print(f"{device.device_kind}, jax {jax.__version__}")
+    for name, duration in seconds.items():
+        print(f"{1e3 * duration:10.3f} ms  {name}")
+    report.write_metrics(
+        config.out,
+        seed=config.seed,
+        quick=config.quick,
+        claims=claims,
+        results={"size": size, "steps": config.steps, "seconds": seconds},
+    )
+
+
+def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
+    """Every jitted entry point, with inputs of a given size."""
+    rng = np.random.default_rng(seed)
+    start, noise = rng.normal(size=size), rng.normal(size=(8, size))
+    stream = np.cumsum(rng.normal(size=(steps, max(1, size // 1000))), 0)
+    stream[rng.random(stream.shape) < 0.05] = np.nan
+    displacement = np.full_like(stream, 0.1)
+    curvature = rng.normal(size=size)
+    hyper = np.array([0.9, 0.2, 1.0])
+    objective = Objective(rate=0.5, gain=2.0, discount=3.0)
+
+    def descend(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+        extended = optax.with_extra_args_support(optimizer)
+
+        def call(params: Any, noise: Any) -> Any:
+            def step(carry: Any, i: Any) -> Any:
+                params, state = carry
+                gradient = params + noise[i % len(noise)]
+                updates, state = extended.update(gradient, state, params)
+                return (optax.apply_updates(params, updates), state), None
+
+            carry = (params, extended.init(params))
+            return lax.scan(step, carry, jnp.arange(steps))[0][0]
+
+        return call
+
+    def recorded(params: Any, noise: Any) -> Any:
+        optimizer = inspection.record(
+            rules.wiener(1e-2), coordinates={"": [0, len(params) - 1]}, capacity=8
+        )
+        state: Any = optimizer.init(params)
+        _, state = optimizer.update(params + noise[0], state, params)
+        return state.buffers["gradient"][0], state.buffers["gradient_mean"][0]
+
+    def likelihood(hyper: Any, stream: Any) -> Any:
+        return filters.log_likelihood(ssm.OrnsteinUhlenbeck(*hyper), stream).sum()
+
+    def gains(v: Any, exact_hold: bool) -> Any:
+        return control.planning_gain(
+            v, rate=0.5, gain=2.0, discount=3.0, exact_hold=exact_hold
+        ).gain
+
+    def filtered(belief: ssm.Belief) -> Callable[..., Any]:
+        return lambda y, d: filters.filter_recording(belief, y, d)[0]
+
+    horizon = navigator(
+        1.0,
+        ssm.independent(gradient=ssm.LocalLevel(0.9), curvature=ssm.PrecisionWalk(0.99)),
+        control.horizon(objective, exact_hold=True),
+    )
+    beliefs = {
+        "local level": ssm.LocalLevel(0.9, noise_variance=1.0),
+        "precision walk": ssm.PrecisionWalk(0.99),
+        "Ornstein-Uhlenbeck": ssm.OrnsteinUhlenbeck(0.9, 0.2, 1.0),
+        "wiener": ssm.Wiener(0.9, 0.999),
+    }
+    optimizers = {
+        "rules.sgd": rules.sgd(1e-2),
+        "rules.ballistic": rules.ballistic(1e-2),
+        "rules.rmsprop": rules.rmsprop(1e-2),
+        "rules.adam": rules.adam(1e-2),
+        "rules.adamw": rules.adamw(1e-2),
+        "rules.wiener": rules.wiener(1e-2),
+        "navigator, horizon": horizon,
+    }
+    return {
+        **{
+            f"{name}, {steps} steps": Case(descend(o), (start, noise), 1e-3)
+            for name, o in optimizers.items()
+        },
+        "inspection.record": Case(recorded, (start, noise), 1e-6),
+        "planning_gain, replanning": Case(lambda v: gains(v, False), (curvature,), 1e-5),
+        "planning_gain, exact hold": Case(lambda v: gains(v, True), (curvature,), 1e-5),
+        **{
+            f"filter_recording, {name}": Case(filtered(b), (stream, displacement), 1e-4)
+            for name, b in beliefs.items()
+        },
+        "log_likelihood": Case(likelihood, (hyper, stream), 1e-4),
+        "gradient of log_likelihood": Case(jax.grad(likelihood), (hyper, stream), 1e-3),
+    }
+
+
+def _timed(case: Case, device: Any, repeats: int) -> tuple[Any, float]:
+    """The result on the device in float32, and the median seconds of a call."""
+    inputs = [jax.device_put(x.astype(np.float32), device) for x in case.inputs]
+    call = jax.jit(case.call)
+    value = jax.block_until_ready(call(*inputs))
+    durations = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        jax.block_until_ready(call(*inputs))
+        durations.append(time.perf_counter() - start)
+    return value, float(np.median(durations))
+
+
+def _reference(case: Case) -> Any:
+    """The result on the CPU in float64."""
+    with jax.enable_x64(True), jax.default_device(jax.devices("cpu")[0]):
+        return jax.tree.map(np.asarray, jax.jit(case.call)(*case.inputs))
+
+
+def _error(value: Any, reference: Any) -> float:
+    """The largest relative error over the leaves; infinite where only one of them is finite."""
+    errors = [0.0]
+    for a, b in zip(jax.tree.leaves(value), jax.tree.leaves(reference), strict=True):
+        x, y = np.asarray(a, np.float64), np.asarray(b)
+        same = np.isfinite(x) == np.isfinite(y)
+        finite = np.isfinite(y) & same
+        norm = np.linalg.norm(y[finite]) or 1.0
+        error = np.linalg.norm(x[finite] - y[finite]) / norm
+        errors.append(float(error) if same.all() else np.inf)
+    return max(errors)
+
+
+if __name__ == "__main__":
+    import tyro
+
+    run(tyro.cli(Config))

@@ -1,0 +1,1 @@
+"""Complete NumPyro models, with priors, of what an optimizer sees."""

@@ -1,0 +1,222 @@
+"""Policies: values, limits of one another, masks and errors."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from beliefnav import Objective, control
+from beliefnav.ssm import Posterior
+from tests import oracles
+
+M = {"a": np.array([1.0, -2.0, 0.5]), "b": np.array(3.0)}
+V = {"a": np.array([4.0, 0.25, -0.1]), "b": np.array(9.0)}
+G = {"a": np.array([1.0, 4.0, 2.0]), "b": np.array(0.5)}
+PARAMS = jax.tree.map(np.zeros_like, M)
+POSTERIOR = Posterior(gradient_mean=M, curvature_mean=V)
+GRADIENT_ONLY = Posterior(gradient_mean=M)
+
+
+def check(policy: control.Policy, want: Callable[..., Any], clipped: Any, *trees: Any) -> None:
+    """The step is ``want`` of the trees' leaves, the clipped mask as given."""
+    jax.tree.map(
+        # A handful of float64 roundings.
+        lambda got, *leaves: np.testing.assert_allclose(got, want(*leaves), rtol=1e-13),
+        policy.step(POSTERIOR, PARAMS),
+        *trees,
+    )
+    if clipped is None:
+        assert policy.clipped is None
+    else:
+        assert policy.clipped is not None
+        jax.tree.map(np.testing.assert_array_equal, policy.clipped(POSTERIOR, PARAMS), clipped)
+
+
+AT_SADDLE = {"a": np.array([False, False, True]), "b": np.array(False)}
+
+
+@pytest.mark.usefixtures("x64")
+def test_myopic():
+    check(control.myopic(), lambda m: m, None, M)
+    check(control.myopic(metric=G), lambda m, g: m / g, None, M, G)
+
+
+@pytest.mark.usefixtures("x64")
+def test_ballistic():
+    def direction(m: Any, v: Any, g: Any, eps: float, eps_root: float) -> Any:
+        return m / (np.sqrt(g * (np.maximum(v, 0) + eps_root)) + eps)
+
+    check(
+        control.ballistic(eps=0.1),
+        lambda m, v: direction(m, v, 1, 0.1, 0),
+        AT_SADDLE,
+        M,
+        V,
+    )
+    check(
+        control.ballistic(eps=0.1, eps_root=0.2, metric=G),
+        lambda m, v, g: direction(m, v, g, 0.1, 0.2),
+        AT_SADDLE,
+        M,
+        V,
+        G,
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_newton_stays_where_there_is_no_optimum():
+    check(control.newton(), lambda m, v: np.where(v > 0, m / v, 0), AT_SADDLE, M, V)
+    flat = Posterior(gradient_mean=jnp.ones(1), curvature_mean=jnp.zeros(1))
+    policy = control.newton()
+    assert policy.clipped is not None
+    assert policy.step(flat, None)[0] == 0
+    assert policy.clipped(flat, None)[0]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("exact_hold", [False, True])
+@pytest.mark.parametrize("metric", [None, G], ids=["identity", "diagonal"])
+def test_horizon_takes_the_optimal_step(metric: Any, exact_hold: bool):
+    args = dict(rate=0.7, gain=1.9, discount=1.3, time_step=0.8)
+    objective = Objective(0.7, 1.9, 1.3, metric=metric)
+    policy = control.horizon(objective, 0.8, exact_hold=exact_hold)
+
+    @np.vectorize
+    def step(m: float, v: float, g: float) -> float:
+        return m * oracles.planning_gain(v, **args, metric=g, exact_hold=exact_hold)
+
+    unclipped = jax.tree.map(lambda v: np.zeros(v.shape, bool), V)
+    ones = jax.tree.map(np.ones_like, M)
+    np_tree = ones if metric is None else metric
+    got = policy.step(POSTERIOR, PARAMS)
+    # The Riccati solver's accuracy.
+    jax.tree.map(
+        lambda a, m, v, g: np.testing.assert_allclose(a, step(m, v, g), rtol=1e-10),
+        got,
+        M,
+        V,
+        np_tree,
+    )
+    assert policy.clipped is not None
+    jax.tree.map(np.testing.assert_array_equal, policy.clipped(POSTERIOR, PARAMS), unclipped)
+
+
+@pytest.mark.usefixtures("x64")
+def test_horizon_reports_and_bounds_saddles_too_steep_to_plan_on():
+    objective = Objective(0.7, 1.9, 0.5)
+    policy = control.horizon(objective, margin=0.1)
+    assert policy.clipped is not None
+    jax.tree.map(np.testing.assert_array_equal, policy.clipped(POSTERIOR, PARAMS), AT_SADDLE)
+    bound = -(1 - 0.1) * 0.5**2 / (4 * 0.7 * 1.9)
+    want = 0.5 * oracles.planning_gain(bound, 0.7, 1.9, 0.5, 1.0, 1.0, False)
+    np.testing.assert_allclose(policy.step(POSTERIOR, PARAMS)["a"][2], want, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("exact_hold", [False, True])
+def test_horizon_without_curvature_is_gradient_descent(exact_hold: bool):
+    objective = Objective(0.7, 1.9, 1.3, metric=G)
+    policy = control.horizon(objective, 0.8, exact_hold=exact_hold)
+    got = policy.step(GRADIENT_ONLY, PARAMS)
+    jax.tree.map(
+        lambda a, m, g: np.testing.assert_allclose(a, 0.7 * 1.9 * 0.8 / (1.3 * g) * m, rtol=1e-14),
+        got,
+        M,
+        G,
+    )
+    assert policy.clipped is not None
+    assert not np.any(policy.clipped(GRADIENT_ONLY, PARAMS)["a"])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("metric", [None, G], ids=["identity", "diagonal"])
+def test_named_policies_are_limits_of_the_horizon(metric: Any):
+    """Each against the plan far into its limit; the learning rate is that of the table."""
+    positive = POSTERIOR._replace(curvature_mean=jax.tree.map(np.abs, V))
+
+    def compare(policy: control.Policy, lr: float, plan: control.Policy, rtol: float) -> None:
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(b, lr * a, rtol=rtol),
+            policy.step(positive, PARAMS),
+            plan.step(positive, PARAMS),
+        )
+
+    # Corrections of x / gamma^2 < 1e-9.
+    far = control.horizon(Objective(0.7, 1.9, 1e6, metric), 0.8)
+    compare(control.myopic(metric), 0.7 * 1.9 * 0.8 / 1e6, far, 1e-9)
+    near = control.horizon(Objective(0.7, 1.9, 0.0, metric), 0.8)
+    compare(control.ballistic(metric=metric), np.sqrt(0.7 * 1.9) * 0.8, near, 1e-13)
+    # Held for e^{-rho dt} < 1e-16.
+    held = control.horizon(Objective(0.7, 1.9, 1.3, metric), 1e4, exact_hold=True)
+    compare(control.newton(), 1.0, held, 1e-13)
+
+
+def test_dtype_is_kept():
+    single = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), POSTERIOR)
+    policies = [
+        control.myopic(),
+        control.ballistic(1e-8),
+        control.newton(),
+        control.horizon(Objective(), exact_hold=True),
+    ]
+    for policy in policies:
+        leaves = jax.tree.leaves(policy.step(single, PARAMS))
+        assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["ballistic", "newton"])
+def test_belief_without_curvature_is_refused(name: str):
+    policy: control.Policy = getattr(control, name)()
+    with pytest.raises(ValueError, match=f"control.{name} with a belief .* no curvature_mean"):
+        policy.step(GRADIENT_ONLY, PARAMS)
+
+
+@pytest.mark.parametrize("name", ["myopic", "ballistic", "newton", "horizon"])
+def test_belief_without_gradient_is_refused(name: str):
+    policy: control.Policy = (
+        control.horizon(Objective()) if name == "horizon" else getattr(control, name)()
+    )
+    with pytest.raises(ValueError, match=f"control.{name} with a belief .* no gradient_mean"):
+        policy.step(Posterior(curvature_mean=V), PARAMS)
+
+
+def test_callable_metric_is_refused():
+    def metric(params: Any) -> Any:
+        return params
+
+    with pytest.raises(ValueError, match="control.myopic with a callable metric"):
+        control.myopic(metric)
+    with pytest.raises(ValueError, match="control.ballistic with a callable metric"):
+        control.ballistic(metric=metric)
+    with pytest.raises(ValueError, match="control.horizon with a callable metric"):
+        control.horizon(Objective(metric=metric))
+
+
+def test_drift_is_refused():
+    with pytest.raises(ValueError, match="control.horizon with an objective that has a drift"):
+        control.horizon(Objective(drift=lambda params: params))
+
+
+@pytest.mark.parametrize("discount", [0, 0.0])
+def test_ballistic_plan_without_curvature_is_refused(discount: float):
+    policy = control.horizon(Objective(discount=discount))
+    with pytest.raises(ValueError, match="control.horizon at discount 0 with a belief without"):
+        policy.step(GRADIENT_ONLY, PARAMS)
+
+
+@pytest.mark.parametrize("name", ["eps", "eps_root"])
+def test_negative_floors_are_named(name: str):
+    with pytest.raises(ValueError, match=f"ballistic: {name} must be"):
+        control.ballistic(**{name: -1e-8})
+
+
+@pytest.mark.parametrize("time_step", [0, -1.0, np.inf])
+def test_time_step_must_be_positive(time_step: float):
+    with pytest.raises(ValueError, match="horizon: time_step must be"):
+        control.horizon(Objective(), time_step)

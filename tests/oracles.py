@@ -1,0 +1,316 @@
+"""Slow, obvious oracles in float64 numpy and scipy: they share no code with what they check.
+
+All of them take one stream of one entry, [step]; `per_entry` maps them over a recorded array.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import integrate, interpolate, linalg, special, stats
+
+Floats = NDArray[np.float64]
+
+# --- streams ------------------------------------------------------------------------------------
+
+
+def random_stream(seed: int, num_steps: int, missing: float = 0.3) -> dict[str, Any]:
+    """A tree of recorded gradients with NaN and infinite entries."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(*shape: int) -> Floats:
+        values = rng.normal(0.3, 1.5, (num_steps, *shape))
+        holes = rng.random(values.shape) < missing
+        return np.where(holes, rng.choice([np.nan, np.inf, -np.inf], values.shape), values)
+
+    return {"matrix": leaf(3, 2), "nested": [leaf()]}
+
+
+def per_entry(oracle: Callable[[Floats], Any], recorded: Any) -> Floats:
+    """``oracle`` of each entry's stream: [step, ...] -> [its own shape, ...]."""
+    return np.apply_along_axis(oracle, 0, np.asarray(recorded, np.float64))
+
+
+def discounted(values: Floats, discount: float, prior: float = 0.0) -> Floats:
+    r"""$\beta^t x_0 + \sum_{k \le t} \beta^{t-k} x_k$ for every t, summed out."""
+    num_steps = len(values)
+    return np.array(
+        [
+            prior * discount ** (t + 1) + sum(values[k] * discount ** (t - k) for k in range(t + 1))
+            for t in range(num_steps)
+        ]
+    )
+
+
+# --- Gaussian models ----------------------------------------------------------------------------
+
+
+class Gaussian(NamedTuple):
+    """Everything about a linear-Gaussian stream, by conditioning the joint distribution.
+
+    Latents are [1 + step]: the one before the first observation comes first in ``smoothed_*``.
+    """
+
+    filtered_mean: Floats
+    filtered_variance: Floats
+    smoothed_mean: Floats
+    smoothed_covariance: Floats
+    log_likelihood: float
+
+    @property
+    def filtered(self) -> Floats:
+        """Filtered mean and variance, [2, step]."""
+        return np.stack([self.filtered_mean, self.filtered_variance])
+
+    def path_log_density(self, path: Floats) -> float:
+        """The log posterior density of a whole latent path [1 + step]."""
+        return float(
+            stats.multivariate_normal.logpdf(path, self.smoothed_mean, self.smoothed_covariance)
+        )
+
+
+def _condition(
+    mean: Floats, covariance: Floats, noise_variance: float, y: Floats
+) -> tuple[Floats, Floats, float]:
+    """Posterior of all latents given the finite entries of y, and their log density."""
+    seen = 1 + np.flatnonzero(np.isfinite(y))
+    values = y[seen - 1]
+    marginal = covariance[np.ix_(seen, seen)] + noise_variance * np.eye(len(seen))
+    weights = np.linalg.solve(marginal, covariance[seen]).T
+    error = values - mean[seen]
+    log_density = 0.0
+    if len(seen):
+        log_density = float(stats.multivariate_normal.logpdf(values, mean[seen], marginal))
+    posterior = covariance - weights @ covariance[seen]
+    return mean + weights @ error, (posterior + posterior.T) / 2, log_density
+
+
+def _gaussian(mean: Floats, covariance: Floats, noise_variance: float, y: Floats) -> Gaussian:
+    means, variances = [], []
+    for t in range(len(y)):
+        until_now = np.where(np.arange(len(y)) <= t, y, np.nan)
+        m, v, _ = _condition(mean, covariance, noise_variance, until_now)
+        means.append(m[t + 1])
+        variances.append(v[t + 1, t + 1])
+    smoothed = _condition(mean, covariance, noise_variance, y)
+    return Gaussian(np.array(means), np.array(variances), *smoothed)
+
+
+def ornstein_uhlenbeck_covariance(num_latents: int, rho: float, q: float) -> Floats:
+    """The stationary covariance of the gradient, [latent, latent]."""
+    steps = np.arange(num_latents)
+    return q / (1 - rho**2) * rho ** np.abs(steps[:, None] - steps)
+
+
+def ornstein_uhlenbeck(y: Floats, rho: float, q: float, noise_variance: float) -> Gaussian:
+    """Stationary Ornstein-Uhlenbeck gradient."""
+    covariance = ornstein_uhlenbeck_covariance(1 + len(y), rho, q)
+    return _gaussian(np.zeros(1 + len(y)), covariance, noise_variance, y)
+
+
+def local_level_covariance(seen: NDArray[np.bool_], discount: float, n0: float) -> Floats:
+    r"""Covariance of the level in units of R: $1/n_0 + \sum_{k \le \min(i, j)} W_k$."""
+    c = 1 / n0
+    variances = [c]
+    for observed in seen:
+        w = c * (1 - discount) / discount
+        variances.append(variances[-1] + w)
+        c = (c + w) / (c + w + 1) if observed else c + w
+    steps = np.arange(len(variances))
+    return np.array(variances)[np.minimum(steps[:, None], steps)]
+
+
+def local_level(
+    y: Floats, discount: float, noise_variance: float, m0: float, n0: float
+) -> Gaussian:
+    """Local level with discount from a proper prior."""
+    covariance = noise_variance * local_level_covariance(np.isfinite(y), discount, n0)
+    return _gaussian(np.full(1 + len(y), m0), covariance, noise_variance, y)
+
+
+def local_level_conditioned(y: Floats, discount: float, noise_variance: float) -> Gaussian:
+    """Local level given its first observation: what follows starts from N(y_1, R)."""
+    return local_level(y[1:], discount, noise_variance, y[0], 1.0)
+
+
+# --- precision walk -----------------------------------------------------------------------------
+
+
+class Precision(NamedTuple):
+    r"""$\phi_t \sim \Gamma(n_t/2, S_t/2)$ after every observation, by the defining sums."""
+
+    degrees_of_freedom: Floats
+    sum_of_squares: Floats
+    log_densities: Floats
+
+
+def precision_walk(y: Floats, discount: float, s0: float, n0: float) -> Precision:
+    """The sums, and the Student-t predictive density where it is proper."""
+    seen = np.isfinite(y)
+    n = discounted(seen.astype(float), discount, n0)
+    total = discounted(np.where(seen, y, 0) ** 2, discount, s0)
+    before_n = discount * np.concatenate([[n0], n[:-1]])
+    before_s = discount * np.concatenate([[s0], total[:-1]])
+    log_densities = np.zeros(len(y))
+    for t in np.flatnonzero(seen & (before_n > 0) & (before_s > 0)):
+        scale = np.sqrt(before_s[t] / before_n[t])
+        log_densities[t] = stats.t.logpdf(y[t], before_n[t], scale=scale)
+    return Precision(n, total, log_densities)
+
+
+class PrecisionGrid(NamedTuple):
+    """Moments of the final precision, and the log marginal likelihood."""
+
+    mean: float
+    variance: float
+    log_likelihood: float
+
+
+def precision_walk_grid(y: Floats, discount: float, s0: float, n0: float) -> PrecisionGrid:
+    r"""The walk as it is defined, integrated numerically on a grid of $u = \log \phi$.
+
+    The expectation over the shock is Gauss-Jacobi quadrature; between grid points the log density
+    is a spline. Only the parameters of the shock come from the model's sample sizes.
+    """
+    centre = np.log(n0 / s0)
+    u = np.linspace(centre - 40, centre + 5, 9001)
+    log_density = stats.gamma.logpdf(np.exp(u), n0 / 2, scale=2 / s0) + u
+    n, log_likelihood = n0, 0.0
+    for value in y:
+        a, b = discount * n / 2, (1 - discount) * n / 2
+        nodes, weights = special.roots_jacobi(80, b - 1, a - 1)
+        shocks, weights = (1 + nodes) / 2, weights / weights.sum()
+        spline = interpolate.CubicSpline(u, log_density)
+        density = np.zeros_like(u)
+        for shock, weight in zip(shocks, weights, strict=True):
+            source = u + np.log(discount) - np.log(shock)
+            inside = (source >= u[0]) & (source <= u[-1])
+            density[inside] += weight * np.exp(np.maximum(spline(source[inside]), -700))
+        log_density = np.log(np.maximum(density, 1e-300))
+        n = discount * n
+        if np.isfinite(value):
+            log_density = log_density + stats.norm.logpdf(value, scale=np.exp(-u / 2))
+            evidence = integrate.simpson(np.exp(log_density), x=u)
+            log_density = log_density - np.log(evidence)
+            log_likelihood += np.log(evidence)
+            n = n + 1
+    weight = np.exp(log_density)
+    mean = integrate.simpson(weight * np.exp(u), x=u)
+    square = integrate.simpson(weight * np.exp(2 * u), x=u)
+    return PrecisionGrid(float(mean), float(square - mean**2), float(log_likelihood))
+
+
+def precision_path_log_density(path: Floats, y: Floats, discount: float, s0: float, n0: float):
+    r"""The log posterior density of a whole path of precisions $\phi_0, \ldots, \phi_T$.
+
+    Backwards in time the gamma-beta walk is $\phi_{t-1} = \beta \phi_t + \Gamma((1-\beta)
+    n_{t-1}/2, S_{t-1}/2)$, independent of $\phi_t$.
+    """
+    sums = precision_walk(y, discount, s0, n0)
+    n = np.concatenate([[n0], sums.degrees_of_freedom])
+    s = np.concatenate([[s0], sums.sum_of_squares])
+    total = stats.gamma.logpdf(path[-1], n[-1] / 2, scale=2 / s[-1])
+    rest = path[:-1] - discount * path[1:]
+    return total + stats.gamma.logpdf(rest, (1 - discount) * n[:-1] / 2, scale=2 / s[:-1]).sum()
+
+
+# --- Wiener average -----------------------------------------------------------------------------
+
+
+def wiener(y: Floats, discount: float, curvature_discount: float) -> Floats:
+    """Posterior mean, variance and curvature [3, step] of a complete stream, by weighted sums."""
+    rows = []
+    for t in range(len(y)):
+        ages = t - np.arange(t + 1)
+        weights = discount**ages
+        average = np.sum(weights * y[: t + 1]) / np.sum(weights)
+        square_weights = curvature_discount**ages
+        second_moment = np.sum(square_weights * y[: t + 1] ** 2) / np.sum(square_weights)
+        effective_size = np.sum(weights) ** 2 / np.sum(weights**2)
+        noise = max(second_moment - average**2, 0) / effective_size
+        signal = max(average**2 - noise, 0)
+        factor = signal / (signal + noise)
+        rows.append([factor * average, factor * noise, second_moment])
+    return np.array(rows).T
+
+
+# --- planning -----------------------------------------------------------------------------------
+
+
+def planning_gain(
+    curvature: float,
+    rate: float,
+    gain: float,
+    discount: float,
+    time_step: float,
+    metric: float,
+    exact_hold: bool,
+) -> float:
+    r"""The first step of the discounted LQ problem with loss $\theta + V \theta^2 / 2$, from 0.
+
+    A Riccati solver gives the quadratic part of the value, a linear equation its linear part, and a
+    matrix exponential follows the closed loop for the time step.
+    """
+    # Discounting shifts the dynamics by -gamma/2 (0 there is a rate of decay too slow to be seen).
+    shift = np.array([[-discount / 2]])
+    price = np.array([[metric / rate]])
+    p = linalg.solve_continuous_are(shift, np.eye(1), np.array([[gain * curvature]]), price)[0, 0]
+    mobility = rate / metric
+    s = gain / (discount + mobility * p)
+    if not exact_hold:
+        return time_step * mobility * s
+    loop = np.array([[-mobility * p, -mobility * s], [0.0, 0.0]])
+    return -linalg.expm(loop * time_step)[0, 1]
+
+
+def planned_path(
+    curvature: float, rate: float, gain: float, discount: float, metric: float, times: Floats
+) -> Floats:
+    r"""The path from 0 that minimises the discretised objective, loss $\theta + V \theta^2 / 2$.
+
+    Piecewise linear paths on the even grid ``times``, the loss by the trapezoidal rule, discounted
+    in the middle of each interval; the end is free.
+    """
+    h = times[1] - times[0]
+    middle = np.exp(-discount * (times[:-1] + times[1:]) / 2)
+    kinetic = metric / rate * middle / h
+    potential = gain * h * middle / 2
+    diagonal = np.zeros(len(times))
+    diagonal[:-1] += kinetic + potential * curvature
+    diagonal[1:] += kinetic + potential * curvature
+    slope = np.zeros(len(times))
+    slope[:-1] += potential
+    slope[1:] += potential
+    # theta[0] = 0 is given: solve for the others.
+    banded = np.zeros((2, len(times) - 1))
+    banded[1] = diagonal[1:]
+    banded[0, 1:] = -kinetic[1:]
+    return np.concatenate([[0.0], linalg.solveh_banded(banded, -slope[1:])])
+
+
+# --- Monte Carlo --------------------------------------------------------------------------------
+
+
+def nuts(program: Callable[..., Any], gradient: Any, seed: int, num_samples: int) -> dict[str, Any]:
+    """Draws [chain, draw, ...] of the latents of a NumPyro program, one chain by NUTS."""
+    import jax
+    from numpyro import infer
+
+    mcmc = infer.MCMC(
+        infer.NUTS(program, target_accept_prob=0.9),
+        num_warmup=400,
+        num_samples=num_samples,
+        progress_bar=False,
+    )
+    mcmc.run(jax.random.key(seed), gradient)
+    return {k: np.asarray(v) for k, v in mcmc.get_samples(group_by_chain=True).items()}
+
+
+def standard_errors(draws: Floats, mean: Floats) -> Floats:
+    """Distance of the average of draws [chain, draw, ...] from a mean, in its standard errors."""
+    from numpyro.diagnostics import effective_sample_size
+
+    size = effective_sample_size(draws)
+    assert np.all(size > 400), f"too few effective draws to say anything: {size}"
+    return np.abs(draws.mean((0, 1)) - mean) / (draws.std((0, 1)) / np.sqrt(size))
