@@ -65,9 +65,14 @@ class Gaussian(NamedTuple):
 
     def path_log_density(self, path: Floats) -> float:
         """The log posterior density of a whole latent path [1 + step]."""
-        return float(
-            stats.multivariate_normal.logpdf(path, self.smoothed_mean, self.smoothed_covariance)
-        )
+        return _log_density(path - self.smoothed_mean, self.smoothed_covariance)
+
+
+def _log_density(error: Floats, covariance: Floats) -> float:
+    """The log density of a Gaussian of mean zero."""
+    sign, log_determinant = np.linalg.slogdet(2 * np.pi * covariance)
+    assert sign == 1
+    return float(-(error @ np.linalg.solve(covariance, error) + log_determinant) / 2)
 
 
 def _condition(
@@ -79,11 +84,8 @@ def _condition(
     marginal = covariance[np.ix_(seen, seen)] + noise_variance * np.eye(len(seen))
     weights = np.linalg.solve(marginal, covariance[seen]).T
     error = values - mean[seen]
-    log_density = 0.0
-    if len(seen):
-        log_density = float(stats.multivariate_normal.logpdf(values, mean[seen], marginal))
     posterior = covariance - weights @ covariance[seen]
-    return mean + weights @ error, (posterior + posterior.T) / 2, log_density
+    return mean + weights @ error, (posterior + posterior.T) / 2, _log_density(error, marginal)
 
 
 def _gaussian(mean: Floats, covariance: Floats, noise_variance: float, y: Floats) -> Gaussian:
@@ -179,7 +181,8 @@ def precision_walk_grid(y: Floats, discount: float, s0: float, n0: float) -> Pre
     n, log_likelihood = n0, 0.0
     for value in y:
         a, b = discount * n / 2, (1 - discount) * n / 2
-        nodes, weights = special.roots_jacobi(80, b - 1, a - 1)
+        with np.errstate(invalid="ignore"):  # scipy evaluates a branch that it does not use
+            nodes, weights = special.roots_jacobi(80, b - 1, a - 1)
         shocks, weights = (1 + nodes) / 2, weights / weights.sum()
         spline = interpolate.CubicSpline(u, log_density)
         density = np.zeros_like(u)

@@ -1,4 +1,4 @@
-"""optax's contract for state: shapes, dtypes, abstract init, donation, no recompilation, sharding."""
+"""The contract of optax for state: dtypes, abstract init, donation, one compilation, sharding."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def signature(state: PyTree) -> PyTree:
 @every_optimizer
 def test_update_keeps_the_signature_of_the_state_and_compiles_once(name: str) -> None:
     optimizer = OPTIMIZERS[name]()
-    update = jax.jit(optimizer.update)
+    update: Any = jax.jit(optimizer.update)
     params, state = tree(0), optimizer.init(tree(0))
     before = signature(state)
     for t in range(3):
@@ -72,7 +72,7 @@ def test_half_precision_parameters_have_a_float32_belief_and_get_half_updates(
 ) -> None:
     optimizer = OPTIMIZERS[name]()
     state = optimizer.init(tree(0, half))
-    updates, new = jax.jit(optimizer.update)(tree(1, half), state, tree(0, half))
+    updates, new = jax.eval_shape(optimizer.update, tree(1, half), state, tree(0, half))
     for leaf in jax.tree.leaves([state[0].belief, new[0].belief]):
         assert leaf.dtype == jnp.float32
     assert all(leaf.dtype == half for leaf in jax.tree.leaves(updates))
@@ -113,16 +113,14 @@ def test_map_params_finds_the_parameter_shaped_state(name: str) -> None:
     optimizer = OPTIMIZERS[name]()
     state = optimizer.init(tree(0))
     marked = optax.tree.map_params(
-        optimizer, lambda leaf: leaf.shape, state, transform_non_params=lambda _: "other"
+        optimizer, lambda leaf: str(leaf.shape), state, transform_non_params=lambda _: "other"
     )
-    shapes = [(3,), (), (4, 3)]  # in the order of the tree's leaves
-    leaves = jax.tree.leaves(marked, is_leaf=lambda x: isinstance(x, tuple) and x in shapes)
-    found = [leaf for leaf in leaves if leaf != "other"]
+    found = [leaf for leaf in jax.tree.leaves(marked) if leaf != "other"]
     wide = [leaf for leaf in jax.tree.leaves(state) if leaf.shape == (4, 3)]
-    assert wide and found == shapes * len(wide)
+    assert wide and found == ["(3,)", "()", "(4, 3)"] * len(wide)
 
 
-@every_optimizer
+@some_optimizers
 def test_unknown_extra_arguments_are_ignored(name: str) -> None:
     optimizer = OPTIMIZERS[name]()
     state, update = optimizer.init(tree(0)), jax.jit(optimizer.update)
@@ -141,7 +139,7 @@ def test_complex_parameters_are_split_into_real_and_imaginary() -> None:
     optimizer = optax.contrib.split_real_and_imaginary(rules.adam(0.1))
     value = jnp.asarray([1 + 2j, -3 + 0.5j], jnp.complex64)
     updates, _ = optimizer.update(value, optimizer.init(value), value)
-    alone = rules.adam(0.1)
+    alone: Any = rules.adam(0.1)
     real, _ = alone.update(value.real, alone.init(value.real), value.real)
     imaginary, _ = alone.update(value.imag, alone.init(value.imag), value.imag)
     np.testing.assert_array_equal(updates, real + 1j * imaginary)
@@ -160,13 +158,7 @@ def test_python_numbers_are_parameters_as_in_optax() -> None:
     assert jax.tree.map(jnp.shape, posterior(state).gradient_mean) == {"a": (), "b": (2,)}
 
 
-@pytest.mark.parametrize("recorded", [False, True])
-@every_optimizer
-def test_parameters_and_state_can_be_donated_together(name: str, recorded: bool) -> None:
-    optimizer = OPTIMIZERS[name]()
-    if recorded:
-        optimizer = inspection.record(optimizer, coordinates={"w": [0, 5]}, capacity=2)
-
+def assert_can_be_donated(optimizer: optax.GradientTransformationExtraArgs) -> None:
     def step(params: PyTree, state: PyTree, gradient: PyTree) -> PyTree:
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
@@ -179,6 +171,16 @@ def test_parameters_and_state_can_be_donated_together(name: str, recorded: bool)
         return params, state
 
     assert_identical(train(jax.jit(step, donate_argnums=(0, 1))), train(jax.jit(step)))
+
+
+@every_optimizer
+def test_parameters_and_state_can_be_donated_together(name: str) -> None:
+    assert_can_be_donated(OPTIMIZERS[name]())
+
+
+@pytest.mark.parametrize("optimizer", [optax.adam(0.1), rules.adam(0.1)], ids=["optax", "rules"])
+def test_a_recording_can_be_donated_too(optimizer: Any) -> None:
+    assert_can_be_donated(inspection.record(optimizer, coordinates={"w": [0, 5]}, capacity=2))
 
 
 def test_tree_get_reads_the_count_of_a_recorded_optimizer() -> None:
@@ -204,8 +206,8 @@ assert jax.device_count() == 4
 for axis_type in (AxisType.Auto, AxisType.Explicit):
     mesh = jax.make_mesh((4,), ("d",), axis_types=(axis_type,))
     for spec in (P("d"), P(None, "d")):
-        for name, make in OPTIMIZERS.items():
-            optimizer = make()
+        for name in ("adam", "wiener", "two beliefs, horizon", "odometer, myopic"):
+            optimizer = OPTIMIZERS[name]()
             plain = {"w": jnp.sin(jnp.arange(32.0)).reshape(8, 4)}
             gradient = {"w": jnp.cos(jnp.arange(32.0)).reshape(8, 4).at[3, 2].set(jnp.nan)}
             sharding = NamedSharding(mesh, spec)
@@ -219,7 +221,8 @@ for axis_type in (AxisType.Auto, AxisType.Explicit):
                 updates, state = update(g, state, params)
                 expected, single = update(gradient, single, plain)
                 assert updates["w"].sharding.is_equivalent_to(sharding, 2), name
-                for one, other in zip(*map(jax.tree.leaves, ((updates, state), (expected, single)))):
+                pairs = (jax.tree.leaves(x) for x in ((updates, state), (expected, single)))
+                for one, other in zip(*pairs, strict=True):
                     # Elementwise arithmetic: the same up to how XLA fuses float32.
                     np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7, err_msg=name)
             assert int(state[0].missing) == 1, name

@@ -81,7 +81,7 @@ def test_it_joins_with_a_model():
 
 def test_it_makes_an_optimizer():
     optimizer = navigator(0.1, Sign(0.5), control.myopic())
-    params = {"a": jnp.zeros(2)}
+    params: Any = {"a": jnp.zeros(2)}
     state = optimizer.init(params)
     for row in Y:
         updates, state = optimizer.update({"a": jnp.asarray(row)}, state, params)

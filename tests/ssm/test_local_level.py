@@ -45,9 +45,8 @@ def test_filter_equals_the_conditioned_joint_gaussian():
 @jax.jit
 def _filtered(beta: jax.Array, r: jax.Array, m0: jax.Array, n0: jax.Array, y: jax.Array) -> Any:
     model = LocalLevel(beta, r, m0, n0)
-    posterior = filters.filter_recording(model, y)[0]
-    mean, variance = posterior.gradient_mean, posterior.gradient_variance
-    return mean, variance, filters.log_likelihood(model, y)
+    posterior, info = filters.filter_recording(model, y)
+    return posterior.gradient_mean, posterior.gradient_variance, info.log_density.sum()
 
 
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -84,13 +83,11 @@ def test_diffuse_prior_is_conditioning_on_the_first_observation():
         first = len(stream) - len(y[start:])
         np.testing.assert_allclose(posterior.gradient_mean[first], y[start], rtol=1e-14)
         np.testing.assert_allclose(posterior.gradient_variance[first], R, rtol=1e-14)
-        assert_trees_close(posterior.gradient_mean[first + 1 :], exact.filtered_mean)
-        assert_trees_close(posterior.gradient_variance[first + 1 :], exact.filtered_variance)
+        after = np.stack([posterior.gradient_mean, posterior.gradient_variance])[:, first + 1 :]
+        np.testing.assert_allclose(after, exact.filtered, rtol=1e-10, atol=1e-10)
         # The likelihood sums from the second observation.
         np.testing.assert_array_equal(info.log_density[: first + 1], 0)
-        assert_trees_close(
-            filters.log_likelihood(DIFFUSE, jnp.asarray(stream)), exact.log_likelihood
-        )
+        np.testing.assert_allclose(info.log_density.sum(), exact.log_likelihood, rtol=1e-10)
 
 
 @pytest.mark.usefixtures("x64")
@@ -101,25 +98,24 @@ def test_before_anything_is_seen_a_diffuse_belief_is_infinitely_wide():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("beta", [0.0, 0.5, 0.9, 0.999])
 @pytest.mark.parametrize("shared", [False, True])
-def test_bias_correction_is_a_prior(beta: float, shared: bool):
+def test_bias_correction_is_a_prior(shared: bool):
     y = np.random.default_rng(2).normal(size=(50, 3))
-    average = np.zeros(3)
-    uncorrected, corrected = [], []
-    for t, value in enumerate(y):
-        average = beta * average + (1 - beta) * value
-        uncorrected.append(average)
-        corrected.append(average / (1 - beta ** (t + 1)))
+    betas = [0.0, 0.9, 0.999]
+    sums = [oracles.per_entry(lambda x, b=b: oracles.discounted(x, b), y) for b in betas]
+    uncorrected = [(1 - b) * s for b, s in zip(betas, sums, strict=True)]
+    weights = [1 - b ** np.arange(1, 51)[:, None] for b in betas]
+    corrected = [u / w for u, w in zip(uncorrected, weights, strict=True)]
 
-    def means(model: LocalLevel) -> jax.Array:
-        posterior = filters.filter_recording(model.filter(shared=shared), jnp.asarray(y))[0]
-        return posterior.gradient_mean
+    @jax.vmap
+    def means(beta: jax.Array, n0: jax.Array) -> jax.Array:
+        filter_ = LocalLevel(beta, prior_sample_size=n0).filter(shared=shared)
+        return filters.filter_recording(filter_, jnp.asarray(y))[0].gradient_mean
 
+    n0 = [0.0] * 3 + [steady_sample_size(b) for b in betas]
+    got = means(jnp.asarray(betas * 2), jnp.asarray(n0))
     # 50 steps of float64 round-off; 1 - beta^t loses three digits at beta = 0.999.
-    np.testing.assert_allclose(means(LocalLevel(beta)), corrected, rtol=1e-11, atol=1e-12)
-    steady = LocalLevel(beta, prior_sample_size=steady_sample_size(beta))
-    np.testing.assert_allclose(means(steady), uncorrected, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(got, corrected + uncorrected, rtol=1e-11, atol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -134,39 +130,39 @@ def test_without_forgetting_it_is_the_mean_of_all_that_was_seen():
 
 @pytest.mark.usefixtures("x64")
 def test_shared_sample_size_is_exact_with_complete_observations_and_smaller():
-    recorded = oracles.random_stream(seed=4, num_steps=12, missing=0.0)
+    recorded = oracles.random_stream(seed=4, num_steps=12, missing=0.0)["matrix"]
     each, one = MODEL.filter(), MODEL.filter(shared=True)
     full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), full, shared
     )
-    params = jax.tree.map(lambda y: y[0], recorded)
+    params = {"a": recorded[0], "b": jnp.zeros(1)}
     sizes = [sum(x.size for x in jax.tree.leaves(f.init(params))) for f in (each, one)]
     assert sizes == [2 * 7 + 1, 7 + 2]  # and one for the noise variance
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("n0", [0.0, N0])
-def test_derivatives_of_the_likelihood_are_those_of_the_oracle(n0: float):
-    y = oracles.random_stream(seed=5, num_steps=12)["matrix"][:, :2, :].reshape(12, 4)
-    y[0] = [np.nan, np.inf, 0.3, -0.2] if n0 else [0.1, -2.0, 0.3, -0.2]
+def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
+    stream = oracles.random_stream(seed=5, num_steps=12)["nested"][0]
 
-    def likelihood(beta: Any, r: Any, m0: Any, n0_: Any) -> jax.Array:
-        return filters.log_likelihood(LocalLevel(beta, r, m0, n0_), jnp.asarray(y)).sum()
+    def likelihood(y: jax.Array, *hyper: Any) -> jax.Array:
+        return filters.log_likelihood(LocalLevel(*hyper), y)
 
-    def exact(beta: float, r: float, m0: float, n0_: float) -> float:
-        if n0 == 0:
-            one = lambda x: oracles.local_level_conditioned(x, beta, r)  # noqa: E731
-        else:
-            one = lambda x: oracles.local_level(x, beta, r, m0, n0_)  # noqa: E731
-        return oracles.per_entry(lambda x: one(x).log_likelihood, y).sum()
+    slopes = jax.jit(jax.grad(likelihood, argnums=(1, 2, 3, 4)))
+    for first, n0 in ((np.nan, N0), (0.3, 0.0)):
+        y = np.concatenate([[first], stream])
 
-    got = jax.grad(likelihood, argnums=(0, 1, 2, 3))(BETA, R, M0, n0)
-    assert np.all(np.isfinite(got))
-    argnums = slice(2) if n0 == 0 else slice(4)
-    # Central differences with step h: error h^2 f''' + eps f / h ~ 1e-9, relative to O(1).
-    want = _differences(exact, (BETA, R, M0, n0))
-    np.testing.assert_allclose(got[argnums], want[argnums], rtol=1e-7, atol=1e-7)
+        def exact(beta: float, r: float, m0: float = 0, n0: float = 0, y: Any = y) -> float:
+            if n0 == 0:
+                return oracles.local_level_conditioned(y, beta, r).log_likelihood
+            return oracles.local_level(y, beta, r, m0, n0).log_likelihood
+
+        got = slopes(jnp.asarray(y), BETA, R, M0, n0)
+        assert np.all(np.isfinite(got))
+        # A diffuse prior is diffuse: there, only discount and noise can be moved.
+        want = _differences(exact, (BETA, R, M0, N0) if n0 else (BETA, R))
+        # Central differences with step h: error h^2 f''' + eps f / h ~ 1e-9, relative to O(1).
+        np.testing.assert_allclose(got[: len(want)], want, rtol=1e-7, atol=1e-7)
 
 
 def _differences(f: Any, at: tuple[float, ...], h: float = 1e-5) -> list[float]:
@@ -185,13 +181,12 @@ def test_derivatives_in_a_missing_observation_are_zero_and_not_nan(model: LocalL
 
 @pytest.mark.usefixtures("x64")
 def test_hyper_parameters_vmap():
-    y = jnp.asarray(oracles.random_stream(seed=6, num_steps=9)["matrix"])
-    columns = ([0.5, 0.9], [0.3, 2.0], [1.0, 0.1], [0.0, 3.0])
-    models = LocalLevel(*(jnp.asarray(x) for x in columns))
-    got = jax.vmap(lambda model: filters.log_likelihood(model, y))(models)
-    for i in range(2):
-        alone = filters.log_likelihood(LocalLevel(*(x[i] for x in columns)), y)
-        np.testing.assert_allclose(got[i], alone, rtol=1e-12)
+    y = jnp.asarray(oracles.random_stream(seed=6, num_steps=9)["nested"][0])
+    models = LocalLevel(*(jnp.asarray(x) for x in ([0.5, 0.9], [0.3, 2.0], [1.0, 0.1], [0.0, 3.0])))
+    likelihood = jax.jit(lambda model: filters.log_likelihood(model, y))
+    alone = [likelihood(jax.tree.map(lambda x, i=i: x[i], models)) for i in range(2)]
+    assert abs(alone[0] - alone[1]) > 0.1
+    np.testing.assert_allclose(jax.vmap(likelihood)(models), alone, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -223,7 +218,7 @@ def test_program_over_posterior_of_the_path_is_the_likelihood():
     y = oracles.random_stream(seed=7, num_steps=12)["matrix"][:, :2, :].reshape(12, 4)
     path = np.random.default_rng(7).normal(size=(13, 4))
     params = {"initial_gradient": jnp.asarray(path[0]), "gradient": jnp.asarray(path[1:])}
-    joint = log_density(MODEL.numpyro_model, (jnp.asarray(y),), {}, params)[0]
+    joint: Any = log_density(MODEL.numpyro_model, (jnp.asarray(y),), {}, params)[0]
     exact = [oracle(y[:, i]) for i in range(4)]
     posterior = sum(e.path_log_density(path[:, i]) for i, e in enumerate(exact))
     # Float64 round-off of densities of order 1e2.
@@ -287,12 +282,13 @@ def test_simulated_covariance():
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64", "rank_promotion")
-@pytest.mark.parametrize("model", [MODEL, DIFFUSE], ids=["proper", "diffuse"])
-def test_nuts_agrees_with_the_smoother(model: LocalLevel):
+def test_nuts_agrees_with_the_smoother():
     y = oracles.random_stream(seed=11, num_steps=12)["nested"][0]
     y[0] = 0.5
-    exact = oracle(y) if model is MODEL else oracles.local_level_conditioned(y, BETA, R)
-    draws = oracles.nuts(model.numpyro_model, jnp.asarray(y), seed=11, num_samples=1000)["gradient"]
+    exact = oracles.local_level_conditioned(y, BETA, R)
+    draws = oracles.nuts(DIFFUSE.numpyro_model, jnp.asarray(y), seed=11, num_samples=3000)[
+        "gradient"
+    ]
     mean, variance = exact.smoothed_mean[1:], np.diag(exact.smoothed_covariance)[1:]
     # Four standard errors, by effective sample size, for 2 x 12 comparisons: a chance of 2e-3.
     assert np.max(oracles.standard_errors(draws, mean)) < 4

@@ -45,9 +45,8 @@ def test_filter_equals_the_conditioned_joint_gaussian():
 @jax.jit
 def _filtered(rho: jax.Array, q: jax.Array, r: jax.Array, y: jax.Array) -> Any:
     model = OrnsteinUhlenbeck(rho, q, r)
-    posterior = filters.filter_recording(model, y)[0]
-    mean, variance = posterior.gradient_mean, posterior.gradient_variance
-    return mean, variance, filters.log_likelihood(model, y)
+    posterior, info = filters.filter_recording(model, y)
+    return posterior.gradient_mean, posterior.gradient_variance, info.log_density.sum()
 
 
 @settings(derandomize=True, deadline=None, max_examples=60, database=None)
@@ -97,21 +96,21 @@ def test_without_noise_and_memory_the_belief_is_what_was_just_seen():
 
 @pytest.mark.usefixtures("x64")
 def test_shared_variance_is_exact_with_complete_observations_and_smaller():
-    recorded = oracles.random_stream(seed=2, num_steps=12, missing=0.0)
+    recorded = oracles.random_stream(seed=2, num_steps=12, missing=0.0)["matrix"]
     each, one = MODEL.filter(), MODEL.filter(shared=True)
     full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), full, shared
     )
-    params = jax.tree.map(lambda y: y[0], recorded)
+    params = {"a": recorded[0], "b": jnp.zeros(1)}
     sizes = [sum(x.size for x in jax.tree.leaves(f.init(params))) for f in (each, one)]
     assert sizes == [2 * 7, 7 + 1]
 
 
 @pytest.mark.usefixtures("x64")
 def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
-    y = oracles.random_stream(seed=3, num_steps=12)["matrix"][:, :2, :].reshape(12, 4)
-    y[0, 0], y[0, 1] = np.nan, np.inf
+    y = oracles.random_stream(seed=3, num_steps=12)["matrix"][:, :2, 0]
+    y[0] = np.nan, np.inf
 
     def likelihood(*hyper: Any) -> jax.Array:
         return filters.log_likelihood(OrnsteinUhlenbeck(*hyper), jnp.asarray(y)).sum()
@@ -141,12 +140,12 @@ def test_derivatives_in_a_missing_observation_are_zero_and_not_nan():
 
 @pytest.mark.usefixtures("x64")
 def test_hyper_parameters_vmap():
-    y = jnp.asarray(oracles.random_stream(seed=4, num_steps=9)["matrix"])
+    y = jnp.asarray(oracles.random_stream(seed=6, num_steps=9)["nested"][0])
     models = OrnsteinUhlenbeck(*(jnp.asarray(x) for x in ([0.0, 0.9], [0.3, 2.0], [1.0, 0.1])))
-    got = jax.vmap(lambda model: filters.log_likelihood(model, y))(models)
-    for i in range(2):
-        alone = filters.log_likelihood(OrnsteinUhlenbeck(*(float(x[i]) for x in models)), y)
-        np.testing.assert_allclose(got[i], alone, rtol=1e-12)
+    likelihood = jax.jit(lambda model: filters.log_likelihood(model, y))
+    alone = [likelihood(jax.tree.map(lambda x, i=i: x[i], models)) for i in range(2)]
+    assert abs(alone[0] - alone[1]) > 0.1
+    np.testing.assert_allclose(jax.vmap(likelihood)(models), alone, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
@@ -171,7 +170,7 @@ def test_program_over_posterior_of_the_path_is_the_likelihood():
     y = oracles.random_stream(seed=5, num_steps=12)["matrix"][:, :2, :].reshape(12, 4)
     path = rng.normal(size=(13, 4))
     params = {"initial_gradient": jnp.asarray(path[0]), "gradient": jnp.asarray(path[1:])}
-    joint = log_density(MODEL.numpyro_model, (jnp.asarray(y),), {}, params)[0]
+    joint: Any = log_density(MODEL.numpyro_model, (jnp.asarray(y),), {}, params)[0]
     exact = [oracle(y[:, i]) for i in range(4)]
     posterior = sum(e.path_log_density(path[:, i]) for i, e in enumerate(exact))
     # Float64 round-off of densities of order 1e2.
@@ -219,7 +218,7 @@ def test_nuts_agrees_with_the_smoother():
     y = oracles.random_stream(seed=8, num_steps=12)["nested"][0]
     assert 0 < np.isfinite(y).sum() < 12
     exact = oracle(y)
-    draws = oracles.nuts(MODEL.numpyro_model, jnp.asarray(y), seed=8, num_samples=1000)["gradient"]
+    draws = oracles.nuts(MODEL.numpyro_model, jnp.asarray(y), seed=8, num_samples=3000)["gradient"]
     mean, variance = exact.smoothed_mean[1:], np.diag(exact.smoothed_covariance)[1:]
     # Four standard errors, by effective sample size, for 2 x 12 comparisons: a chance of 2e-3.
     assert np.max(oracles.standard_errors(draws, mean)) < 4

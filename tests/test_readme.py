@@ -1,0 +1,29 @@
+"""The README's example runs as it stands, and what it says of it is so."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def test_the_example_runs_and_is_adam() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    params, adam = {"w": jnp.array([3.0, -2.0])}, optax.adam(1e-1, eps=1e-8)
+    state = adam.init(params)
+    for _ in range(100):
+        updates, state = adam.update({"w": 2 * params["w"]}, state)
+        params = optax.apply_updates(params, updates)
+    # Float32 rounding of optax's 1 - b2**t, a relative 5e-5 at the first step.
+    np.testing.assert_allclose(names["params"]["w"], params["w"], atol=1e-3)
+
+
+def test_figures_and_files_that_it_names_exist() -> None:
+    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (Path(__file__).parents[1] / path).exists(), path

@@ -1,0 +1,310 @@
+"""The named rules are those of optax, in float64 to its last digits and in float32 to rounding."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from beliefnav import posterior, rules
+
+PyTree = Any
+Optimizer = optax.GradientTransformation
+
+schedule = optax.piecewise_constant_schedule(0.25, {300: 0.5, 600: 0.25})
+decay_mask = [True, False]
+
+
+def matrices(params: Any) -> Any:
+    return [leaf.ndim > 1 for leaf in params]
+
+
+# name -> (ours, optax's, largest deviation of a step in float32, relative to the scale of a step)
+#
+# The sources of the deviations in float32, all measured on these streams with a margin of two:
+# both sides hold 1 - b2 in float32, whose rounding error relative to 1 - b2 is 3e-8 / (1 - b2).
+# optax corrects the bias by 1 - b2**t and we by a running sample size, so for adam they keep it
+# (1e-5 of a step at b2 = 0.999, 1e-4 at 0.9999); uncorrected averages have it on both sides alike,
+# and deviate by what 1/(1 - b2) roundings of a running mean amount to.
+SAME: dict[str, tuple[Callable[[], Optimizer], Callable[[], Optimizer], float]] = {
+    "sgd": (lambda: rules.sgd(0.1), lambda: optax.sgd(0.1), 0.0),
+    "sgd, schedule": (lambda: rules.sgd(schedule), lambda: optax.sgd(schedule), 0.0),
+    "ballistic": (
+        lambda: rules.ballistic(0.1),
+        lambda: optax.rmsprop(0.1, decay=0.999, eps=1e-8, eps_in_sqrt=True),
+        8e-6,
+    ),
+    "ballistic, b2 and eps": (
+        lambda: rules.ballistic(0.1, b2=0.95, eps=1e-2),
+        lambda: optax.rmsprop(0.1, decay=0.95, eps=1e-2, eps_in_sqrt=True),
+        2e-6,
+    ),
+    "rmsprop": (lambda: rules.rmsprop(0.1), lambda: optax.rmsprop(0.1), 2e-6),
+    "rmsprop, eps outside": (
+        lambda: rules.rmsprop(0.1, 0.95, 1e-3, eps_in_sqrt=False),
+        lambda: optax.rmsprop(0.1, 0.95, 1e-3, eps_in_sqrt=False),
+        2e-6,
+    ),
+    "rmsprop, initial scale": (
+        lambda: rules.rmsprop(0.1, decay=0.99, initial_scale=0.5),
+        lambda: optax.rmsprop(0.1, decay=0.99, initial_scale=0.5),
+        6e-6,
+    ),
+    "rmsprop, bias correction": (
+        lambda: rules.rmsprop(0.1, decay=0.99, bias_correction=True),
+        lambda: optax.rmsprop(0.1, decay=0.99, bias_correction=True),
+        6e-6,
+    ),
+    "adam": (lambda: rules.adam(0.1), lambda: optax.adam(0.1), 2e-5),
+    "adam, eps_root": (
+        lambda: rules.adam(0.1, eps_root=1e-2),
+        lambda: optax.adam(0.1, eps_root=1e-2),
+        2e-5,
+    ),
+    "adam, long memory": (
+        lambda: rules.adam(0.1, 0.99, 0.9999, 1e-4),
+        lambda: optax.adam(0.1, 0.99, 0.9999, 1e-4),
+        2e-4,
+    ),
+    "adam, schedule": (lambda: rules.adam(schedule), lambda: optax.adam(schedule), 2e-5),
+    "adamw": (lambda: rules.adamw(0.1), lambda: optax.adamw(0.1), 2e-5),
+    "adamw, mask": (
+        lambda: rules.adamw(0.1, weight_decay=0.1, mask=decay_mask),
+        lambda: optax.adamw(0.1, weight_decay=0.1, mask=decay_mask),
+        2e-5,
+    ),
+    "adamw, mask by a function": (
+        lambda: rules.adamw(0.1, weight_decay=0.1, mask=matrices),
+        lambda: optax.adamw(0.1, weight_decay=0.1, mask=matrices),
+        2e-5,
+    ),
+    "adamw, weight decay schedule": (
+        lambda: rules.adamw(0.1, weight_decay=schedule),
+        lambda: optax.adamw(0.1, weight_decay=schedule),
+        2e-5,
+    ),
+}
+
+
+def stream(seed: int, dtype: Any, steps: int = 1000) -> PyTree:
+    """Gradients [step, ...] whose noise spans several orders of magnitude, around a mean."""
+    rng = np.random.default_rng(seed)
+
+    def leaf(*shape: int) -> jax.Array:
+        scale, mean = np.exp(2 * rng.normal(size=shape)), rng.normal(size=shape)
+        return jnp.asarray(scale * rng.normal(size=(steps, *shape)) + mean, dtype)
+
+    return [leaf(20), leaf(6, 5)]
+
+
+def updates_on(optimizer: Optimizer, gradients: PyTree) -> PyTree:
+    """Updates [step, ...], at parameters that stay, so that deviations do not add up."""
+    params = jax.tree.map(lambda y: jnp.ones(y.shape[1:], y.dtype), gradients)
+    extended = optax.with_extra_args_support(optimizer)
+
+    def step(state: PyTree, gradient: PyTree) -> tuple[PyTree, PyTree]:
+        updates, state = extended.update(gradient, state, params)
+        return state, updates
+
+    return jax.jit(lambda g: jax.lax.scan(step, extended.init(params), g)[1])(gradients)
+
+
+def assert_equal_rules(one: PyTree, other: PyTree, rtol: float) -> None:
+    """Equal relative to the typical step of the entry: a step itself may pass through 0."""
+    for a, b in zip(one, other, strict=True):
+        scale = np.sqrt(np.mean(np.square(b), 0))
+        assert np.max(np.abs(a - b) / np.maximum(np.abs(b), scale)) <= rtol
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_rule_equals_that_of_optax_in_float64(name: str, x64: None) -> None:
+    ours, optaxs, _ = SAME[name]
+    gradients = stream(0, jnp.float64)
+    assert_equal_rules(updates_on(ours(), gradients), updates_on(optaxs(), gradients), 1e-10)
+
+
+@pytest.mark.parametrize("name", SAME)
+def test_rule_equals_that_of_optax_in_float32_up_to_rounding(name: str) -> None:
+    ours, optaxs, rtol = SAME[name]
+    gradients = stream(1, jnp.float32)
+    assert_equal_rules(updates_on(ours(), gradients), updates_on(optaxs(), gradients), rtol)
+
+
+def test_ballistic_is_its_equation(x64: None) -> None:
+    gradient = np.asarray(stream(2, jnp.float64)[0])
+    s, steps = np.zeros(gradient.shape[1]), []
+    for y in gradient:
+        s = 0.98 * s + 0.02 * y**2
+        steps.append(-0.1 * y / np.sqrt(s + 1e-3))
+    ours = updates_on(rules.ballistic(0.1, b2=0.98, eps=1e-3), [jnp.asarray(gradient)])
+    # A running mean and a running sum: the same up to rounding.
+    np.testing.assert_allclose(ours[0], np.array(steps), rtol=1e-11)
+
+
+def test_adam_at_the_ends_of_its_range(x64: None) -> None:
+    # b = 0: sign descent. b = 1: nothing is forgotten, plain means (optax divides by 0 there).
+    gradients = [jnp.asarray(np.random.default_rng(3).normal(size=(50, 4)))]
+    signs = updates_on(rules.adam(0.1, b1=0.0, b2=0.0, eps=0.0), gradients)[0]
+    # m + (y - m) is y up to a rounding of m, which may be much larger.
+    np.testing.assert_allclose(signs, -0.1 * np.sign(gradients[0]), rtol=1e-12)
+    means = updates_on(rules.adam(0.1, b1=1.0, b2=1.0, eps=0.0), gradients)[0]
+    count = np.arange(1, 51)[:, None]
+    mean = np.cumsum(gradients[0], 0) / count
+    square = np.cumsum(np.square(gradients[0]), 0) / count
+    np.testing.assert_allclose(means, -0.1 * mean / np.sqrt(square), rtol=1e-11, atol=1e-15)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[jax.Array, jax.Array]:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    return jnp.asarray(images / 16, jnp.float32), jnp.asarray(labels)
+
+
+def train_on(digits: tuple[jax.Array, jax.Array], optimizer: Optimizer) -> tuple[PyTree, jax.Array]:
+    """An MLP of 64-32-10 after 300 steps on batches of 64, and its last losses."""
+    images, labels = digits
+    rng = np.random.default_rng(0)
+    batches = jnp.asarray(rng.integers(len(labels), size=(300, 64)))
+    sizes = (64, 32, 10)
+    params = [
+        {"w": jnp.asarray(rng.normal(size=(n, m)) / np.sqrt(n), jnp.float32), "b": jnp.zeros(m)}
+        for n, m in zip(sizes[:-1], sizes[1:], strict=True)
+    ]
+    extended = optax.with_extra_args_support(optimizer)
+
+    def loss(params: PyTree, batch: jax.Array) -> jax.Array:
+        first, second = params
+        hidden = jnp.tanh(images[batch] @ first["w"] + first["b"][None])
+        logits = hidden @ second["w"] + second["b"][None]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
+
+    def step(carry: PyTree, batch: jax.Array) -> tuple[PyTree, jax.Array]:
+        params, state = carry
+        value, gradient = jax.value_and_grad(loss)(params, batch)
+        updates, state = extended.update(gradient, state, params)
+        return (optax.apply_updates(params, updates), state), value
+
+    (params, _), losses = jax.jit(lambda p: jax.lax.scan(step, (p, extended.init(p)), batches))(
+        params
+    )
+    return params, losses[-30:]
+
+
+@pytest.mark.parametrize(
+    ("ours", "optaxs", "atol"),
+    [
+        (rules.sgd(0.1), optax.sgd(0.1), 1e-6),
+        (rules.rmsprop(1e-3), optax.rmsprop(1e-3), 1e-4),
+        (rules.adam(1e-3), optax.adam(1e-3), 1e-4),
+        (rules.adamw(1e-3, weight_decay=0.1), optax.adamw(1e-3, weight_decay=0.1), 1e-4),
+    ],
+    ids=["sgd", "rmsprop", "adam", "adamw"],
+)
+def test_rule_trains_a_network_to_the_same_parameters(
+    digits: tuple[jax.Array, jax.Array], ours: Optimizer, optaxs: Optimizer, atol: float
+) -> None:
+    # 300 steps of 1e-3 with a relative deviation of 1e-5 each (see SAME) are 3e-6 if they all
+    # went one way; the network feeds differences back, so allow 1e-4, a tenth of one step.
+    trained, losses = train_on(digits, ours)
+    expected, expected_losses = train_on(digits, optaxs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=atol), trained, expected
+    )
+    np.testing.assert_allclose(losses, expected_losses, atol=1e-3)
+    assert np.mean(losses) < 0.8  # it was trained at all: untrained it is log(10) = 2.3
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "wiener"])
+def test_memory_is_that_of_adam(name: str) -> None:
+    params = {"w": jnp.zeros((100, 30)), "b": jnp.zeros(30, jnp.bfloat16)}
+
+    def size(optimizer: Optimizer) -> int:
+        return sum(leaf.nbytes for leaf in jax.tree.leaves(optimizer.init(params)))
+
+    # Beliefs are float32 also about half-precision parameters: compare with optax's there.
+    reference = size(optax.adam(0.1, mu_dtype=jnp.float32)) + 30 * 2
+    assert abs(size(getattr(rules, name)(0.1)) - reference) <= 64
+
+
+def test_injected_numbers_are_those_of_optax(x64: None) -> None:
+    gradients = stream(4, jnp.float64)
+    hyperparameters = {"learning_rate": 0.2, "b1": 0.8, "b2": 0.97, "eps": 1e-6}
+    ours = optax.inject_hyperparams(rules.adam)(**hyperparameters)
+    optaxs = optax.inject_hyperparams(optax.adam)(**hyperparameters)
+    assert_equal_rules(updates_on(ours, gradients), updates_on(optaxs, gradients), 1e-10)
+
+
+def test_injected_schedules_are_followed(x64: None) -> None:
+    # A discount that changes weights every observation by the discounts it went through since.
+    # The schedules' values are exact in float32, in which optax computes them.
+    b2s: Any = optax.piecewise_constant_schedule(0.5, {100: 1.5, 300: 1.25})
+    rates: Any = optax.piecewise_constant_schedule(0.5, {200: 0.5})
+    gradient = np.asarray(stream(5, jnp.float64)[0])
+    optimizer = optax.inject_hyperparams(rules.adam)(rates, b2=b2s)
+    ours = updates_on(optimizer, [jnp.asarray(gradient)])[0]
+    weight_1 = weight_2 = 0.0
+    sum_1, sum_2 = np.zeros((2, gradient.shape[1]))
+    for t, y in enumerate(gradient):
+        b2 = 0.5 if t < 100 else 0.75 if t < 300 else 0.9375
+        assert b2 == float(b2s(t))
+        weight_1, sum_1 = 0.9 * weight_1 + 1, 0.9 * sum_1 + y
+        weight_2, sum_2 = b2 * weight_2 + 1, b2 * sum_2 + y**2
+        step = -float(rates(t)) * (sum_1 / weight_1) / (np.sqrt(sum_2 / weight_2) + 1e-8)
+        np.testing.assert_allclose(ours[t], step, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        (name, {argument: value})
+        for name, bad in {
+            "sgd": {},
+            "ballistic": {"b2": [-0.1, 1.1], "eps": [-1e-8]},
+            "rmsprop": {"decay": [-0.1, 1.1], "eps": [-1e-8, float("inf")], "initial_scale": [-1]},
+            "adam": {"b1": [-0.1, 1.1], "b2": [2, -1], "eps": [-1.0], "eps_root": [-1e-9]},
+            "adamw": {"b1": [1.1], "b2": [-0.1], "eps": [-1], "weight_decay": [-0.1]},
+            "wiener": {"b1": [-0.1, 1.1], "b2": [1.1], "eps": [-1e-8], "eps_root": [-1]},
+        }.items()
+        for argument, values in ({"learning_rate": [0, 0.0, -1e-3, float("nan")]} | bad).items()
+        for value in values
+    ],
+    ids=str,
+)
+def test_numbers_out_of_range_are_named(name: str, arguments: dict[str, float]) -> None:
+    (argument,) = arguments
+    with pytest.raises(ValueError, match=rf"\b{argument} must be"):
+        getattr(rules, name)(**({"learning_rate": 0.1} | arguments))
+
+
+@pytest.mark.parametrize("initial_scale", [0.1, 1])
+def test_a_prior_and_none_at_once_are_refused(initial_scale: float) -> None:
+    with pytest.raises(ValueError, match="initial_scale with bias_correction"):
+        rules.rmsprop(0.1, initial_scale=initial_scale, bias_correction=True)
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop", "adam", "adamw"])
+def test_arguments_have_the_names_order_and_defaults_of_optax(name: str) -> None:
+    ours = inspect.signature(getattr(rules, name)).parameters
+    optaxs = inspect.signature(getattr(optax, name)).parameters
+    shared = [argument for argument in ours if argument != "count_missing"]
+    assert {a: ours[a].default for a in shared} == {a: optaxs[a].default for a in shared}
+    positional = [a for a in shared if ours[a].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD]
+    assert positional == list(optaxs)[: len(positional)]
+
+
+def test_what_adam_believes_is_what_it_steps_on(x64: None) -> None:
+    optimizer = rules.adam(0.1, eps=1e-3)
+    params = jnp.zeros(5)
+    update = jax.jit(optimizer.update)
+    state = optimizer.init(params)
+    for gradient in stream(6, jnp.float64, steps=3)[0][:, :5]:
+        updates, state = update(gradient, state, params)
+        belief = posterior(state)
+        step = -0.1 * belief.gradient_mean / (jnp.sqrt(belief.curvature_mean) + 1e-3)
+        np.testing.assert_allclose(updates, step, rtol=1e-13)
