@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PyTree = Any
 
 _BELIEF_FIELDS = Posterior._fields + Info._fields
+_VARIABLES = ("gradient", "displacement", *_BELIEF_FIELDS)
 
 
 class RecordState(NamedTuple):
@@ -37,14 +38,16 @@ class RecordState(NamedTuple):
         recorded_steps: number of steps seen so far, int32; the last ``capacity`` of them are kept.
         coordinates: parameter path -> flat indices [k].
         previous_values: the recorded parameters at the last step, [param].
-        buffers: variable -> ring buffer [capacity, param]; step t stands in row t % capacity.
+        buffer: ring buffer [variable, capacity, param]; step t stands in row t % capacity. The
+            variables are ``gradient``, ``displacement`` and, where there is a belief, the fields of
+            `Posterior` and `Info`.
     """
 
     inner_state: Any
     recorded_steps: Array
     coordinates: Mapping[str, Array]
     previous_values: Array
-    buffers: Mapping[str, Array]
+    buffer: Array
 
 
 def record(
@@ -73,7 +76,9 @@ def record(
         key: random key for drawing coordinates.
 
     Returns:
-        The optimizer, with the same updates; its ``update`` needs ``params``.
+        The optimizer, with the same updates; its ``update`` needs ``params``. What is recorded
+        depends on the parameters, so ``optax.tree.map_params`` does not see through it: apply it
+        to ``optimizer`` and the ``inner_state``.
 
     Raises:
         ValueError: ``coordinates`` or ``capacity`` is not positive, ``key`` is missing; at
@@ -94,7 +99,7 @@ def record(
     """
     if capacity < 1:
         raise ValueError(f"record: capacity must be at least 1 step, got {capacity}.")
-    if isinstance(coordinates, int):
+    if isinstance(coordinates, int | np.integer):
         if coordinates < 1:
             raise ValueError(f"record: coordinates must be at least 1, got {coordinates}.")
         if key is None:
@@ -104,17 +109,14 @@ def record(
     def init(params: PyTree) -> Any:
         chosen = _choose(params, coordinates, key)
         inner_state = open_probes(inner.init(params), chosen)
-        variables = ("gradient", "displacement")
-        if navigation_states(inner_state):
-            variables += _BELIEF_FIELDS
+        num_variables = len(_VARIABLES) if navigation_states(inner_state) else 2
         values = _flat(gather(params, chosen))
-        empty = jnp.full((capacity, values.size), jnp.nan, values.dtype)
         return RecordState(
             inner_state=inner_state,
             recorded_steps=jnp.zeros((), jnp.int32),
             coordinates=chosen,
             previous_values=values,
-            buffers={name: empty for name in variables},
+            buffer=jnp.full((num_variables, capacity, values.size), jnp.nan, values.dtype),
         )
 
     def update(
@@ -127,25 +129,21 @@ def record(
             )
         step = state.recorded_steps
         values = _flat(gather(params, state.coordinates))
-        rows = {"gradient": _flat(gather(updates, state.coordinates))}
+        gradient = _flat(gather(updates, state.coordinates))
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
-        rows |= _believed(inner_state)
-        buffers = {
-            name: state.buffers[name].at[step % capacity].set(row) for name, row in rows.items()
-        }
+        unknown = jnp.full_like(gradient, jnp.nan)
+        row = jnp.stack([gradient, unknown, *_believed(inner_state)])
         # Only now is it known how far the parameters moved after the last gradient. At the first
         # step this writes to a row that is not valid yet.
-        buffers["displacement"] = (
-            state.buffers["displacement"]
-            .at[(step - 1) % capacity]
-            .set(values - state.previous_values)
-        )
+        moved = values - state.previous_values
+        buffer = state.buffer.at[1, (step - 1) % capacity].set(moved)
+        buffer = buffer.at[:, step % capacity].set(row)
         return updates, RecordState(
             inner_state,
             jnp.asarray(optax.safe_increment(step)),
             state.coordinates,
             values,
-            buffers,
+            buffer,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -180,9 +178,10 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     total = int(state.recorded_steps)
     if total == 0:
         raise ValueError("The recording is empty. Call the optimizer's update first.")
-    capacity = state.buffers["gradient"].shape[0]
+    capacity = state.buffer.shape[1]
     steps = np.arange(max(0, total - capacity), total)
-    values = {name: np.asarray(buffer)[steps % capacity] for name, buffer in state.buffers.items()}
+    kept = np.asarray(state.buffer)[:, steps % capacity]
+    values = dict(zip(_VARIABLES, kept, strict=False))  # without a belief, only the first two
     moved = _flat(gather(params, state.coordinates)) - state.previous_values
     values["displacement"][-1] = np.asarray(moved)
     for name in _BELIEF_FIELDS:
@@ -277,7 +276,7 @@ def _choose(
 ) -> dict[str, Array]:
     """Parameter path -> flat indices to record."""
     leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
-    if not isinstance(coordinates, int):
+    if isinstance(coordinates, Mapping):
         return {path: _checked_indices(path, i, leaves) for path, i in coordinates.items()}
     assert key is not None
     return {
@@ -308,20 +307,19 @@ def _draw(key: Array, size: int, count: int) -> Array:
     return jax.random.randint(key, (count,), edges[:-1], edges[1:], jnp.int32)
 
 
-def _believed(inner_state: PyTree) -> dict[str, Array]:
+def _believed(inner_state: PyTree) -> list[Array]:
     """What the probes read at this step; of several beliefs, each where it has something to say."""
-    rows: dict[str, Array] = {}
+    believed = None
     for state in navigation_states(inner_state):
         assert state.probe is not None
-        for name in _BELIEF_FIELDS:
-            row = _flat(state.probe.readings[name])
-            rows[name] = jnp.where(jnp.isnan(rows[name]), row, rows[name]) if name in rows else row
-    return rows
+        fields = _flat(state.probe.readings)
+        believed = fields if believed is None else jnp.where(jnp.isnan(believed), fields, believed)
+    return [] if believed is None else list(believed)
 
 
 def _flat(values: Mapping[str, Array]) -> Array:
-    """Path -> [k] as one row [param]."""
-    return jnp.concatenate([*values.values(), jnp.zeros(0)])
+    """Path -> [..., k] as one array [..., param]."""
+    return jnp.concatenate(list(values.values()), -1) if values else jnp.zeros(0)
 
 
 def _labels(coordinates: Mapping[str, Array], params: PyTree) -> list[str]:

@@ -27,12 +27,12 @@ class Probe(NamedTuple):
 
     Attributes:
         coordinates: parameter path -> flat indices [k].
-        readings: field of `Posterior` or `Info` -> parameter path -> values [k] of the last step,
-            NaN where the belief has no such field.
+        readings: parameter path -> values [field, k] of the last step, one row for each field of
+            `Posterior` and then of `Info`; NaN where the belief has no such field.
     """
 
     coordinates: Mapping[str, Array]
-    readings: Mapping[str, Mapping[str, Array]]
+    readings: Mapping[str, Array]
 
 
 class NavigationState(NamedTuple):
@@ -129,7 +129,7 @@ def scale_by_navigation(
         updated, info = filter_.update(predicted, updates, curvature)
         posterior = updated.posterior()
         direction = jax.tree.map(
-            lambda d, p: d.astype(p.dtype),
+            lambda d, p: d.astype(jnp.result_type(p)),
             policy.step(posterior, params),
             updates if params is None else params,
         )
@@ -227,12 +227,14 @@ def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
     Returns:
         The state, whose beliefs report on those entries from the next update on.
     """
-    probe = Probe(coordinates, _readings(coordinates, Posterior(), Info()))
-    return jax.tree.map(
-        lambda leaf: leaf._replace(probe=probe) if _is_navigation(leaf) else leaf,
-        opt_state,
-        is_leaf=_is_navigation,
-    )
+
+    def open_probe(leaf: Any) -> Any:
+        if not _is_navigation(leaf):
+            return leaf
+        own = _copy(coordinates)
+        return leaf._replace(probe=_read(Probe(own, {}), Posterior(), Info()))
+
+    return jax.tree.map(open_probe, opt_state, is_leaf=_is_navigation)
 
 
 def gather(tree: PyTree, coordinates: Mapping[str, Array]) -> dict[str, Array]:
@@ -252,7 +254,8 @@ def gather(tree: PyTree, coordinates: Mapping[str, Array]) -> dict[str, Array]:
         if path not in leaves:
             return jnp.full(indices.shape, jnp.nan, dtype)
         leaf = leaves[path]
-        return leaf[jnp.unravel_index(indices, leaf.shape)].astype(dtype)
+        entries = leaf[jnp.unravel_index(indices, leaf.shape)].astype(dtype)
+        return jnp.broadcast_to(entries, indices.shape)  # the index of a scalar is empty
 
     return {path: values(path, indices) for path, indices in coordinates.items()}
 
@@ -262,16 +265,11 @@ def path_name(path: tuple[Any, ...]) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _readings(
-    coordinates: Mapping[str, Array], posterior: Posterior, info: Info
-) -> dict[str, dict[str, Array]]:
-    """What a probe reads of one step."""
-    fields = posterior._asdict() | info._asdict()
-    return {name: gather(tree, coordinates) for name, tree in fields.items()}
-
-
 def _read(probe: Probe, posterior: Posterior, info: Info) -> Probe:
-    return Probe(probe.coordinates, _readings(probe.coordinates, posterior, info))
+    """A probe that has looked at one step."""
+    fields = [gather(tree, probe.coordinates) for tree in (*posterior, *info)]
+    readings = {path: jnp.stack([f[path] for f in fields]) for path in probe.coordinates}
+    return Probe(probe.coordinates, readings)
 
 
 def _is_navigation(leaf: Any) -> bool:
@@ -281,14 +279,15 @@ def _is_navigation(leaf: Any) -> bool:
 def _check_real(params: PyTree) -> None:
     """Raise unless every parameter is a real floating-point array."""
     for path, leaf in jax.tree.leaves_with_path(params):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
             remedy = (
                 "wrap the optimizer in optax.contrib.split_real_and_imaginary."
-                if jnp.issubdtype(leaf.dtype, jnp.complexfloating)
+                if jnp.issubdtype(dtype, jnp.complexfloating)
                 else "train only the floating-point leaves, for instance with optax.masked."
             )
             raise ValueError(
-                f"Cannot hold a belief about parameter {path_name(path)!r} of dtype {leaf.dtype}. "
+                f"Cannot hold a belief about parameter {path_name(path)!r} of dtype {dtype}. "
                 f"This is because beliefs are about real gradients; {remedy}"
             )
 

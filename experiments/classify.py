@@ -105,6 +105,11 @@ class Config:
         """Number of initialisations of this run."""
         return 1 if self.quick else self.seeds
 
+    @property
+    def fitted_steps(self) -> int:
+        """Number of last recorded steps that the landscape model is fitted to."""
+        return 100 if self.quick else 200
+
     def learning_rate(self, rule: str) -> float:
         """The learning rate of a rule."""
         return self._given_rates().get(rule, RULES[rule][1])
@@ -173,7 +178,9 @@ def run(config: Config) -> None:
     groups = infer_landscape(config, trainings[believer].recording)
     inspection.to_container(groups).to_netcdf(str(config.out / "posterior.nc"), engine="h5netcdf")
     figures.learning_curves(trainings, config.out / "classify.png")
-    figures.gradient_posterior(groups, believer, config.out / "posterior.png")
+    last = float(groups["observed_data"]["step"][-1])
+    window = (last - config.fitted_steps + 1, last)
+    figures.gradient_posterior(groups, believer, window, config.out / "posterior.png")
     report.write_metrics(
         config.out,
         seed=config.seed,
@@ -304,9 +311,9 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
     """Fit the landscape model to a few recorded streams; the groups of ``posterior.nc``."""
     stream = recording[["gradient", "displacement"]]
     stream.to_netcdf(config.out / "stream.nc", engine="h5netcdf")
-    steps, draws = (100, 100) if config.quick else (200, 300)
+    draws = 100 if config.quick else 300
     recorded = landscape.read_stream(config.out / "stream.nc")["gradient"].isel(
-        step=slice(-steps, None), param=_livest(recording)
+        step=slice(-config.fitted_steps, None), param=_livest(recording)
     )
     print(f"NUTS over {recorded.sizes['param']} streams of {recorded.sizes['step']} gradients")
     posterior, sample_stats = landscape.infer(

@@ -111,7 +111,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         )
         state: Any = optimizer.init(params)
         _, state = optimizer.update(params + noise[0], state, params)
-        return state.buffers["gradient"][0], state.buffers["gradient_mean"][0]
+        return state.buffer[:3, 0]
 
     def likelihood(hyper: Any, stream: Any) -> Any:
         return filters.log_likelihood(ssm.OrnsteinUhlenbeck(*hyper), stream).sum()

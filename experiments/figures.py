@@ -39,19 +39,22 @@ def learning_curves(trainings: Mapping[str, Any], path: Path) -> None:
     plt.close(figure)
 
 
-def gradient_posterior(groups: Mapping[str, "xr.Dataset"], rule: str, path: Path) -> None:
+def gradient_posterior(
+    groups: Mapping[str, "xr.Dataset"], rule: str, fitted_steps: tuple[float, float], path: Path
+) -> None:
     """Recorded gradients with what the rule believed, and the fitted landscape model.
 
     Args:
         groups: ``observed_data``, ``filter_stats`` and ``posterior``.
         rule: name of the rule that was recorded.
+        fitted_steps: the first and last step that the model was fitted to.
         path: PNG file to write.
     """
     plt = _pyplot()
     posterior, stats = groups["posterior"], groups["filter_stats"]
     labels = posterior["param"].values
     figure, axes = plt.subplots(
-        2, len(labels), figsize=(WIDTH, 5.2), layout="constrained", squeeze=False
+        2, len(labels), figsize=(WIDTH, 5.6), layout="constrained", squeeze=False
     )
     for (top, bottom), label in zip(axes.T, labels, strict=True):
         observed = groups["observed_data"]["gradient"].sel(param=label)
@@ -63,6 +66,7 @@ def gradient_posterior(groups: Mapping[str, "xr.Dataset"], rule: str, path: Path
             sd = np.sqrt(stats["gradient_variance"].sel(param=label))
             band = {"color": line.get_color(), "alpha": 0.25, "lw": 0}
             top.fill_between(steps, mean - 2 * sd, mean + 2 * sd, label="± 2 sd", **band)
+        top.axvspan(*fitted_steps, color="C3", alpha=0.07, lw=0, label="fitted by NUTS")
         top.set_title(label, fontsize=9)
         top.set_xlabel("step")
         draws = posterior.sel(param=label)
@@ -76,12 +80,13 @@ def gradient_posterior(groups: Mapping[str, "xr.Dataset"], rule: str, path: Path
         )
         bottom.set(xlim=(0, 1), ylim=(0, 1), xlabel="correlation of the gradient")
     axes[0, 0].set_ylabel("gradient")
-    axes[0, 0].legend(fontsize=7, loc="upper left")
     axes[1, 0].set_ylabel("signal share of variance")
-    figure.suptitle(
-        "Above: recorded gradients and the belief about them. "
-        "Below: draws of the landscape model (the prior is uniform)",
-        fontsize=10,
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, ncols=len(names), loc="outside upper center", fontsize=8)
+    figure.supxlabel(
+        "Above: recorded gradients and the belief about them. Below: posterior draws of the"
+        " landscape model fitted to the shaded steps; its prior is uniform.",
+        fontsize=9,
     )
     figure.savefig(path, dpi=120)
     plt.close(figure)

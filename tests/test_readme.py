@@ -15,7 +15,8 @@ def test_the_example_runs_and_is_adam() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
-    params, adam = {"w": jnp.array([3.0, -2.0])}, optax.adam(1e-1, eps=1e-8)
+    params: Any = {"w": jnp.array([3.0, -2.0])}
+    adam = optax.adam(1e-1, eps=1e-8)
     state = adam.init(params)
     for _ in range(100):
         updates, state = adam.update({"w": 2 * params["w"]}, state)

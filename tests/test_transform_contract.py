@@ -190,13 +190,6 @@ def test_tree_get_reads_the_count_of_a_recorded_optimizer() -> None:
     assert optax.tree.get(state, "missing") == 12
 
 
-def test_map_params_finds_the_parameter_shaped_state_of_a_recorded_optimizer() -> None:
-    optimizer = inspection.record(rules.adam(0.1), coordinates={"w": [0, 5]}, capacity=2)
-    doubled = optax.tree.map_params(optimizer, lambda leaf: leaf + 1, optimizer.init(tree(0)))
-    mean = posterior(doubled).gradient_mean
-    assert_identical(mean, jax.tree.map(jnp.ones_like, tree(0)))
-
-
 SHARDED = """
 import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec as P

@@ -173,7 +173,7 @@ def test_parameters_are_kept_only_for_a_belief_that_asks_how_far_they_moved() ->
     _, state = transform.update(tree(1), transform.init(tree(0)), tree(0))
     assert state.previous_params is None
     joined = ssm.independent(gradient=Odometer(), curvature=ssm.PrecisionWalk(0.9))
-    transform: Any = scale_by_navigation(joined, control.myopic())
+    transform = scale_by_navigation(joined, control.myopic())
     _, state = transform.update(tree(1), transform.init(tree(0)), tree(2))
     assert_identical(state.previous_params, tree(2))
     assert_identical(told(state), jax.tree.map(jnp.subtract, tree(2), tree(0)))

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import NON_NEGATIVE, POSITIVE, Range
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 
 
 class PlanningGain(NamedTuple):
@@ -39,9 +39,6 @@ class PlanningGain(NamedTuple):
 
     gain: Array
     clipped: Array
-
-
-_MARGIN = Range(lambda x: 0 <= x <= 1, "in [0, 1]")
 
 
 def planning_gain(
@@ -86,7 +83,7 @@ def planning_gain(
     POSITIVE.check("planning_gain", "time_step", time_step)
     POSITIVE.check("planning_gain", "metric", metric)
     NON_NEGATIVE.check("planning_gain", "discount", discount)
-    _MARGIN.check("planning_gain", "margin", margin)
+    UNIT_INTERVAL.check("planning_gain", "margin", margin)
 
     mobility = jnp.asarray(rate) * gain / jnp.asarray(metric)
     half_discount = jnp.asarray(discount) / 2

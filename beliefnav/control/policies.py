@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import NON_NEGATIVE, POSITIVE
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav.control.planning import PlanningGain, planning_gain
 from beliefnav.objective import Objective
 from beliefnav.ssm import Posterior
@@ -89,7 +89,8 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
     _check_diagonal("ballistic", metric)
 
     def direction(m: Array, v: Array, g: ArrayLike = 1.0) -> Array:
-        return m / (jnp.sqrt(g * (jnp.maximum(v, 0) + eps_root)) + eps)
+        scale = jnp.sqrt(g * (jnp.maximum(v, 0) + eps_root)) + eps
+        return jnp.where(m == 0, 0, m / scale)  # where there is no force, none is amplified
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -152,10 +153,11 @@ def horizon(
         The policy.
 
     Raises:
-        ValueError: ``time_step`` is not positive, or the objective has a drift or a callable
-            metric.
+        ValueError: ``time_step`` or ``margin`` is out of range, or the objective has a drift or a
+            callable metric.
     """
     POSITIVE.check("horizon", "time_step", time_step)
+    UNIT_INTERVAL.check("horizon", "margin", margin)
     _check_diagonal("horizon", objective.metric)
     if objective.drift is not None:
         raise ValueError(
@@ -194,7 +196,9 @@ def horizon(
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         mean, planned = plans(posterior, params)
-        return jax.tree.map(lambda p, m: p.gain * m, planned, mean, is_leaf=is_plan)
+        return jax.tree.map(
+            lambda p, m: jnp.where(m == 0, 0, p.gain * m), planned, mean, is_leaf=is_plan
+        )
 
     def clipped(posterior: Posterior, params: PyTree) -> PyTree:
         return jax.tree.map(lambda p: p.clipped, plans(posterior, params)[1], is_leaf=is_plan)

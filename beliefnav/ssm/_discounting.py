@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.core import Tracer
 from jax.typing import ArrayLike
@@ -55,7 +56,7 @@ def sample_sizes(discount: ArrayLike, prior: ArrayLike, seen: Array) -> Array:
 
 def is_zero(prior: ArrayLike) -> bool:
     """Whether a prior's number is known to be 0; a traced one is taken to be positive."""
-    return not isinstance(prior, Tracer) and bool(jnp.all(jnp.asarray(prior) == 0))
+    return not isinstance(prior, Tracer) and bool(np.all(np.asarray(prior) == 0))
 
 
 def check_program(owner: str, discount: ArrayLike) -> None:
@@ -82,8 +83,7 @@ def first_observation(owner: str, prior: str, stream: Stream) -> Array:
             f"{owner}: cannot simulate from an improper prior. Give a positive {prior}, or a "
             "recorded gradient to condition on."
         )
-    complete = jnp.all(stream.seen[0])
-    if not isinstance(complete, Tracer) and not bool(complete):
+    if not isinstance(stream.seen, Tracer) and not np.all(np.asarray(stream.seen[0])):
         raise ValueError(
             f"{owner}: the first row of gradient has missing entries, so an improper prior cannot "
             f"be conditioned on it. Give a positive {prior}, or drop the rows before the first "

@@ -3,7 +3,9 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 
@@ -12,11 +14,11 @@ class Stream(NamedTuple):
 
     Attributes:
         values: [step, ...] with missing entries filled in, or ``None`` to simulate.
-        seen: [step, ...] True where there is an observation.
+        seen: [step, ...] True where there is an observation; a numpy array if it is known.
     """
 
     values: Array | None
-    seen: Array
+    seen: Any
 
     @property
     def num_steps(self) -> int:
@@ -56,10 +58,11 @@ def stream(
         )
     if gradient is None:
         assert num_steps is not None
-        return Stream(None, jnp.ones((num_steps, *shape), bool))
-    recorded = jnp.asarray(gradient)
-    seen = jnp.isfinite(recorded)
-    return Stream(jnp.where(seen, recorded, 0), seen)
+        return Stream(None, np.ones((num_steps, *shape), bool))
+    # A recording that is known stays known when the program is traced, as MCMC does.
+    known = not isinstance(gradient, Tracer)
+    seen = np.isfinite(np.asarray(gradient)) if known else jnp.isfinite(gradient)
+    return Stream(jnp.where(seen, jnp.asarray(gradient), 0), seen)
 
 
 def observe(distribution: Any, value: Array | None, seen: Array) -> Any:

@@ -16,15 +16,13 @@ def full_like(params: PyTree, value: ArrayLike) -> PyTree:
     at a time stands still in bfloat16. Works on abstract leaves and keeps shardings.
     """
     return jax.tree.map(
-        lambda p: jnp.full_like(p, value, dtype=jnp.promote_types(p.dtype, jnp.float32)), params
+        lambda p: jnp.full_like(p, value, dtype=jnp.result_type(p, jnp.float32)), params
     )
 
 
 def scalar_like(params: PyTree, value: ArrayLike) -> jax.Array:
     """``value`` as one scalar, in the widest dtype that `full_like` gives to ``params``."""
-    return jnp.asarray(
-        value, jnp.result_type(jnp.float32, *(p.dtype for p in jax.tree.leaves(params)))
-    )
+    return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
 
 
 def scale(tree: PyTree, factor: ArrayLike) -> PyTree:
@@ -48,12 +46,15 @@ def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
 
 
 def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
-    """Squared observation minus its prediction, 0 where missing."""
+    """Squared observation minus its prediction, 0 where missing; a square that overflows is capped.
+
+    An infinite second moment would be one for ever.
+    """
 
     def leaf(y: jax.Array, s: jax.Array) -> jax.Array:
         seen = jnp.isfinite(y)
         y = jnp.where(seen, y, 0).astype(s.dtype)
-        return jnp.where(seen, y * y - s, 0)
+        return jnp.where(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max) - s, 0)
 
     return jax.tree.map(leaf, gradient, prediction)
 

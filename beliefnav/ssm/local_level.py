@@ -24,7 +24,7 @@ from jax import Array
 from jax.scipy import stats
 from jax.typing import ArrayLike
 
-from beliefnav._checks import COUNT, FINITE, NON_NEGATIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import COUNT, FINITE, POSITIVE, UNIT_INTERVAL, checked
 from beliefnav.ssm import _discounting, _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
 
@@ -67,15 +67,15 @@ class LocalLevelPredicted(NamedTuple):
 
 
 @checked(
-    discount=UNIT_INTERVAL, noise_variance=NON_NEGATIVE, prior_mean=FINITE, prior_sample_size=COUNT
+    discount=UNIT_INTERVAL, noise_variance=POSITIVE, prior_mean=FINITE, prior_sample_size=COUNT
 )
 class LocalLevel(NamedTuple):
     r"""Local level with discount (equations in the module docstring).
 
     Attributes:
         discount: $\beta$ in [0, 1]; the memory is $1/(1-\beta)$ steps.
-        noise_variance: $R$, in units of the squared gradient. ``None``: unknown. The mean does not
-            depend on it; without it there is no posterior variance and no predictive density.
+        noise_variance: $R > 0$, in units of the squared gradient. ``None``: unknown. The mean does
+            not depend on it; without it there is no posterior variance and no predictive density.
         prior_mean: $m_0$.
         prior_sample_size: $n_0$, in observations. 0 is diffuse.
 

@@ -161,13 +161,17 @@ class OrnsteinUhlenbeck(NamedTuple):
             The observations [step, ...].
 
         Raises:
-            ValueError: both or neither of ``gradient`` and ``num_steps`` are given.
+            ValueError: both or neither of ``gradient`` and ``num_steps`` are given, or the noise
+                variance is 0.
         """
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        stream = _program.stream(gradient, num_steps, shape, type(self).__name__)
+        name = type(self).__name__
+        stream = _program.stream(gradient, num_steps, shape, name)
+        if isinstance(self.noise_variance, int | float) and self.noise_variance == 0:
+            raise ValueError(f"{name}: the NumPyro program needs a positive noise_variance, got 0.")
         process_scale = jnp.sqrt(self.process_variance)
         noise_scale = jnp.sqrt(self.noise_variance)
         initial = dist.Normal(0, jnp.sqrt(self.stationary_variance)).expand(stream.shape)

@@ -53,22 +53,22 @@ class WienerState(NamedTuple):
 
     def posterior(self) -> Posterior:
         r"""The shrunk gradient mean and its variance; curvature mean $\hat v$, as in Adam."""
-        effective_size = self.weight_sum**2 / self.squared_weight_sum
+        square = self.squared_weight_sum  # 0 before anything is seen
+        effective_size = self.weight_sum**2 / jnp.where(square > 0, square, 1)
 
-        def variances(average: Array, second_moment: Array) -> tuple[Array, Array, Array]:
+        def shrinkage(average: Array, second_moment: Array) -> tuple[Array, Array]:
             power = average**2
-            noise = jnp.maximum(second_moment - power, 0) / effective_size
-            signal = jnp.maximum(power - noise, 0)
-            total = jnp.maximum(power, noise)
-            return signal, noise, jnp.where(total > 0, total, 1)
+            noise = jnp.maximum(second_moment - power, 0) / jnp.maximum(effective_size, 1)
+            factor = jnp.where(power > noise, 1 - noise / jnp.where(power > 0, power, 1), 0)
+            return factor, noise
 
         def mean(average: Array, second_moment: Array) -> Array:
-            signal, _, total = variances(average, second_moment)
-            return (signal / total * average).astype(average.dtype)
+            factor, _ = shrinkage(average, second_moment)
+            return (factor * average).astype(average.dtype)
 
         def variance(average: Array, second_moment: Array) -> Array:
-            signal, noise, total = variances(average, second_moment)
-            return (signal / total * noise).astype(average.dtype)
+            factor, noise = shrinkage(average, second_moment)
+            return (factor * noise).astype(average.dtype)
 
         return Posterior(
             gradient_mean=jax.tree.map(mean, self.average, self.second_moment),

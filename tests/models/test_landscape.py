@@ -1,5 +1,7 @@
 """The landscape model recovers what made a stream, and its program is one with its filter."""
 
+from typing import Any
+
 import arviz
 import jax
 import jax.numpy as jnp
@@ -18,26 +20,27 @@ pytestmark = pytest.mark.usefixtures("rank_promotion")
 @pytest.mark.slow
 def test_nuts_recovers_the_parameters_of_a_synthetic_stream() -> None:
     truth = {
-        "autocorrelation": np.array([0.9, 0.5, 0.97]),
-        "process_variance": np.array([1.0, 4.0, 0.01]) * 1e-4,
-        "noise_variance": np.array([2.0, 1.0, 0.1]) * 1e-4,
+        "autocorrelation": np.array([0.9, 0.97]),
+        "process_variance": np.array([1.0, 0.01]) * 1e-4,
+        "noise_variance": np.array([2.0, 0.1]) * 1e-4,
     }
     belief = ssm.OrnsteinUhlenbeck(**{k: jnp.asarray(v) for k, v in truth.items()})
-    stream = landscape.simulate(belief, key=jax.random.key(1), num_steps=400, num_params=3)
+    stream = landscape.simulate(belief, key=jax.random.key(1), num_steps=250, num_params=2)
     stream = stream.at[10:20, 1].set(jnp.nan)
-    posterior, stats = landscape.infer(stream, key=jax.random.key(2), progress_bar=False)
-
+    posterior, stats = landscape.infer(
+        stream, key=jax.random.key(2), num_warmup=300, num_samples=400, progress_bar=False
+    )
     assert int(stats["diverging"].sum()) == 0
-    rhat = arviz.rhat(posterior)
+    rhat: Any = arviz.rhat(posterior)
     for name, expected in truth.items():
         assert float(rhat[name].max()) < 1.02
-        draws = posterior[name].values.reshape(-1, 3)
-        low, high = np.quantile(draws, [0.005, 0.995], axis=0)
-        # Nine central 99 % intervals all hold the truth with probability 0.91 under calibration;
-        # the data are fixed by their seed.
-        assert ((low <= expected) & (expected <= high)).all(), name
-        # And the data did say something: intervals are narrower than those of the prior.
-    assert (posterior["autocorrelation"].std(("chain", "draw")).values < 0.15).all()
+        draws = posterior[name].values.reshape(-1, 2)
+        transform = jax.scipy.special.logit if name == "autocorrelation" else jnp.log
+        mean, sd = transform(draws).mean(0), transform(draws).std(0)
+        # Six quantities within four posterior standard deviations: 4e-4 to fail if calibrated.
+        assert (jnp.abs(transform(expected) - mean) < 4 * sd).all(), name
+    # And the data spoke: a uniform correlation has a standard deviation of 0.29.
+    assert (posterior["autocorrelation"].std(("chain", "draw")).values < 0.12).all()
 
 
 def test_integrating_out_is_the_filter_likelihood_plus_the_prior(x64: None) -> None:
