@@ -24,8 +24,6 @@ def main(arguments: list[str]) -> None:
     try:
         module.run(config)
     except (ValueError, FileNotFoundError) as error:
-        if error.__traceback__ and error.__traceback__.tb_next is None:
-            raise
         sys.exit(f"{name}: {error}")
 
 

@@ -2,7 +2,7 @@
 
 Claim: in float32 on this device each entry point agrees with its float64 reference to within the
 rounding of its arithmetic. It would be refuted by a relative error above the tolerance of a case.
-The time is that of one call, compiled, including the transfer of nothing: inputs are on the device.
+The time is that of one compiled call whose inputs are on the device.
 """
 
 import time

@@ -56,10 +56,10 @@ def landscape(
 ) -> None:
     r"""The NumPyro program.
 
-    Sites: ``autocorrelation`` ($\rho$), ``signal_fraction`` ($\kappa$), ``stream_scale`` ($\sigma$,
-    deterministic), ``process_variance`` ($q$, deterministic), ``noise_variance`` ($R$,
-    deterministic), all [param]; and, unless integrated out, ``gradient`` and ``observation`` [step,
-    param].
+    Sites: ``autocorrelation`` ($\rho$), ``signal_fraction`` ($\kappa$) and ``relative_scale``
+    ($\sigma/u$), all [param]; deterministic ``stream_scale`` ($\sigma$), ``process_variance`` ($q$)
+    and ``noise_variance`` ($R$), all [param]; and, unless integrated out, ``gradient`` and
+    ``observation`` [step, param].
 
     Args:
         gradient: [step, param] a recorded stream to condition on; NaN or infinite entries are

@@ -53,12 +53,13 @@ class WienerState(NamedTuple):
 
     def posterior(self) -> Posterior:
         r"""The shrunk gradient mean and its variance; curvature mean $\hat v$, as in Adam."""
-        square = self.squared_weight_sum  # 0 before anything is seen
-        effective_size = self.weight_sum**2 / jnp.where(square > 0, square, 1)
+        # Both sums are at least 1 once something was seen, and 0 before.
+        effective_size = jnp.maximum(self.weight_sum, 1) ** 2
+        effective_size /= jnp.maximum(self.squared_weight_sum, 1)
 
         def shrinkage(average: Array, second_moment: Array) -> tuple[Array, Array]:
             power = average**2
-            noise = jnp.maximum(second_moment - power, 0) / jnp.maximum(effective_size, 1)
+            noise = jnp.maximum(second_moment - power, 0) / effective_size
             factor = jnp.where(power > noise, 1 - noise / jnp.where(power > 0, power, 1), 0)
             return factor, noise
 

@@ -15,6 +15,7 @@ from scipy import linalg
 from beliefnav import filters
 from beliefnav.ssm import OrnsteinUhlenbeck
 from tests import oracles
+from tests.ssm import laws
 
 RHO, Q, R = 0.8, 0.3, 0.7
 MODEL = OrnsteinUhlenbeck(RHO, Q, R)
@@ -26,20 +27,7 @@ def oracle(y: np.ndarray) -> oracles.Gaussian:
 
 @pytest.mark.usefixtures("x64")
 def test_filter_equals_the_conditioned_joint_gaussian():
-    recorded = oracles.random_stream(seed=0, num_steps=15)
-    posterior, info = filters.filter_recording(MODEL, recorded)
-    assert posterior.curvature_mean is None
-
-    def check(y: Any, mean: Any, variance: Any, density: Any, missing: Any) -> None:
-        # Float64 round-off of a 16 x 16 solve.
-        want = oracles.per_entry(lambda x: oracle(x).filtered, y)
-        np.testing.assert_allclose(np.stack([mean, variance]), want, rtol=1e-10, atol=1e-10)
-        want = oracles.per_entry(lambda x: oracle(x).log_likelihood, y)
-        np.testing.assert_allclose(density.sum(0), want, rtol=1e-10, atol=1e-10)
-        np.testing.assert_array_equal(missing, ~np.isfinite(y))
-
-    read = posterior.gradient_mean, posterior.gradient_variance, info.log_density, info.missing
-    jax.tree.map(check, recorded, *read)
+    laws.assert_filter_is_exact(MODEL, oracle)
 
 
 @jax.jit
