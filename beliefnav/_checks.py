@@ -9,7 +9,14 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+from jax.core import Tracer
+
 T = TypeVar("T")
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the value of an array is known now, and not only when a traced program runs."""
+    return not isinstance(value, Tracer)
 
 
 class Range(NamedTuple):

@@ -96,11 +96,11 @@ def planning_gain(
     fraction = 1.0
     if exact_hold:
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        fraction = _decay_fraction(duration * x / jnp.where(s > 0, s, 1))
+        fraction = decay_fraction(duration * x / jnp.where(s > 0, s, 1))
     return PlanningGain(duration * mobility / s * fraction, clipped)
 
 
-def _decay_fraction(z: Array) -> Array:
+def decay_fraction(z: Array) -> Array:
     r"""$E(z) = (1 - e^{-z})/z$, smooth through 0.
 
     Near 0 the Taylor series, to an order at which value and derivatives are exact in float64;

@@ -10,6 +10,7 @@ rate multiplies them, never huge numbers in a formula:
 | `ballistic` | replanning, $\gamma = 0$ | $m / \sqrt{G V}$ | $\sqrt{\eta k} \Delta t$ |
 | `newton` | exact hold, $\Delta t \to \infty$ | $m / V$ | 1 |
 | `horizon` | none | $\varphi m$ | 1 |
+| `matrix_horizon` | none | $\Phi m$ | 1 |
 """
 
 from collections.abc import Callable
@@ -21,8 +22,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav.control._arrays import ravel
+from beliefnav.control.lq import LQStatus, lq_policy
+from beliefnav.control.matrices import matrix_planning_gain
 from beliefnav.control.planning import PlanningGain, planning_gain
-from beliefnav.objective import Objective
+from beliefnav.objective import Objective, metric_matrix
 from beliefnav.ssm import Posterior
 
 PyTree = Any
@@ -162,7 +166,8 @@ def horizon(
     if objective.drift is not None:
         raise ValueError(
             "Cannot use control.horizon with an objective that has a drift. This is because the "
-            "planning gain is derived for movement that is all under control."
+            "planning gain is derived for movement that is all under control; use "
+            "control.matrix_horizon."
         )
 
     def plan(v: ArrayLike, metric: ArrayLike = 1.0) -> PlanningGain:
@@ -206,6 +211,84 @@ def horizon(
     return Policy(step, clipped)
 
 
+def matrix_horizon(
+    objective: Objective,
+    time_step: ArrayLike = 1.0,
+    *,
+    exact_hold: bool = False,
+    margin: float = 1e-3,
+) -> Policy:
+    r"""`horizon` with coupled parameters: $\Phi m$ with the `matrix_planning_gain` $\Phi$.
+
+    For small problems: a matrix over the n raveled parameters is decomposed at every step. The
+    posterior's ``curvature_mean`` is a matrix [n, n], a tree like the parameters (diagonal), or
+    ``None`` (flat); the metric may be any that `Objective` allows.
+
+    A drift is taken into account to first order, by `lq_policy`: the step is what control and drift
+    do together in ``time_step``. Where that problem has no solution the parameters stay.
+
+    Args:
+        objective: the constants, metric and drift.
+        time_step: $\Delta t$, the time between looks, in the unit of $\gamma$.
+        exact_hold: follow the closed loop for ``time_step`` before looking again; otherwise replan
+            continuously.
+        margin: of the clip at a saddle, see `planning_gain`; not used with a drift.
+
+    Returns:
+        The policy; its direction is the step itself, for a learning rate of 1.
+
+    Raises:
+        ValueError: ``time_step`` or ``margin`` is out of range.
+    """
+    POSITIVE.check("matrix_horizon", "time_step", time_step)
+    UNIT_INTERVAL.check("matrix_horizon", "margin", margin)
+
+    def plan(posterior: Posterior, params: PyTree) -> tuple[PyTree, Array]:
+        gradient = _required(posterior, "gradient_mean", "matrix_horizon")
+        flat, unravel = ravel(gradient)
+        curvature = _as_matrix(posterior.curvature_mean, gradient)
+        if objective.drift is None:
+            planned = matrix_planning_gain(
+                curvature,
+                rate=objective.rate,
+                gain=objective.gain,
+                discount=objective.discount,
+                time_step=time_step,
+                metric=None if objective.metric is None else metric_matrix(objective, params),
+                exact_hold=exact_hold,
+                margin=margin,
+            )
+            return unravel(jnp.where(jnp.all(flat == 0), 0, planned.gain @ flat)), planned.clipped
+        policy = lq_policy(objective, curvature, params, gradient)
+        if exact_hold:
+            after = policy.path(params, jnp.asarray(time_step)[None])
+            move = jax.tree.map(lambda x, y: x - y[0], params, after)
+        else:
+            move = jax.tree.map(lambda v: -jnp.asarray(time_step) * v, policy.velocity(params))
+        solved = policy.status == LQStatus.SOLVED
+        return jax.tree.map(lambda d: jnp.where(solved, d, 0), move), ~solved
+
+    return Policy(lambda *args: plan(*args)[0], lambda *args: plan(*args)[1])
+
+
+def _as_matrix(curvature: Any, params: PyTree) -> Array:
+    """A matrix, a diagonal tree or nothing, as a matrix [n, n]."""
+    flat, _ = ravel(params)
+    if curvature is None:
+        return jnp.zeros((flat.size, flat.size), flat.dtype)
+    if jax.tree.structure(curvature) == jax.tree.structure(params) and jax.tree.map(
+        jnp.shape, curvature
+    ) == jax.tree.map(jnp.shape, params):
+        return jnp.diag(ravel(curvature)[0])
+    if jnp.shape(curvature) != (flat.size, flat.size):
+        raise ValueError(
+            "Cannot use control.matrix_horizon with this belief. This is because its "
+            f"curvature_mean must be a tree like the parameters or a matrix "
+            f"{(flat.size, flat.size)}, and has shapes {jax.tree.map(jnp.shape, curvature)}."
+        )
+    return jnp.asarray(curvature)
+
+
 def _required(posterior: Posterior, field: str, policy: str) -> PyTree:
     """A field of the posterior that a policy cannot do without."""
     value = getattr(posterior, field)
@@ -222,5 +305,6 @@ def _check_diagonal(policy: str, metric: PyTree) -> None:
     if callable(metric):
         raise ValueError(
             f"Cannot use control.{policy} with a callable metric. This is because its gain is "
-            "elementwise; give the metric's diagonal as a tree like the parameters."
+            "elementwise; give the metric's diagonal as a tree like the parameters, or use "
+            "control.matrix_horizon."
         )

@@ -1,0 +1,57 @@
+"""Shapes, dtypes and definiteness, as the solvers of this package need them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+PyTree = Any
+
+SYMMETRY = 1e-5
+"""Asymmetry, relative to the largest entry, that is taken for rounding (of float32)."""
+
+
+def ravel(tree: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
+    """A tree as one vector, of real floating-point type and at least float32, and the way back."""
+
+    def floating(x: Any) -> Array:
+        x = jnp.asarray(x)
+        return x.astype(jnp.result_type(x, jnp.float32))
+
+    return ravel_pytree(jax.tree.map(floating, tree))
+
+
+def check_like(
+    owner: str, name: str, tree: PyTree, like: PyTree, leading: tuple[int, ...] = ()
+) -> None:
+    """Raise unless a tree has the structure of another, and its shapes after some leading axes.
+
+    Args:
+        owner: what checks, for the message.
+        name: the name of ``tree``, for the message.
+        tree: to check.
+        like: what it should be like.
+        leading: axes in front.
+
+    Raises:
+        ValueError: gives both shapes.
+    """
+    want = jax.tree.map(lambda x: leading + jnp.shape(x), like)
+    got = jax.tree.map(jnp.shape, tree)
+    if jax.tree.structure(tree) != jax.tree.structure(like) or want != got:
+        raise ValueError(
+            f"{owner}: {name} must fit the parameters: expected shapes {want}, got {got}."
+        )
+
+
+def is_symmetric(matrix: Array) -> Array:
+    """Whether a matrix is finite and symmetric up to rounding."""
+    return jnp.abs(matrix - matrix.T).max() <= SYMMETRY * jnp.abs(matrix).max()
+
+
+def is_positive(matrix: Array) -> Array:
+    """Whether a matrix is symmetric positive definite."""
+    return is_symmetric(matrix) & jnp.all(jnp.isfinite(jnp.linalg.cholesky(matrix)))
