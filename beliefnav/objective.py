@@ -32,7 +32,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from beliefnav._checks import NON_NEGATIVE, POSITIVE, checked, is_concrete
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked, is_concrete
 
 PyTree = Any
 Loss = Callable[[PyTree], ArrayLike]
@@ -83,7 +83,8 @@ def lagrangian(objective: Objective, loss: Loss, params: PyTree, velocity: PyTre
     Raises:
         ValueError: the trees, the loss, the metric or the drift do not fit each other.
     """
-    controlled = _minus(velocity, _drift(objective, params))
+    _check_velocity(velocity, params)
+    controlled = jax.tree.map(jnp.subtract, velocity, _drift(objective, params))
     kinetic = _dot(controlled, _lower(objective, params, controlled)) / (2 * objective.rate)
     return kinetic + objective.gain * _scalar(loss, params)
 
@@ -101,8 +102,12 @@ def momentum(objective: Objective, params: PyTree, velocity: PyTree) -> PyTree:
 
     Returns:
         A tree like ``params``.
+
+    Raises:
+        ValueError: the trees, the metric or the drift do not fit each other.
     """
-    controlled = _minus(velocity, _drift(objective, params))
+    _check_velocity(velocity, params)
+    controlled = jax.tree.map(jnp.subtract, velocity, _drift(objective, params))
     return jax.tree.map(lambda p: p / objective.rate, _lower(objective, params, controlled))
 
 
@@ -138,7 +143,11 @@ def acceleration(objective: Objective, loss: Loss, params: PyTree, velocity: PyT
 
     Returns:
         A tree like ``params``.
+
+    Raises:
+        ValueError: the trees, the metric or the drift do not fit each other.
     """
+    _check_velocity(velocity, params)
     zero = jax.tree.map(jnp.zeros_like, velocity)
     residual = _residual(objective, loss, params, velocity, zero)
     return jax.tree.map(
@@ -194,7 +203,11 @@ def energy(objective: Objective, loss: Loss, params: PyTree, velocity: PyTree) -
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: the trees, the metric or the drift do not fit each other.
     """
+    _check_velocity(velocity, params)
     kinetic = _dot(velocity, _lower(objective, params, velocity))
     drift = _drift(objective, params)
     carried = _dot(drift, _lower(objective, params, drift))
@@ -211,6 +224,9 @@ def energy_rate(objective: Objective, params: PyTree, velocity: PyTree) -> Array
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: the trees, the metric or the drift do not fit each other.
     """
     return jnp.asarray(objective.discount) * _dot(velocity, momentum(objective, params, velocity))
 
@@ -243,6 +259,7 @@ def action(
         ValueError: fewer than two points, or ``time_step`` is a Python number that is not positive.
     """
     POSITIVE.check("action", "time_step", time_step)
+    UNIT_INTERVAL.check("action", "node", node)
     length = path_length("action", path)
     if length < 2:
         raise ValueError("action: the path must have at least 2 points.")
@@ -422,13 +439,12 @@ def _shapes(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.shape, tree)
 
 
-def _minus(a: PyTree, b: PyTree) -> PyTree:
-    if jax.tree.structure(a) != jax.tree.structure(b):
+def _check_velocity(velocity: PyTree, params: PyTree) -> None:
+    if not _like(velocity, params):
         raise ValueError(
             "The velocity must be a tree like the parameters; for parameters of shapes "
-            f"{_shapes(b)} got {_shapes(a)}."
+            f"{_shapes(params)} got {_shapes(velocity)}."
         )
-    return jax.tree.map(jnp.subtract, a, b)
 
 
 def _dot(a: PyTree, b: PyTree) -> Array:

@@ -5,7 +5,7 @@ import sys
 
 import tyro
 
-EXPERIMENTS = ("classify", "device_check")
+EXPERIMENTS = ("classify", "double_well", "horizons", "geometry", "device_check")
 
 
 def main(arguments: list[str]) -> None:

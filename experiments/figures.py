@@ -1,4 +1,4 @@
-"""Figures that more than one experiment draws."""
+"""Figures of learning, and what all figures have in common."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 WIDTH = 10.0
 """Width of a figure in inches."""
 
+BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PURPLE = (
+    "#000000",
+    "#E69F00",
+    "#56B4E9",
+    "#009E73",
+    "#F0E442",
+    "#0072B2",
+    "#D55E00",
+    "#CC79A7",
+)
+"""Okabe and Ito's colours, which remain distinct to the colour-blind."""
+
 
 def learning_curves(trainings: Mapping[str, Any], path: Path) -> None:
     """Training loss and test accuracy per epoch: mean and range over seeds of every rule.
@@ -20,7 +32,7 @@ def learning_curves(trainings: Mapping[str, Any], path: Path) -> None:
         trainings: rule -> an object with ``train_loss`` and ``test_accuracy``, [seed, epoch].
         path: PNG file to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.8), layout="constrained")
     for name, training in trainings.items():
         epochs = np.arange(1, training.train_loss.shape[1] + 1)
@@ -50,7 +62,7 @@ def gradient_posterior(
         fitted_steps: the first and last step that the model was fitted to.
         path: PNG file to write.
     """
-    plt = _pyplot()
+    plt = pyplot()
     posterior, stats = groups["posterior"], groups["filter_stats"]
     labels = posterior["param"].values
     figure, axes = plt.subplots(
@@ -92,7 +104,8 @@ def gradient_posterior(
     plt.close(figure)
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """Matplotlib's pyplot, drawing to files."""
     import matplotlib
 
     matplotlib.use("agg")

@@ -27,6 +27,11 @@ def at_least(name: str, value: float, bound: float, tolerance: float = 0.0) -> C
     return Claim(name, float(value), bound, tolerance, bool(value >= bound - tolerance))
 
 
+def at_most(name: str, value: float, bound: float, tolerance: float = 0.0) -> Claim:
+    """Claim that ``value`` is no more than ``tolerance`` above ``bound``."""
+    return Claim(name, float(value), bound, tolerance, bool(value <= bound + tolerance))
+
+
 def close(name: str, value: float, expected: float, tolerance: float) -> Claim:
     """Claim that ``value`` is within ``tolerance`` of ``expected``."""
     return Claim(name, float(value), expected, tolerance, bool(abs(value - expected) <= tolerance))

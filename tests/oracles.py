@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import integrate, interpolate, linalg, special, stats
+from scipy import integrate, interpolate, linalg, optimize, sparse, special, stats
+from scipy.sparse import linalg as sparse_linalg
 
 Floats = NDArray[np.float64]
 
@@ -317,3 +318,158 @@ def standard_errors(draws: Floats, mean: Floats) -> Floats:
     size = effective_sample_size(draws)
     assert np.all(size > 400), f"too few effective draws to say anything: {size}"
     return np.abs(draws.mean((0, 1)) - mean) / (draws.std((0, 1)) / np.sqrt(size))
+
+
+# --- linear-quadratic control -------------------------------------------------------------------
+
+
+class LQ(NamedTuple):
+    """The solution of a linear-quadratic problem over n parameters."""
+
+    quadratic: Floats
+    linear: Floats
+    closed_loop: Floats
+    offset: Floats
+
+
+def lq_solution(
+    hessian: Floats,
+    center: Floats,
+    gradient: Floats,
+    metric: Floats,
+    drift_matrix: Floats,
+    drift_offset: Floats,
+    rate: float,
+    gain: float,
+    discount: float,
+) -> LQ:
+    r"""Value and policy in absolute coordinates, drift $A \theta + a$: velocity = loop x + offset.
+
+    A Schur method gives the quadratic part; $k H$ may be indefinite.
+    """
+    identity = np.eye(len(center))
+    shifted = drift_matrix - discount / 2 * identity
+    p = linalg.solve_continuous_are(shifted, identity, gain * hessian, metric / rate)
+    mobility = rate * np.linalg.inv(metric)
+    loop = drift_matrix - mobility @ p
+    force = gain * (gradient - hessian @ center) + p @ drift_offset
+    s = np.linalg.solve(discount * identity - drift_matrix.T + p @ mobility, force)
+    return LQ(p, s, loop, drift_offset - mobility @ s)
+
+
+def has_lq_solution(
+    hessian: Floats,
+    metric: Floats,
+    drift_matrix: Floats,
+    rate: float,
+    gain: float,
+    discount: float,
+    gap: float,
+) -> bool:
+    """Whether no eigenvalue of the Hamiltonian matrix is within ``gap`` of the imaginary axis."""
+    shifted = drift_matrix - discount / 2 * np.eye(len(hessian))
+    hamiltonian = np.block(
+        [[shifted, -rate * np.linalg.inv(metric)], [-gain * hessian, -shifted.T]]
+    )
+    return bool(np.abs(np.linalg.eigvals(hamiltonian).real).min() > gap)
+
+
+def lq_path(
+    start: Floats,
+    hessian: Floats,
+    center: Floats,
+    gradient: Floats,
+    metric: Floats,
+    drift_matrix: Floats,
+    drift_offset: Floats,
+    rate: float,
+    gain: float,
+    discount: float,
+    times: Floats,
+) -> Floats:
+    r"""The path [time, n] that minimises the discretised objective, from a given start.
+
+    Straight between the points of the even grid ``times``, cost and discount read in the middle of
+    each interval; the end is free. The normal equations of one sparse least-squares problem.
+    """
+    n, h = len(start), times[1] - times[0]
+    num_intervals = len(times) - 1
+    weight: Any = sparse.diags(h * np.exp(-discount * (times[:-1] + times[1:]) / 2))
+    before = sparse.eye(num_intervals, num_intervals + 1)
+    after = sparse.eye(num_intervals, num_intervals + 1, k=1)
+    middle = sparse.kron((before + after) / 2, np.eye(n))
+    control = sparse.kron((after - before) / h, np.eye(n)) - sparse.kron(
+        (before + after) / 2, drift_matrix
+    )
+    kinetic = sparse.kron(weight, metric / rate)
+    potential = sparse.kron(weight, gain * hessian)
+    ones = np.ones(num_intervals)
+    quadratic = (control.T @ kinetic @ control + middle.T @ potential @ middle).tocsc()
+    linear = control.T @ kinetic @ np.kron(ones, drift_offset) - middle.T @ np.kron(
+        weight @ ones, gain * (gradient - hessian @ center)
+    )
+    # theta[0] is given: solve for the others.
+    rest: Any = sparse_linalg.spsolve(quadratic[n:, n:], linear[n:] - quadratic[n:, :n] @ start)
+    return np.concatenate([start, rest]).reshape(-1, n)
+
+
+# --- paths --------------------------------------------------------------------------------------
+
+
+def path_action(
+    lagrangian: Callable[[Any, Any], Any],
+    path: Any,
+    duration: float,
+    discount: float = 0.0,
+    node: float = 0.5,
+) -> Any:
+    """The discretised cost of paths [..., time, n], of which complex ones are welcome.
+
+    ``lagrangian`` maps places and velocities [..., n] to costs [...].
+    """
+    num_intervals = path.shape[-2] - 1
+    h = duration / num_intervals
+    total = 0.0
+    for i in range(num_intervals):
+        before, after = path[..., i, :], path[..., i + 1, :]
+        running = lagrangian((1 - node) * before + node * after, (after - before) / h)
+        total = total + h * np.exp(-discount * h * (i + node)) * running
+    return total
+
+
+def path_gradient(cost: Callable[[Any], Any], path: Floats) -> Floats:
+    """Gradient [time, n] of an analytic cost of paths [..., time, n], by steps of 1e-30 i."""
+    steps = 1e-30j * np.eye(path.size).reshape(-1, *path.shape)
+    return (cost(path + steps).imag / 1e-30).reshape(path.shape)
+
+
+def path_curvature(cost: Callable[[Any], Any], path: Floats, weights: Floats) -> Floats:
+    """Eigenvalues of the Hessian over some weights [time] of its rows; held points weigh inf."""
+    scale = np.repeat(1 / np.sqrt(weights), path.shape[1])
+    free = np.flatnonzero(scale)
+    rows = []
+    for k in free:
+        step = 1e-5 * np.eye(path.size)[k].reshape(path.shape)
+        change = path_gradient(cost, path + step) - path_gradient(cost, path - step)
+        rows.append(scale[k] * scale[free] * change.ravel()[free] / 2e-5)
+    hessian = np.array(rows)
+    return np.asarray(np.linalg.eigvalsh((hessian + hessian.T) / 2), np.float64)
+
+
+def least_action(cost: Callable[[Any], Any], guess: Floats, free: slice) -> Floats:
+    """The path [time, n] that BFGS finds from a guess, moving the ``free`` points of it."""
+
+    def full(x: Any) -> Floats:
+        path = guess.copy()
+        path[free] = x.reshape(path[free].shape)
+        return path
+
+    found = optimize.minimize(
+        lambda x: cost(full(x)),
+        guess[free].ravel(),
+        jac=lambda x: path_gradient(cost, full(x))[free].ravel(),
+        method="BFGS",
+        options={"gtol": 1e-9, "maxiter": 2000},
+    )
+    assert np.linalg.norm(found.jac) < 1e-6, found.message
+    return full(found.x)

@@ -1,13 +1,29 @@
-"""The objective checks what can be known when it is stated."""
+"""The objective checks what can be known when it is stated; its mechanics against numpy."""
 
 import math
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from scipy import integrate
 
 from beliefnav import Objective
+from beliefnav.objective import (
+    acceleration,
+    action,
+    energy,
+    energy_rate,
+    euler_lagrange_residual,
+    lagrangian,
+    momentum,
+    velocity,
+)
+
+# Nearly all the time is that of compiling: leave out what makes programs fast, not right.
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 BAD = [
     ("rate", 0.0),
@@ -46,7 +62,7 @@ def test_discount_zero_is_admissible_and_kept():
 def test_arrays_and_tracers_pass_unchecked():
     assert Objective(rate=jnp.asarray(-1.0)).rate == -1
 
-    @jax.jit
+    @jit
     def rate(x: jax.Array) -> jax.Array:
         return jnp.asarray(Objective(rate=x).rate)
 
@@ -59,3 +75,380 @@ def test_constants_and_metric_are_leaves_of_a_pytree():
     doubled = jax.tree.map(lambda x: 2 * x, objective)
     assert isinstance(doubled, Objective)
     assert (doubled.rate, doubled.gain, doubled.discount) == (4.0, 6.0, 8.0)
+
+
+# --- mechanics against numpy --------------------------------------------------------------------
+
+
+def flat_loss(x: Any, xp: Any) -> Any:
+    return x[0] ** 4 / 4 + xp.sin(x[1]) * x[2] + xp.exp(x[2] - x[0]) + x[0] * x[1]
+
+
+def flat_drift(x: Any, xp: Any) -> Any:
+    return xp.stack([x[1] * x[2], -xp.sin(x[0]), 0.3 * x[0] * x[1] - x[2]])
+
+
+def flat_metric(x: Any, xp: Any) -> Any:
+    """Symmetric positive definite everywhere, no two entries alike."""
+    one = 0 * x[0] + 1
+    factor = xp.stack(
+        [
+            xp.stack([one, 0.3 * x[1], 0.1 * one]),
+            xp.stack([0.2 * one, 1.5 * one, x[0]]),
+            xp.stack([xp.sin(x[2]), -0.4 * one, 0.7 * one]),
+        ]
+    )
+    return factor @ factor.T + xp.eye(3)
+
+
+def flat_diagonal(x: Any, xp: Any) -> Any:
+    return xp.stack([1 + x[0] ** 2 * x[2] ** 2, xp.exp(x[1] - x[0]), 2 + xp.sin(x[2] + x[1])])
+
+
+CONSTANT = np.array([0.5, 2.0, 3.0])
+
+
+def tree_of(x: Any) -> dict[str, Any]:
+    return {"a": x[:2], "b": x[2]}
+
+
+def flat_of(tree: dict[str, Any]) -> Any:
+    return jnp.concatenate([tree["a"], tree["b"][None]])
+
+
+def tree_loss(tree: Any) -> jax.Array:
+    return flat_loss(flat_of(tree), jnp)
+
+
+def tree_drift(tree: Any) -> Any:
+    return tree_of(flat_drift(flat_of(tree), jnp))
+
+
+METRICS: dict[str, Any] = {
+    "identity": (None, lambda x, xp: xp.eye(3)),
+    "diagonal": (tree_of(CONSTANT), lambda x, xp: xp.diag(CONSTANT)),
+    "diagonal field": (
+        lambda tree: tree_of(flat_diagonal(flat_of(tree), jnp)),
+        lambda x, xp: xp.diag(flat_diagonal(x, xp)),
+    ),
+    "dense field": (lambda tree: flat_metric(flat_of(tree), jnp), flat_metric),
+}
+RATE, GAIN, DISCOUNT = 0.7, 1.9, 1.3
+
+
+def numpy_mechanics(metric: Any, drift: bool, x: np.ndarray, v: np.ndarray) -> dict[str, Any]:
+    r"""Everything by differences of a numpy Lagrangian, none of which truncates.
+
+    In the velocity it is quadratic, so that central differences are exact for any step; in the
+    parameters it is analytic, so that a step along the imaginary axis can be as small as one likes.
+    """
+
+    def cost(x: Any, v: Any) -> Any:
+        u = v - flat_drift(x, np) if drift else v
+        return u @ metric(x, np) @ u / (2 * RATE) + GAIN * flat_loss(x, np)
+
+    def in_velocity(f: Any) -> np.ndarray:
+        return np.stack([(f(v + e) - f(v - e)) / 2 for e in np.eye(3)], -1)
+
+    def in_params(v: np.ndarray) -> np.ndarray:
+        return np.array([cost(x + 1e-30j * e, v).imag / 1e-30 for e in np.eye(3)])
+
+    momentum = in_velocity(lambda v: cost(x, v))
+    mass = in_velocity(lambda v: metric(x, np) @ v / RATE)
+    mixed = in_velocity(in_params)  # [parameter, component of the momentum]
+    force = in_params(v)
+    return {
+        "lagrangian": cost(x, v),
+        "momentum": momentum,
+        "acceleration": np.linalg.solve(mass, DISCOUNT * momentum + force - mixed.T @ v),
+        "energy": momentum @ v - cost(x, v),
+        "energy_rate": DISCOUNT * momentum @ v,
+    }
+
+
+CASES = [
+    ("identity", False),
+    ("identity", True),
+    ("diagonal", True),
+    ("diagonal field", True),
+    ("dense field", False),
+    ("dense field", True),
+]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("metric", "drift"), CASES)
+def test_mechanics_equal_differences_of_a_numpy_lagrangian(metric: str, drift: bool):
+    here, dense = METRICS[metric]
+    problem = Objective(RATE, GAIN, DISCOUNT, here, tree_drift if drift else None)
+
+    @jit
+    @jax.vmap
+    def mechanics(x: jax.Array, v: jax.Array) -> dict[str, Any]:
+        params, speed = tree_of(x), tree_of(v)
+        return {
+            "lagrangian": lagrangian(problem, tree_loss, params, speed),
+            "momentum": flat_of(momentum(problem, params, speed)),
+            "acceleration": flat_of(acceleration(problem, tree_loss, params, speed)),
+            "energy": energy(problem, tree_loss, params, speed),
+            "energy_rate": energy_rate(problem, params, speed),
+            "inverse": flat_of(velocity(problem, params, momentum(problem, params, speed))),
+        }
+
+    x, v = np.random.default_rng(0).normal(size=(2, 4, 3))
+    got = mechanics(x, v)
+    for i in range(4):
+        want = numpy_mechanics(dense, drift, x[i], v[i]) | {"inverse": v[i]}
+        for name, value in want.items():
+            # Rounding, times the condition of the metric (below a hundred).
+            np.testing.assert_allclose(
+                got[name][i], value, rtol=1e-11, atol=1e-11, err_msg=f"{name} {i}"
+            )
+
+
+# --- closed forms -------------------------------------------------------------------------------
+
+X = np.array([0.4, -1.2])
+V = np.array([-0.7, 0.5])
+
+
+def quartic(x: jax.Array) -> jax.Array:
+    return jnp.sum(x**4) / 4
+
+
+@pytest.mark.usefixtures("x64")
+def test_acceleration_without_drift_and_metric():
+    """Both signs plus: gamma v + eta k grad L."""
+    got = acceleration(Objective(RATE, GAIN, DISCOUNT), quartic, X, V)
+    np.testing.assert_allclose(got, DISCOUNT * V + RATE * GAIN * X**3, rtol=1e-14)
+
+
+@pytest.mark.usefixtures("x64")
+def test_acceleration_with_a_rotation():
+    """q^2 x + 2 q J v + gamma (v - q J x) + eta k grad L: centrifugal and Coriolis."""
+    turn = 0.9 * np.array([[0.0, -1.0], [1.0, 0.0]])
+    problem = Objective(RATE, GAIN, DISCOUNT, drift=lambda x: turn @ x)
+    want = 0.9**2 * X + 2 * turn @ V + DISCOUNT * (V - turn @ X) + RATE * GAIN * X**3
+    np.testing.assert_allclose(acceleration(problem, quartic, X, V), want, rtol=1e-13)
+
+
+@pytest.mark.usefixtures("x64")
+def test_acceleration_with_weight_decay():
+    """gamma v + j (j + gamma) x + eta k grad L, for a drift of -j x."""
+    problem = Objective(RATE, GAIN, DISCOUNT, drift=lambda x: -0.6 * x)
+    want = DISCOUNT * V + 0.6 * (0.6 + DISCOUNT) * X + RATE * GAIN * X**3
+    np.testing.assert_allclose(acceleration(problem, quartic, X, V), want, rtol=1e-13)
+
+
+def polar(x: jax.Array) -> jax.Array:
+    """The metric of the plane in polar coordinates, diagonal."""
+    return jnp.stack([jnp.ones(()), x[0] ** 2])
+
+
+def polar_dense(x: jax.Array) -> jax.Array:
+    return jnp.diag(polar(x))
+
+
+def nothing(x: jax.Array) -> jax.Array:
+    return 0 * x[0]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("metric", [polar, polar_dense])
+def test_straight_lines_are_geodesics_in_polar_coordinates(metric: Any):
+    problem = Objective(RATE, discount=0.0, metric=metric)
+    s = np.linspace(-2, 2, 7)  # along the line through (1, 0) and (1, 1)
+    r = np.sqrt(1 + s**2)
+    params, speed = np.stack([r, np.arctan(s)], 1), np.stack([s / r, r**-2], 1)
+    got = jit(jax.vmap(lambda x, v: acceleration(problem, nothing, x, v)))(params, speed)
+    want = np.stack([r**-3, -2 * s / r**4], 1)
+    np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-14)
+
+
+# --- the energy law -----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("drift", [None, tree_drift], ids=["", "drift"])
+def test_energy_changes_at_its_rate_along_a_solution(drift: Any):
+    @jit
+    def field(y: jax.Array, discount: float) -> tuple[jax.Array, jax.Array]:
+        problem = Objective(RATE, GAIN, discount, METRICS["dense field"][0], drift)
+        params, speed = tree_of(y[:3]), tree_of(y[3:6])
+        force = flat_of(acceleration(problem, tree_loss, params, speed))
+        rate = energy_rate(problem, params, speed)
+        return (
+            jnp.concatenate([y[3:6], force, rate[None]]),
+            energy(problem, tree_loss, params, speed),
+        )
+
+    start = np.array([0.4, -0.5, 0.3, 0.8, -0.6, 0.5, 0.0])
+    for discount in (0.0, 1.3):
+        solution = integrate.solve_ivp(
+            lambda t, y, discount=discount: np.asarray(field(y, discount)[0]),
+            (0, 0.5),
+            start,
+            method="DOP853",
+            rtol=1e-10,
+            atol=1e-10,
+        )
+        assert solution.success
+        got = np.array([field(y, discount)[1] for y in solution.y.T])
+        # The integrator's tolerance, accumulated over its steps.
+        np.testing.assert_allclose(got - got[0], solution.y[6], rtol=0, atol=1e-7)
+        if discount == 0:
+            np.testing.assert_allclose(got, got[0], rtol=0, atol=1e-7)
+            # Which says something, for its parts do change.
+            losses = [flat_loss(y, np) for y in solution.y[:3].T]
+            assert np.ptp(losses) > 0.05
+        elif drift is None:
+            assert np.all(np.diff(got) > 0) and got[-1] - got[0] > 0.1
+
+
+# --- along paths --------------------------------------------------------------------------------
+
+
+def halved(errors: Any) -> np.ndarray:
+    """Powers of two that an error falls by for half the time step."""
+    return np.log2(np.abs(errors[:-1]) / np.abs(errors[1:]))
+
+
+STEPS = np.array([0.08, 0.04, 0.02])
+AROUND = np.arange(-2, 3) * STEPS[:, None] + 0.4
+
+
+@pytest.mark.usefixtures("x64")
+def test_residual_of_a_geodesic_is_of_second_order():
+    problem = Objective(RATE, discount=0.0, metric=polar)
+    line = np.stack([np.sqrt(1 + AROUND**2), np.arctan(AROUND)], -1)
+    residual = jit(jax.vmap(lambda path, h: euler_lagrange_residual(problem, nothing, path, h)))(
+        line, STEPS
+    )
+    assert residual.shape == (3, 3, 2)
+    at_same_place = residual[:, 1]
+    assert np.abs(at_same_place[-1]).max() < 1e-3
+    np.testing.assert_allclose(halved(at_same_place), 2, atol=0.05)
+
+
+@pytest.mark.usefixtures("x64")
+def test_residual_of_the_discounted_decay_is_of_second_order():
+    """x = e^{-rt} with r^2 + gamma r = eta k h + j (j + gamma), under weight decay."""
+    j = 0.6
+    problem = Objective(RATE, GAIN, DISCOUNT, drift=lambda x: jax.tree.map(lambda x: -j * x, x))
+    rate = math.sqrt(DISCOUNT**2 / 4 + RATE * GAIN + j * (j + DISCOUNT)) - DISCOUNT / 2
+    decay = np.exp(-rate * AROUND)
+    path = {"a": decay[..., None] * np.array([1.0, -2.0]), "b": 3 * decay}
+
+    def loss(x: Any) -> jax.Array:
+        return jnp.sum(x["a"] ** 2) / 2 + x["b"] ** 2 / 2
+
+    residual = jit(jax.vmap(lambda path, h: euler_lagrange_residual(problem, loss, path, h)))(
+        path, STEPS
+    )
+    for leaf in jax.tree.leaves(residual):
+        assert np.abs(leaf[-1, 1]).max() < 1e-2
+        np.testing.assert_allclose(halved(leaf[:, 1]), 2, atol=0.05)
+
+
+@pytest.mark.usefixtures("x64")
+def test_action_converges_to_the_integral():
+    """To second order for the midpoint, to first for either end of the intervals."""
+    problem = Objective(RATE, GAIN, DISCOUNT, METRICS["dense field"][0], tree_drift)
+
+    def place(t: Any) -> np.ndarray:
+        return np.array([np.sin(t), np.cos(2 * t), t * t - t])
+
+    def cost(t: float) -> float:
+        x, v = place(t), np.array([np.cos(t), -2 * np.sin(2 * t), 2 * t - 1])
+        u = v - flat_drift(x, np)
+        running = u @ flat_metric(x, np) @ u / (2 * RATE) + GAIN * flat_loss(x, np)
+        return np.exp(-DISCOUNT * t) * running
+
+    @jit
+    def actions(path: Any, time_step: jax.Array) -> jax.Array:
+        def at(node: Any) -> jax.Array:
+            return action(problem, tree_loss, path, time_step, node=node)
+
+        default = action(problem, tree_loss, path, time_step)
+        return jnp.append(jax.vmap(at)(jnp.array([0.5, 0.0, 1.0])), default)
+
+    want = integrate.quad(cost, 0, 2, epsabs=1e-12, epsrel=1e-12)[0]
+    errors = []
+    for num_points in (201, 401):
+        path = place(np.linspace(0, 2, num_points))
+        got = actions({"a": path[:2].T, "b": path[2]}, 2 / (num_points - 1))
+        errors.append(got - want)
+    assert np.all(np.abs(errors[-1]) < 20 * (2 / 400) ** np.array([2, 1, 1, 2]))
+    # The next order of the error is as large as the time step.
+    np.testing.assert_allclose(halved(np.array(errors))[0], [2, 1, 1, 2], atol=0.02)
+
+
+# --- what does not fit --------------------------------------------------------------------------
+
+ONES = jnp.ones(3)
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        jnp.ones(2),
+        jnp.ones((2, 2)),
+        [jnp.ones(3)],
+        lambda x: jnp.ones((3, 2)),
+        lambda x: {"x": x},
+        lambda x: jnp.ones(()),
+    ],
+)
+def test_metric_that_does_not_fit(metric: Any):
+    problem = Objective(metric=metric)
+    with pytest.raises(ValueError, match=r"The metric must be .* matrix \[3, 3\]"):
+        lagrangian(problem, jnp.sum, ONES, ONES)
+    with pytest.raises(ValueError, match=r"The metric must be .* matrix \[3, 3\]"):
+        velocity(problem, ONES, ONES)
+
+
+@pytest.mark.parametrize("drift", [lambda x: x[:2], lambda x: [x], lambda x: jnp.zeros(())])
+def test_drift_that_does_not_fit(drift: Any):
+    problem = Objective(drift=drift)
+    with pytest.raises(ValueError, match=r"The drift must be a tree like the parameters"):
+        momentum(problem, ONES, ONES)
+    with pytest.raises(ValueError, match=r"The drift must be a tree like the parameters"):
+        energy(problem, jnp.sum, ONES, ONES)
+
+
+@pytest.mark.parametrize("speed", [[ONES], {"v": ONES}, jnp.ones(2), jnp.ones(())])
+@pytest.mark.parametrize("mechanics", [lagrangian, energy, acceleration])
+def test_velocity_that_does_not_fit(mechanics: Any, speed: Any):
+    """Also where broadcasting, or a metric that is the identity, would make a number of it."""
+    with pytest.raises(ValueError, match=r"The velocity must be a tree like the parameters"):
+        mechanics(Objective(), jnp.sum, ONES, speed)
+
+
+@pytest.mark.parametrize("loss", [lambda x: x, lambda x: x[:1], lambda x: 1, lambda x: 1j * x[0]])
+def test_loss_that_is_not_one_real_number(loss: Any):
+    with pytest.raises(ValueError, match="The loss must be one real number, got an array of shape"):
+        lagrangian(Objective(), loss, ONES, ONES)
+    with pytest.raises(ValueError, match="The loss must be one real number, got an array of shape"):
+        energy(Objective(), loss, ONES, ONES)
+
+
+def test_paths_too_short_or_uneven():
+    with pytest.raises(ValueError, match="action: the path must have at least 2 points"):
+        action(Objective(), jnp.sum, jnp.ones((1, 3)), 1.0)
+    with pytest.raises(ValueError, match="euler_lagrange_residual: .* at least 3 points"):
+        euler_lagrange_residual(Objective(), jnp.sum, jnp.ones((2, 3)), 1.0)
+    uneven = {"a": jnp.ones((4, 2)), "b": jnp.ones(3)}
+    with pytest.raises(ValueError, match=r"action: every array of a path must have time as its"):
+        action(Objective(), lambda x: x["b"], uneven, 1.0)
+    with pytest.raises(ValueError, match=r"residual: every array of a path must have time as its"):
+        euler_lagrange_residual(Objective(), lambda x: x["b"], uneven, 1.0)
+    with pytest.raises(ValueError, match=r"action: every array of a path must have time as its"):
+        action(Objective(), jnp.sum, jnp.ones(()), 1.0)
+
+
+@pytest.mark.parametrize("time_step", [0, -0.1, math.inf, math.nan])
+def test_time_step_out_of_range(time_step: float):
+    with pytest.raises(ValueError, match="action: time_step must be a positive, finite number"):
+        action(Objective(), jnp.sum, jnp.ones((4, 3)), time_step)
+    with pytest.raises(ValueError, match="residual: time_step must be a positive, finite number"):
+        euler_lagrange_residual(Objective(), jnp.sum, jnp.ones((4, 3)), time_step)

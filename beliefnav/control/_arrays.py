@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
+from jax.typing import ArrayLike
 
 PyTree = Any
 
@@ -16,12 +17,13 @@ SYMMETRY = 1e-5
 
 def ravel(tree: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
     """A tree as one vector, of real floating-point type and at least float32, and the way back."""
-
-    def floating(x: Any) -> Array:
-        x = jnp.asarray(x)
-        return x.astype(jnp.result_type(x, jnp.float32))
-
     return ravel_pytree(jax.tree.map(floating, tree))
+
+
+def floating(x: ArrayLike) -> Array:
+    """An array of at least float32; weakly typed scalars keep their digits."""
+    x = jnp.asarray(x)
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def check_like(

@@ -59,26 +59,27 @@ def solve(diagonal: Array, upper: Array, rhs: Array, growth: ArrayLike = 1.0) ->
         The solution [n, d]; NaN if the matrix is not positive definite.
     """
 
-    def eliminate(carry: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[Any, Array]:
+    def eliminate(carry: tuple[Array, Array], row: tuple[Array, ...]) -> tuple[Any, Any]:
         pivot, remainder = carry
         own, coupling, right = row
-        # The later block is solved[:, -1] - solved[:, :-1] @ this block.
-        solved = _solve_positive(
-            pivot, jnp.concatenate([growth * coupling.T, remainder[:, None]], 1)
-        )
-        carry = own - _times(coupling, solved[:, :-1]), right - _times(coupling, solved[:, -1])
-        return carry, solved
+        # The later block is offset - slope @ this block. Solved for apart, because the offset is
+        # linear in the right-hand side: reverse-mode derivatives transpose that part alone.
+        slope = _solve_positive(pivot, growth * coupling.T)
+        offset = _solve_positive(pivot, remainder[:, None])[:, 0]
+        carry = own - _times(coupling, slope), right - _times(coupling, offset)
+        return carry, (slope, offset)
 
-    (pivot, remainder), solved = lax.scan(
+    (pivot, remainder), later = lax.scan(
         eliminate, (diagonal[-1], rhs[-1]), (diagonal[:-1], upper, rhs[:-1]), reverse=True
     )
 
-    def substitute(before: Array, solved: Array) -> tuple[Array, Array]:
-        after = solved[:, -1] - _times(solved[:, :-1], before)
+    def substitute(before: Array, later: tuple[Array, Array]) -> tuple[Array, Array]:
+        slope, offset = later
+        after = offset - _times(slope, before)
         return after, after
 
     first = _solve_positive(pivot, remainder[:, None])[:, 0]
-    return jnp.concatenate([first[None], lax.scan(substitute, first, solved)[1]])
+    return jnp.concatenate([first[None], lax.scan(substitute, first, later)[1]])
 
 
 def _times(matrix: Array, other: Array) -> Array:

@@ -44,13 +44,19 @@ def riccati(a: Array, b: Array, q: Array) -> Array:
     # (sign + I) (I, P) = 0: its upper half determines P, since B is invertible.
     p = -scale * jnp.linalg.solve(sign[:n, n:], sign[:n, :n] + jnp.eye(n, dtype=a.dtype))
     p = (p + p.T) / 2
-    for _ in range(2):
-        p = lyapunov(a - b @ p, q + p @ b @ p)
+
+    def refine(i: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        # Twice for P, then for a Lyapunov function of the closed loop: positive if it is stable.
+        p, _ = carry
+        x = lyapunov(a - b @ p, jnp.where(i < 2, q + p @ b @ p, jnp.eye(n, dtype=a.dtype)))
+        x = (x + x.T) / 2
+        return jnp.where(i < 2, x, p), x
+
+    p, x = lax.fori_loop(0, 3, refine, (p, p))
+    stable = jnp.all(jnp.isfinite(jnp.linalg.cholesky(x)))
     loop = a - b @ p
     residual = _norm(q + p @ loop + a.T @ p)
     terms = _norm(q) + 2 * _norm(p) * _norm(a) + _norm(p) ** 2 * _norm(b)
-    # Stable if and only if its Lyapunov function is positive definite.
-    stable = jnp.all(jnp.isfinite(jnp.linalg.cholesky(lyapunov(loop, jnp.eye(n, dtype=a.dtype)))))
     solved = residual <= jnp.sqrt(jnp.finfo(a.dtype).eps) * terms
     return jnp.where(stable & solved, p, jnp.nan)
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+from beliefnav.control._arrays import floating
 from beliefnav.control.planning import PlanningGain, planning_gain
 
 
@@ -64,8 +65,7 @@ def matrix_planning_gain(
     Raises:
         ValueError: a Python number is out of its range, or the shapes do not fit.
     """
-    v = jnp.asarray(curvature)
-    v = v.astype(jnp.result_type(v, jnp.float32))
+    v = floating(curvature)
     if v.ndim != 2 or v.shape[0] != v.shape[1]:
         raise ValueError(f"matrix_planning_gain: curvature must be [n, n], got {v.shape}.")
     if metric is not None and jnp.shape(metric) != v.shape:

@@ -52,8 +52,8 @@ class PathStatus(enum.IntEnum):
     """No step makes the action fall, although the tolerance is not reached: at a saddle of the
     action, or at the limit of the floating-point format."""
     NOT_FINITE = 3
-    """The action or its derivatives are not finite on the guess, or nowhere around a path that was
-    reached: check the loss, the guess and the terminal value."""
+    """The action or its derivatives are not finite on the guess, or on a path that was reached:
+    check the loss, the guess and the terminal value."""
     METRIC_NOT_POSITIVE = 4
     """The metric is not symmetric positive definite somewhere on the path."""
     UNBOUNDED = 5
@@ -168,6 +168,8 @@ def least_action_path(
     POSITIVE.check(owner, "duration", duration)
     UNIT_INTERVAL.check(owner, "node", node)
     COUNT.check(owner, "max_steps", max_steps)
+    if tolerance is not None:
+        POSITIVE.check(owner, "tolerance", tolerance)
     if num_points < 3:
         raise ValueError(f"{owner}: num_points must be at least 3, got {num_points}.")
     if end is not None and terminal_value is not None:
@@ -226,8 +228,15 @@ def least_action_path(
     weights = growth ** -jnp.arange(1, 1 + num_free, dtype=dtype)[:, None]
     scaling = _Scaling(time_step, growth, weights)
 
+    def mass(points: Array) -> Array:
+        path = with_ends(points)
+        middles = path[:-1] + jnp.diff(path, axis=0) / 2
+        return jax.vmap(lambda x: metric_matrix(objective, unravel(x)).astype(dtype))(
+            middles
+        ) / jnp.asarray(objective.rate, dtype)
+
     def search(gradient: Callable[[Array], Array], points: Array) -> tuple[Array, Any]:
-        final = _minimise(value, gradient, points, scaling, threshold, max_steps)
+        final = _minimise(value, gradient, mass, points, scaling, threshold, max_steps)
         # As floats: custom_root has no tangents for integers that it carries along.
         return final.points, (final.num_steps.astype(dtype), final.status.astype(dtype))
 
@@ -280,6 +289,7 @@ def multi_start(
     Raises:
         ValueError: see `least_action_path`.
     """
+    POSITIVE.check("multi_start", "separation", separation)
     num_points = path_length("multi_start", jax.tree.map(lambda x: jnp.asarray(x)[0], guesses))
     paths = jax.vmap(
         lambda guess: least_action_path(
@@ -289,6 +299,7 @@ def multi_start(
     converged = paths.status == PathStatus.CONVERGED
     best = jnp.argmin(jnp.where(converged, paths.action, jnp.inf))
     flat = jax.vmap(lambda path: ravel(path)[0])(paths.params)
+    flat = jnp.where(converged[:, None], flat, 0)
     distance = jnp.abs(flat[:, None] - flat[None]).max(-1)
     same = distance <= separation * (1 + jnp.abs(flat).max())
     earlier = jnp.tril(same & jnp.broadcast_to(converged, same.shape), -1).any(1)
@@ -332,54 +343,68 @@ class _Search(NamedTuple):
 
 
 _RUNNING, _CHECKING = -1, -2
+LEAST_DAMPING = 0.1
 
 
 def _minimise(
     value: Callable[[Array], Array],
     gradient: Callable[[Array], Array],
+    mass: Callable[[Array], Array],
     points: Array,
     scaling: _Scaling,
     tolerance: float,
     max_steps: int,
 ) -> _Search:
-    r"""Newton's method with the Hessian $H + \mu D$, $D$ the discounted time step of each point.
+    r"""Newton's method with the Hessian $H + \mu D$.
 
-    $\mu$ starts at 0, rises when the Hessian is not positive definite or the value does not fall,
-    and returns to 0 with steps that do as predicted. Convergence is declared at $\mu = 0$ only.
+    $D$ is the Hessian of the kinetic term for a metric that does not change, and as much mass as
+    the loss has curvature on the path: positive definite, as strong on any grid of times and in
+    any coordinates. $\mu$ starts at 0, rises when the Hessian is not positive definite or the value
+    does not fall, and returns to 0 with steps that do as predicted. Convergence is declared at
+    $\mu = 0$ only.
     """
     time_step, growth, weights = scaling
     eps = jnp.finfo(points.dtype).eps
-    identity = jnp.eye(points.shape[1], dtype=points.dtype)[None]
     initial = value(points)
-    diagonal, upper = _block_tridiagonal.blocks(jax.linearize(gradient, points)[1], points)
-    # Movement as a whole meets the loss alone: the row sums of the Hessian are its curvature, but
-    # for those next to a given end.
-    row_sums = diagonal.at[:-1].add(upper).at[1:].add(growth * upper.swapaxes(1, 2))
-    kinetic = jnp.abs(diagonal).mean() / len(points) ** 2
-    unit = (jnp.median(jnp.abs(row_sums).max((1, 2))) + kinetic) / time_step
+
+    def damper(points: Array, diagonal: Array, upper: Array) -> tuple[Array, Array]:
+        """The blocks of D; intervals lie before every point, and one more before a given end."""
+        masses, n = mass(points), len(points)
+        # Movement as a whole meets the loss alone: the row sums of the Hessian are its curvature,
+        # but for those next to a given end.
+        row_sums = diagonal.at[:-1].add(upper).at[1:].add(growth * upper.swapaxes(1, 2))
+        curvature = jnp.median(_norms(row_sums) / _norms(masses[:n])) / time_step
+        after = masses[1:] / time_step
+        own = (growth / time_step + curvature * time_step) * masses[:n]
+        return own.at[: len(after)].add(after), -after[: n - 1]
 
     def step(search: _Search) -> _Search:
         points, before, damping, num_steps, status = search
         slope, linear = jax.linearize(gradient, points)
         diagonal, upper = _block_tridiagonal.blocks(linear, slope)
+        damped = (damping * x for x in damper(points, diagonal, upper))
         move = -_block_tridiagonal.solve(
-            diagonal + damping * time_step * identity, upper, slope, growth
+            *(a + b for a, b in zip((diagonal, upper), damped, strict=True)), slope, growth
         )
         after = value(points + move)
-        predicted = jnp.sum(weights * move * (damping * time_step * move - slope)) / 2
+        # H + mu D times the move is minus the slope.
+        predicted = -jnp.sum(weights * move * (slope + linear(move) / 2))
         definite = jnp.all(jnp.isfinite(move))
         small = jnp.abs(move).max() <= tolerance * (1 + jnp.abs(points).max())
         falls = before - after >= 1e-4 * predicted - 8 * eps * jnp.abs(before)
         accepted = definite & jnp.isfinite(after) & (small | falls)
         as_predicted = before - after >= 0.5 * predicted
-        raised = jnp.maximum(4 * damping, 0.1 * unit)
+        raised = jnp.maximum(4 * damping, LEAST_DAMPING)
         lowered = jnp.where(as_predicted, damping / 4, damping)
-        lowered = jnp.where(small | (lowered < 0.1 * unit), 0.0, lowered)
+        lowered = jnp.where(small | (lowered < LEAST_DAMPING), 0.0, lowered)
         outcomes = {
+            PathStatus.NOT_FINITE: ~(
+                jnp.all(jnp.isfinite(slope)) & jnp.all(jnp.isfinite(diagonal))
+            ),
             PathStatus.CONVERGED: accepted & small & (damping == 0),
             PathStatus.UNBOUNDED: accepted & (after < -(1 + jnp.abs(initial)) / eps),
             _CHECKING: accepted & small,
-            PathStatus.STALLED: ~accepted & ((status == _CHECKING) | (raised > unit / eps)),
+            PathStatus.STALLED: ~accepted & ((status == _CHECKING) | (raised > 1 / eps)),
         }
         status = jnp.select(list(outcomes.values()), list(outcomes), _RUNNING)
         return _Search(
@@ -390,7 +415,7 @@ def _minimise(
             status=status.astype(jnp.int32),
         )
 
-    finite = jnp.isfinite(initial) & jnp.all(jnp.isfinite(row_sums))
+    finite = jnp.isfinite(initial)
     search = _Search(
         points=points,
         value=initial,
@@ -401,6 +426,10 @@ def _minimise(
     search = lax.while_loop(lambda s: (s.status < 0) & (s.num_steps < max_steps), step, search)
     status = jnp.where(search.status < 0, PathStatus.OUT_OF_STEPS, search.status)
     return search._replace(status=status.astype(jnp.int32))
+
+
+def _norms(matrices: Array) -> Array:
+    return jnp.sqrt(jnp.sum(matrices**2, (1, 2)))
 
 
 def _guess(first: Array, last: Array | None, guess: PyTree, num_points: int) -> Array:

@@ -14,7 +14,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE
-from beliefnav.control._arrays import ravel
+from beliefnav.control._arrays import floating, ravel
 from beliefnav.control.paths import least_action_path
 from beliefnav.control.policies import Policy
 from beliefnav.objective import Loss, Objective
@@ -58,7 +58,7 @@ def navigate(
 
     Every plan begins with the rest of the one before. Looking ahead by $T$ with a free end, and
     acting on a small part of it, approximates the stationary policy of an infinite horizon, up to
-    terms of the order of $e^{-(\gamma + 2 r) T}$ in directions that are approached at a rate $r$; a
+    terms that fall like $e^{-(\gamma + r) T}$ where the approach has the rate $r$; a
     ``terminal_value`` improves on that.
 
     Args:
@@ -216,7 +216,7 @@ def follow(
     import diffrax
 
     ts = jnp.asarray(times)
-    start = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, jnp.float32)), start)
+    start = jax.tree.map(floating, start)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: velocity(y)),
         diffrax.Tsit5(),

@@ -16,7 +16,8 @@ def full_like(params: PyTree, value: ArrayLike) -> PyTree:
     at a time stands still in bfloat16. Works on abstract leaves and keeps shardings.
     """
     return jax.tree.map(
-        lambda p: jnp.full_like(p, value, dtype=jnp.result_type(p, jnp.float32)), params
+        lambda p: jnp.full_like(p, value, dtype=jnp.promote_types(jnp.result_type(p), jnp.float32)),
+        params,
     )
 
 
