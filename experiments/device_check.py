@@ -124,6 +124,37 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
     def filtered(belief: ssm.Belief) -> Callable[..., Any]:
         return lambda y, d: filters.filter_recording(belief, y, d)[0]
 
+    def planned_path(start: Any) -> Any:
+        def plan(x: Any) -> Any:
+            return control.least_action_path(
+                Objective(discount=0.1),
+                lambda x: (x[0] ** 2 - 1) ** 2 + x[1] ** 2 - x[0] / 2,
+                x,
+                duration=4.0,
+                num_points=200,
+                guess=control.straight_line(x, jnp.array([1.0, 0.0]), 200),
+            ).params
+
+        return jax.vmap(plan)(start)
+
+    def policies(hessian: Any) -> Any:
+        def solve(h: Any) -> Any:
+            drifting = objective._replace(drift=lambda x: 0.5 * jnp.roll(x, 1) - x)
+            policy = control.lq_policy(drifting, h, jnp.ones(len(h)))
+            planned = control.matrix_planning_gain(h, rate=0.5, gain=2.0, discount=3.0)
+            return policy.quadratic, policy.path(jnp.zeros(len(h)), jnp.ones(1)), planned.gain
+
+        return jax.vmap(solve)(hessian)
+
+    def diagonal_policy(curvature: Any) -> Any:
+        drifting = objective._replace(drift=lambda x: -0.1 * x)
+        policy = control.diagonal_lq_policy(
+            drifting, jnp.abs(curvature), jnp.ones_like(curvature), gradient=curvature
+        )
+        return policy.path(jnp.zeros_like(curvature), jnp.ones(1))
+
+    factors = rng.normal(size=(max(1, size // 10_000), 4, 4))
+    starts = np.array([-0.6, 0.55]) + 0.1 * rng.normal(size=(max(1, size // 10_000), 2))
     horizon = navigator(
         1.0,
         ssm.independent(gradient=ssm.LocalLevel(0.9), curvature=ssm.PrecisionWalk(0.99)),
@@ -152,6 +183,11 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "inspection.record": Case(recorded, (start, noise), 1e-6),
         "planning_gain, replanning": Case(lambda v: gains(v, False), (curvature,), 1e-5),
         "planning_gain, exact hold": Case(lambda v: gains(v, True), (curvature,), 1e-5),
+        "least_action_path, 200 points": Case(planned_path, (starts,), 1e-3),
+        "lq_policy and matrix_planning_gain": Case(
+            policies, (factors @ factors.swapaxes(1, 2),), 1e-4
+        ),
+        "diagonal_lq_policy": Case(diagonal_policy, (curvature,), 1e-5),
         **{
             f"filter_recording, {name}": Case(filtered(b), (stream, displacement), 1e-4)
             for name, b in beliefs.items()

@@ -12,7 +12,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_the_example_runs_and_is_adam() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     params: Any = {"w": jnp.array([3.0, -2.0])}
@@ -23,6 +23,17 @@ def test_the_example_runs_and_is_adam() -> None:
         params = optax.apply_updates(params, updates)
     # Float32 rounding of optax's 1 - b2**t, a relative 5e-5 at the first step.
     np.testing.assert_allclose(names["params"]["w"], params["w"], atol=1e-3)
+
+
+def test_the_plan_escapes_and_the_rotation_traps() -> None:
+    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    best = names["plan"](names["guesses"]).best
+    # The global minimum, to what is left of the way after four units of time.
+    np.testing.assert_allclose(best.params[-1], [1.0574, 0.0], atol=1e-2)
+    # 4 / (4 + 100 - 10i) of -0.5i, in float32.
+    np.testing.assert_allclose(names["policy"].equilibrium, [0.0018322, -0.0190546], atol=1e-6)
 
 
 def test_figures_and_files_that_it_names_exist() -> None:

@@ -64,7 +64,7 @@ def solve(diagonal: Array, upper: Array, rhs: Array, growth: ArrayLike = 1.0) ->
         own, coupling, right = row
         # The later block is offset - slope @ this block. Solved for apart, because the offset is
         # linear in the right-hand side: reverse-mode derivatives transpose that part alone.
-        slope = _solve_positive(pivot, growth * coupling.T)
+        slope = _solve_positive(pivot, jnp.asarray(growth) * coupling.T)
         offset = _solve_positive(pivot, remainder[:, None])[:, 0]
         carry = own - _times(coupling, slope), right - _times(coupling, offset)
         return carry, (slope, offset)

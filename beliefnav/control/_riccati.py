@@ -14,7 +14,7 @@ MAX_ITERATIONS = 100
 
 
 @jax.custom_jvp
-def riccati(a: Array, b: Array, q: Array) -> Array:
+def _riccati(a: Array, b: Array, q: Array) -> Array:
     r"""The stabilising solution of $Q + PA + A^\top P - PBP = 0$.
 
     The Hamiltonian matrix has as many eigenvalues left as right of the imaginary axis; its matrix
@@ -61,13 +61,16 @@ def riccati(a: Array, b: Array, q: Array) -> Array:
     return jnp.where(stable & solved, p, jnp.nan)
 
 
-@riccati.defjvp
+@_riccati.defjvp
 def _riccati_jvp(primals: tuple[Array, ...], tangents: tuple[Array, ...]):
     a, b, q = primals
     da, db, dq = tangents
     p = riccati(a, b, q)
     change = dq + p @ da + da.T @ p - p @ db @ p
     return p, lyapunov(a - b @ p, (change + change.T) / 2)
+
+
+riccati = jax.jit(_riccati)
 
 
 def lyapunov(a: Array, q: Array) -> Array:

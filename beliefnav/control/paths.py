@@ -198,9 +198,8 @@ def least_action_path(
         return interval_cost(objective, loss, unravel(before), unravel(after), time_step, node)
 
     def worth(last: Array) -> Array:
-        return (
-            jnp.zeros(()) if terminal_value is None else jnp.asarray(terminal_value(unravel(last)))
-        )
+        value = 0.0 if terminal_value is None else terminal_value(unravel(last))
+        return jnp.asarray(value, dtype)
 
     growth = jnp.exp(jnp.asarray(objective.discount, dtype) * time_step)
 
@@ -216,6 +215,20 @@ def least_action_path(
         if terminal_value is not None:
             final = final + jax.grad(worth)(path[-1])
         return jnp.concatenate([inner, final[None]])
+
+    def hessian(points: Array) -> tuple[Array, Array]:
+        """Hessian of the action, its rows scaled like the gradient: blocks on and above."""
+        path = with_ends(points)
+        local = jax.vmap(jax.hessian(cost, (0, 1)))(path[:-1], path[1:])
+        (here, across), (_, there) = local
+        shrink = growth**-node
+        inner, upper = shrink * (here[1:] + growth * there[:-1]), shrink * across[1:]
+        if last is not None:
+            return inner, upper[:-1]
+        final = shrink * growth * there[-1]
+        if terminal_value is not None:
+            final = final + jax.hessian(worth)(path[-1])
+        return jnp.concatenate([inner, final[None]]), upper
 
     def value(points: Array) -> Array:
         path = with_ends(points)
@@ -236,7 +249,8 @@ def least_action_path(
         ) / jnp.asarray(objective.rate, dtype)
 
     def search(gradient: Callable[[Array], Array], points: Array) -> tuple[Array, Any]:
-        final = _minimise(value, gradient, mass, points, scaling, threshold, max_steps)
+        action = _Action(value, gradient, hessian, mass)
+        final = _minimise(action, points, scaling, threshold, max_steps)
         # As floats: custom_root has no tangents for integers that it carries along.
         return final.points, (final.num_steps.astype(dtype), final.status.astype(dtype))
 
@@ -324,6 +338,15 @@ def straight_line(start: PyTree, end: PyTree, num_points: int) -> PyTree:
     return jax.tree.map(lambda a, b: jnp.linspace(a, b, num_points), start, end)
 
 
+class _Action(NamedTuple):
+    """The action as a function of the free points, [point, n] each, and what Newton needs of it."""
+
+    value: Callable[[Array], Array]
+    gradient: Callable[[Array], Array]
+    hessian: Callable[[Array], tuple[Array, Array]]
+    mass: Callable[[Array], Array]
+
+
 class _Scaling(NamedTuple):
     r"""The time step, $e^{\gamma h}$, and $e^{-\gamma t_i}$ [point, 1] of the free points."""
 
@@ -347,9 +370,7 @@ LEAST_DAMPING = 0.1
 
 
 def _minimise(
-    value: Callable[[Array], Array],
-    gradient: Callable[[Array], Array],
-    mass: Callable[[Array], Array],
+    action: _Action,
     points: Array,
     scaling: _Scaling,
     tolerance: float,
@@ -365,45 +386,46 @@ def _minimise(
     """
     time_step, growth, weights = scaling
     eps = jnp.finfo(points.dtype).eps
-    initial = value(points)
+    initial = action.value(points)
 
     def damper(points: Array, diagonal: Array, upper: Array) -> tuple[Array, Array]:
         """The blocks of D; intervals lie before every point, and one more before a given end."""
-        masses, n = mass(points), len(points)
+        masses, n = action.mass(points), len(points)
         # Movement as a whole meets the loss alone: the row sums of the Hessian are its curvature,
         # but for those next to a given end.
         row_sums = diagonal.at[:-1].add(upper).at[1:].add(growth * upper.swapaxes(1, 2))
-        curvature = jnp.median(_norms(row_sums) / _norms(masses[:n])) / time_step
+        ratios = _norms(row_sums) / _norms(masses[:n])
+        curvature = (ratios[1:-1] if n > 2 else ratios).mean() / time_step
         after = masses[1:] / time_step
         own = (growth / time_step + curvature * time_step) * masses[:n]
         return own.at[: len(after)].add(after), -after[: n - 1]
 
     def step(search: _Search) -> _Search:
         points, before, damping, num_steps, status = search
-        slope, linear = jax.linearize(gradient, points)
-        diagonal, upper = _block_tridiagonal.blocks(linear, slope)
-        damped = (damping * x for x in damper(points, diagonal, upper))
+        slope, (diagonal, upper) = action.gradient(points), action.hessian(points)
+        own, coupling = damper(points, diagonal, upper)
         move = -_block_tridiagonal.solve(
-            *(a + b for a, b in zip((diagonal, upper), damped, strict=True)), slope, growth
+            diagonal + damping * own, upper + damping * coupling, slope, growth
         )
-        after = value(points + move)
-        # H + mu D times the move is minus the slope.
-        predicted = -jnp.sum(weights * move * (slope + linear(move) / 2))
+        after = action.value(points + move)
+        predicted = -jnp.sum(weights * move * slope) / 2  # at least; exactly without damping
         definite = jnp.all(jnp.isfinite(move))
         small = jnp.abs(move).max() <= tolerance * (1 + jnp.abs(points).max())
-        falls = before - after >= 1e-4 * predicted - 8 * eps * jnp.abs(before)
+        noise = 8 * eps * jnp.abs(before)
+        falls = before - after >= 1e-4 * predicted - noise
+        stationary = small & (predicted <= noise)  # and not just held back by the damping
         accepted = definite & jnp.isfinite(after) & (small | falls)
         as_predicted = before - after >= 0.5 * predicted
         raised = jnp.maximum(4 * damping, LEAST_DAMPING)
         lowered = jnp.where(as_predicted, damping / 4, damping)
-        lowered = jnp.where(small | (lowered < LEAST_DAMPING), 0.0, lowered)
+        lowered = jnp.where(stationary | (lowered < LEAST_DAMPING), 0.0, lowered)
         outcomes = {
             PathStatus.NOT_FINITE: ~(
                 jnp.all(jnp.isfinite(slope)) & jnp.all(jnp.isfinite(diagonal))
             ),
             PathStatus.CONVERGED: accepted & small & (damping == 0),
             PathStatus.UNBOUNDED: accepted & (after < -(1 + jnp.abs(initial)) / eps),
-            _CHECKING: accepted & small,
+            _CHECKING: accepted & stationary,
             PathStatus.STALLED: ~accepted & ((status == _CHECKING) | (raised > 1 / eps)),
         }
         status = jnp.select(list(outcomes.values()), list(outcomes), _RUNNING)

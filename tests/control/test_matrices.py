@@ -263,6 +263,7 @@ def test_diagonal_beliefs_are_planned_on_as_by_horizon(exact_hold: bool):
         assert counts == [steep, steep]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_drift_is_taken_along():
     """The step is what control and drift do together, and none where the plan is unbounded."""

@@ -92,6 +92,7 @@ def test_steps_do_not_grow_with_the_points(wells: control.LeastActionPath):
         np.testing.assert_allclose(wells.params[0, :, component], at, rtol=0, atol=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_free_end_is_at_rest_and_a_terminal_value_pulls_it():
     """The left-point rule makes transversality exact in the last interval: p = -e^{-gamma h} V'."""
@@ -160,6 +161,7 @@ def numpy_lagrangian(dense: bool, x: Any, v: Any) -> Any:
     return kinetic / (2 * RATE) + GAIN * (a**4 / 4 + (b - a) ** 2 / 2 + b)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("dense", [False, True], ids=["diagonal tree", "dense field"])
 def test_metric_drift_and_discount(dense: bool):
@@ -487,6 +489,7 @@ def small_path(
 SMALL: Any = (START, END, 0.3, 0.8, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_first_derivatives():
     """Of the action, forwards and backwards, that of its explicit terms: the envelope theorem."""

@@ -38,6 +38,7 @@ def well(near: float) -> float:
     return roots[np.argmin(np.abs(roots - near))]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_navigation_goes_where_the_first_guess_points():
     """Across the barrier to the global minimum, or to the minimum of the basin that it is in."""
@@ -114,6 +115,7 @@ def exact_path(times: Any) -> Any:
     return np.stack([linalg.expm(t * generator) @ start for t in times])[:, :2]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_terminal_value_makes_a_short_look_ahead_that_of_the_stationary_policy():
     """On a quadratic with a drift, to the square of the time step; without it, it is not."""
@@ -209,6 +211,7 @@ def test_float64_scalars_keep_their_digits():
         np.testing.assert_allclose(got.curvature_mean, [[6 * 1.1]], rtol=1e-15)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("drift", [False, True])
 def test_held_steps_on_a_quadratic_are_the_exact_closed_loop(drift: bool):
@@ -263,6 +266,7 @@ def test_steps_must_be_and_beliefs_must_suffice():
 # --- following a policy -------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_following_the_policy_is_its_path():
     times = np.array([0.0, 0.5, 2.0, 6.0])
