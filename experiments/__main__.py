@@ -23,7 +23,7 @@ def main(arguments: list[str]) -> None:
     config = tyro.cli(module.Config, args=options, prog=f"python -m experiments {name}")
     try:
         module.run(config)
-    except (ValueError, FileNotFoundError) as error:
+    except FileNotFoundError as error:
         sys.exit(f"{name}: {error}")
 
 
