@@ -5,7 +5,7 @@ you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimizer th
 ordinary optax transformation with its posterior inside.
 """
 
-from beliefnav import control, filters, inspection, rules, ssm
+from beliefnav import control, filters, inspection, objective, rules, ssm
 from beliefnav.control import Policy
 from beliefnav.objective import Objective
 from beliefnav.ssm import Filter, Info, Posterior
@@ -22,6 +22,7 @@ __all__ = [
     "filters",
     "inspection",
     "navigator",
+    "objective",
     "posterior",
     "rules",
     "scale_by_navigation",

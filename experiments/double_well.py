@@ -367,10 +367,10 @@ def draw(
     map_axes.axvline(START[0], color="k", ls=":", lw=1)
     map_axes.text(START[0] + 0.02, 7.5, "start of Fig. 1", fontsize=8, rotation=90, va="top")
     map_axes.text(-1.5, 2.5, "stays in the left well", fontsize=10)
-    map_axes.text(-1.5, 0.075, "crosses to the deeper well", fontsize=10)
+    map_axes.text(-1.5, 0.056, "crosses to the deeper well", fontsize=10)
     map_axes.set(
         yscale="log",
-        xlabel=r"$\theta_1$ of the start",
+        xlabel=r"$\theta_1$ of the start (grey: no plan found)",
         ylabel=r"discount $\gamma$",
         title="Where looking ahead escapes (lines: cost saved)",
     )
@@ -383,12 +383,11 @@ def draw(
         cost_axes.annotate(
             f"{row['iterations']} steps",
             (row["points"], row["seconds"]),
-            (0, -14),
+            (8, -10),
             textcoords="offset points",
-            ha="center",
             fontsize=8,
         )
-    cost_axes.margins(0.12)
+    cost_axes.margins(0.15)
     cost_axes.legend(fontsize=8)
     cost_axes.set(xlabel="points of the path", ylabel="seconds", title="The cost of a plan")
     figure.savefig(file, dpi=120)

@@ -211,21 +211,15 @@ def draw(
         p, style = paths[g], {"color": COLOURS[g]}
         exact = np.exp(-rate(1.0, g) * p.times)
         dots = np.linspace(0, np.searchsorted(p.times, 6.0), 13).astype(int)
-        position.plot(p.times, exact, **style, label=rf"$\gamma$ = {g:g}")
+        position.plot(p.times, exact, **style)
         position.plot(p.times[dots], p.unit[dots], "o", ms=4, mfc="none", **style)
         loss.semilogy(p.times, exact**2 / 2, **style)
         loss.semilogy(p.times[dots], p.unit[dots] ** 2 / 2, "o", ms=4, mfc="none", **style)
         exact = -3 * np.exp(-np.outer(p.times, rate(np.array([1 / 9, 1.0]), g)))
-        plane.plot(*exact.T, **style)
+        plane.plot(*exact.T, **style, label=rf"$\gamma$ = {g:g}")
         dots = np.linspace(0, len(p.times) - 1, 13).astype(int)
         plane.plot(*p.plane[dots].T, "o", ms=4, mfc="none", **style)
     position.set(xlabel="time", ylabel=r"$\theta_t$", title="Path, curvature 1", xlim=(0, 6))
-    position.legend(
-        fontsize=8,
-        loc="upper right",
-        title="line: closed form\ncircles: least action",
-        title_fontsize=7,
-    )
     loss.set(xlabel="time", ylabel="loss", title="Loss", xlim=(0, 6), ylim=(1e-5, 1))
     x, y = np.meshgrid(np.linspace(-3.3, 0.5, 60), np.linspace(-3.3, 0.5, 60))
     plane.contour(x, y, x**2 / 18 + y**2 / 2, 12, colors="0.8", linewidths=0.6, zorder=0)
@@ -233,13 +227,17 @@ def draw(
         xlabel=r"$\theta_1$ (flat)", ylabel=r"$\theta_2$ (steep)", title="Curvatures 1/9 and 1"
     )
 
+    plane.plot([], [], "-", color="0.4", label="closed form")
+    plane.plot([], [], "o", ms=4, mfc="none", color="0.4", label="least action")
+    plane.legend(fontsize=8, loc="lower right")
+
     grid = np.geomspace(ZERO, 200, 200)
     ratio.semilogx(grid, rate(4.0, grid) / rate(1.0, grid), color="0.4", label="closed form")
     shown = {max(g, ZERO): value for g, value in ratios.items()}
     ratio.semilogx(list(shown), list(shown.values()), "o", color=figures.BLUE, label="measured")
     ratio.axhline(2, color="0.8", lw=0.8, zorder=0)
     ratio.axhline(4, color="0.8", lw=0.8, zorder=0)
-    ratio.text(200, 3.97, "gradient descent", ha="right", va="top", fontsize=8)
+    ratio.text(ZERO, 3.97, "gradient descent", va="top", fontsize=8)
     ratio.text(200, 2.03, "ballistic", ha="right", va="bottom", fontsize=8)
     ratio.set(xlabel=r"discount $\gamma$", ylabel="rate at 4 / rate at 1")
     ratio.set_xticks(*DISCOUNT_TICKS)
