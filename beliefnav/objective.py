@@ -51,8 +51,8 @@ class Objective(NamedTuple):
         discount: $\gamma \ge 0$ per unit time; $1/\gamma$ is the planning horizon. $\gamma \to
             \infty$ is myopic (gradient descent), $\gamma \to 0$ ballistic (the root in Adam).
         metric: $G(\theta)$, the geometry of parameter space: ``None`` (identity), a tree like the
-            parameters (diagonal, positive), or a callable from parameters to either such a tree or
-            a symmetric positive definite matrix [n, n] over the n raveled parameters.
+            parameters (diagonal, positive), a symmetric positive definite matrix [n, n] over the n
+            raveled parameters, or a callable from parameters to one of these.
         drift: $f(\theta)$, movement that is not under control: ``None`` or a callable from
             parameters to a velocity tree.
 
@@ -381,9 +381,9 @@ def _metric(objective: Objective, params: PyTree) -> Any:
         return metric
     size = sum(jnp.size(x) for x in jax.tree.leaves(params))
     raise ValueError(
-        "The metric must be None, a tree like the parameters (diagonal) or a callable from "
-        f"parameters to such a tree or to a matrix [{size}, {size}]; for parameters of shapes "
-        f"{_shapes(params)} got {_shapes(metric)}."
+        "The metric must be None, a tree like the parameters (diagonal), a matrix "
+        f"[{size}, {size}], or a callable from parameters to one of these; for parameters of "
+        f"shapes {_shapes(params)} got {_shapes(metric)}."
     )
 
 

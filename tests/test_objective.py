@@ -452,3 +452,12 @@ def test_time_step_out_of_range(time_step: float):
         action(Objective(), jnp.sum, jnp.ones((4, 3)), time_step)
     with pytest.raises(ValueError, match="residual: time_step must be a positive, finite number"):
         euler_lagrange_residual(Objective(), jnp.sum, jnp.ones((4, 3)), time_step)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_constant_matrix_is_a_metric():
+    matrix = np.array([[2.0, 0.5], [0.5, 1.0]])
+    x, v = np.array([0.3, -0.2]), np.array([1.0, 2.0])
+    got = lagrangian(Objective(rate=0.7, gain=1.3, metric=matrix), lambda x: x @ x, x, v)
+    # A few roundings.
+    np.testing.assert_allclose(got, v @ matrix @ v / 1.4 + 1.3 * x @ x, rtol=1e-14)

@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
-from beliefnav.control._arrays import ravel
+from beliefnav.control._arrays import check_like, ravel
 from beliefnav.control.lq import LQStatus, lq_policy
 from beliefnav.control.matrices import matrix_planning_gain
 from beliefnav.control.planning import PlanningGain, planning_gain
@@ -62,6 +62,7 @@ def myopic(metric: PyTree = None) -> Policy:
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
         mean = _required(posterior, "gradient_mean", "myopic")
+        _check_metric("myopic", metric, mean)
         return mean if metric is None else jax.tree.map(jnp.divide, mean, metric)
 
     return Policy(step)
@@ -100,6 +101,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
         del params
         mean = _required(posterior, "gradient_mean", "ballistic")
         curvature = _required(posterior, "curvature_mean", "ballistic")
+        _check_metric("ballistic", metric, mean)
         trees = (mean, curvature) if metric is None else (mean, curvature, metric)
         return jax.tree.map(direction, *trees)
 
@@ -186,6 +188,7 @@ def horizon(
         del params
         mean = _required(posterior, "gradient_mean", "horizon")
         curvature = posterior.curvature_mean
+        _check_metric("horizon", objective.metric, mean)
         if curvature is None:
             if isinstance(objective.discount, int | float) and objective.discount == 0:
                 raise ValueError(
@@ -298,6 +301,12 @@ def _required(posterior: Posterior, field: str, policy: str) -> PyTree:
             f"step depends on it; join one in with ssm.independent."
         )
     return value
+
+
+def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
+    """Raise unless a diagonal metric is a tree like the parameters: it would be broadcast."""
+    if metric is not None:
+        check_like(f"control.{policy}", "metric", metric, params)
 
 
 def _check_diagonal(policy: str, metric: PyTree) -> None:

@@ -198,6 +198,18 @@ def test_callable_metric_is_refused():
         control.horizon(Objective(metric=metric))
 
 
+@pytest.mark.parametrize("metric", [np.eye(2), np.ones(3), {"a": np.ones(2)}])
+def test_metric_of_another_shape_is_not_broadcast(metric: Any):
+    belief = Posterior(gradient_mean=jnp.ones(2), curvature_mean=jnp.ones(2))
+    for policy in (
+        control.myopic(metric),
+        control.ballistic(metric=metric),
+        control.horizon(Objective(metric=metric)),
+    ):
+        with pytest.raises(ValueError, match="metric must fit the parameters"):
+            policy.step(belief, jnp.zeros(2))
+
+
 def test_drift_is_refused():
     with pytest.raises(ValueError, match="control.horizon with an objective that has a drift"):
         control.horizon(Objective(drift=lambda params: params))
