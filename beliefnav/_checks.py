@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from jax.core import Tracer
 
 T = TypeVar("T")
@@ -17,6 +18,30 @@ T = TypeVar("T")
 def is_concrete(value: Any) -> bool:
     """Whether the value of an array is known now, and not only when a traced program runs."""
     return not isinstance(value, Tracer)
+
+
+SYMMETRY = 1e-5
+"""Asymmetry, relative to the largest entry, that is taken for rounding (of float32)."""
+
+
+def check_symmetric(owner: str, name: str, symbol: str, matrix: Any) -> None:
+    """Raise unless a matrix whose values are known is finite and symmetric up to rounding.
+
+    Args:
+        owner: what checks, for the message.
+        name: what the matrix is, for the message.
+        symbol: its symbol, for the message.
+        matrix: [n, n], concrete.
+
+    Raises:
+        ValueError: names all of these and the asymmetry.
+    """
+    matrix = np.asarray(matrix, np.float64)
+    asymmetry = np.abs(matrix - matrix.T).max()
+    if not asymmetry <= SYMMETRY * np.abs(matrix).max():
+        raise ValueError(
+            f"{owner}: {name} is not symmetric: {symbol} - {symbol}^T reaches {asymmetry}."
+        )
 
 
 class Range(NamedTuple):

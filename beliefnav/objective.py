@@ -32,7 +32,14 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked, is_concrete
+from beliefnav._checks import (
+    NON_NEGATIVE,
+    POSITIVE,
+    UNIT_INTERVAL,
+    check_symmetric,
+    checked,
+    is_concrete,
+)
 
 PyTree = Any
 Loss = Callable[[PyTree], ArrayLike]
@@ -269,7 +276,8 @@ def action(
 
     head, tail = (jax.tree.map(lambda x, s=s: x[s], path) for s in _TWO)
     costs = jax.vmap(cost)(head, tail)
-    return jnp.sum(discounts(objective, length - 1, time_step, node) * costs)
+    steps = jnp.arange(length - 1) + node
+    return jnp.sum(jnp.exp(-jnp.asarray(objective.discount) * time_step * steps) * costs)
 
 
 # --- for beliefnav.control ----------------------------------------------------------------------
@@ -292,14 +300,6 @@ def interval_cost(
     return jnp.asarray(time_step) * lagrangian(objective, loss, place, speed)
 
 
-def discounts(
-    objective: Objective, num_intervals: int, time_step: ArrayLike, node: ArrayLike
-) -> Array:
-    r"""$e^{-\gamma (t_i + c h)}$ of every interval."""
-    steps = jnp.arange(num_intervals) + node
-    return jnp.exp(-jnp.asarray(objective.discount) * time_step * steps)
-
-
 def path_length(owner: str, path: PyTree) -> int:
     """The number of points of a path; ``ValueError`` if its arrays disagree about it."""
     shapes = [jnp.shape(x) for x in jax.tree.leaves(path)]
@@ -312,6 +312,13 @@ def path_length(owner: str, path: PyTree) -> int:
     (length,) = lengths
     assert length is not None
     return length
+
+
+def is_like(tree: PyTree, params: PyTree) -> bool:
+    """Whether a tree has the structure and shapes of the parameters."""
+    return jax.tree.structure(tree) == jax.tree.structure(params) and _shapes(tree) == _shapes(
+        params
+    )
 
 
 def metric_matrix(objective: Objective, params: PyTree) -> Array:
@@ -339,11 +346,8 @@ def check_metric(owner: str, objective: Objective, params: PyTree) -> None:
     if metric is None or not all(is_concrete(x) for x in jax.tree.leaves(metric)):
         return
     if _is_dense(metric, params):
-        matrix = np.asarray(metric, np.float64)
-        asymmetry = np.abs(matrix - matrix.T).max()
-        if not asymmetry <= 1e-5 * np.abs(matrix).max():
-            raise ValueError(f"{owner}: the metric is not symmetric: G - G^T reaches {asymmetry}.")
-        lowest = np.linalg.eigvalsh(matrix)[0]
+        check_symmetric(owner, "the metric", "G", metric)
+        lowest = np.linalg.eigvalsh(np.asarray(metric, np.float64))[0]
         if not lowest > 0:
             raise ValueError(
                 f"{owner}: the metric is not positive definite: its lowest eigenvalue is {lowest}."
@@ -377,7 +381,7 @@ def _scalar(loss: Loss, params: PyTree) -> Array:
 def _metric(objective: Objective, params: PyTree) -> Any:
     """$G$ at ``params``: ``None``, a tree like them, or a matrix."""
     metric = objective.metric(params) if callable(objective.metric) else objective.metric
-    if metric is None or _is_dense(metric, params) or _like(metric, params):
+    if metric is None or _is_dense(metric, params) or is_like(metric, params):
         return metric
     size = sum(jnp.size(x) for x in jax.tree.leaves(params))
     raise ValueError(
@@ -390,7 +394,7 @@ def _metric(objective: Objective, params: PyTree) -> Any:
 def _is_dense(metric: Any, params: PyTree) -> bool:
     """Whether a metric is a matrix over the raveled parameters."""
     size = sum(jnp.size(x) for x in jax.tree.leaves(params))
-    return not _like(metric, params) and _shapes(metric) == (size, size)
+    return not is_like(metric, params) and _shapes(metric) == (size, size)
 
 
 def _drift(objective: Objective, params: PyTree) -> PyTree:
@@ -398,7 +402,7 @@ def _drift(objective: Objective, params: PyTree) -> PyTree:
     if objective.drift is None:
         return jax.tree.map(jnp.zeros_like, params)
     drift = objective.drift(params)
-    if not _like(drift, params):
+    if not is_like(drift, params):
         raise ValueError(
             "The drift must be a tree like the parameters; for parameters of shapes "
             f"{_shapes(params)} got {_shapes(drift)}."
@@ -428,19 +432,12 @@ def _raise(objective: Objective, params: PyTree, covector: PyTree) -> PyTree:
     return unravel(jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(metric), flat))
 
 
-def _like(tree: PyTree, params: PyTree) -> bool:
-    """Whether a tree has the structure and shapes of the parameters."""
-    return jax.tree.structure(tree) == jax.tree.structure(params) and _shapes(tree) == _shapes(
-        params
-    )
-
-
 def _shapes(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.shape, tree)
 
 
 def _check_velocity(velocity: PyTree, params: PyTree) -> None:
-    if not _like(velocity, params):
+    if not is_like(velocity, params):
         raise ValueError(
             "The velocity must be a tree like the parameters; for parameters of shapes "
             f"{_shapes(params)} got {_shapes(velocity)}."

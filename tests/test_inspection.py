@@ -149,7 +149,7 @@ def test_vmapped_seeds_are_recordings_to_be_taken_one_at_a_time() -> None:
     with pytest.raises(ValueError, match=r"batched, of shape \(2,\).*x\[0\]"):
         inspection.to_dataset(state, params)
     for seed in range(2):
-        one = jax.tree.map(lambda x: x[seed], (state, params))  # noqa: B023
+        one = jax.tree.map(lambda x, seed=seed: x[seed], (state, params))
         data = inspection.to_dataset(*one)
         np.testing.assert_array_equal(data.gradient, [at_chosen(tree(seed))])
 

@@ -1,5 +1,7 @@
 """`rules.wiener` against its definition, written out with all its weights."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +46,8 @@ def test_the_belief_is_the_shrunk_mean_and_its_variance(x64: None) -> None:
     optimizer = rules.wiener(0.1, 0.9, 0.99)
     params = jnp.zeros(12)
 
-    def step(state: object, gradient: jax.Array) -> tuple[object, ssm.Posterior]:
-        _, state = optimizer.update(gradient, state, params)  # type: ignore[arg-type]
+    def step(state: Any, gradient: jax.Array) -> tuple[Any, ssm.Posterior]:
+        _, state = optimizer.update(gradient, state, params)
         return state, posterior(state)
 
     beliefs = jax.lax.scan(step, optimizer.init(params), jnp.asarray(stream))[1]

@@ -9,10 +9,9 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-PyTree = Any
+from beliefnav._checks import SYMMETRY
 
-SYMMETRY = 1e-5
-"""Asymmetry, relative to the largest entry, that is taken for rounding (of float32)."""
+PyTree = Any
 
 
 def ravel(tree: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:

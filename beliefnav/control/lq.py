@@ -29,16 +29,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
-from beliefnav._checks import is_concrete
-from beliefnav.control._arrays import SYMMETRY, check_like, is_positive, is_symmetric, ravel
+from beliefnav._checks import check_symmetric, is_concrete
+from beliefnav.control._arrays import check_like, is_positive, is_symmetric, ravel
 from beliefnav.control._riccati import riccati
 from beliefnav.control.planning import decay_fraction
-from beliefnav.objective import Loss, Objective, check_metric, metric_matrix
+from beliefnav.objective import Loss, Objective, check_metric, is_like, metric_matrix
 
 PyTree = Any
 
@@ -204,9 +203,7 @@ def lq_policy(
             f"{owner}: hessian must have shape {(n, n)} to fit center, got {jnp.shape(hessian)}."
         )
     if is_concrete(hessian):
-        asymmetry = np.abs(np.asarray(hessian) - np.asarray(hessian).T).max()
-        if not asymmetry <= SYMMETRY * np.abs(np.asarray(hessian)).max():
-            raise ValueError(f"{owner}: hessian is not symmetric: H - H^T reaches {asymmetry}.")
+        check_symmetric(owner, "hessian", "H", hessian)
     h = jnp.asarray(hessian, flat.dtype)
     metric = metric_matrix(objective, center).astype(flat.dtype)
     drift, drift_matrix = jnp.zeros_like(flat), jnp.zeros_like(h)
@@ -288,9 +285,7 @@ def diagonal_lq_policy(
     zero = jax.tree.map(jnp.zeros_like, center)
     metric = objective.metric(center) if callable(objective.metric) else objective.metric
     metric = jax.tree.map(jnp.ones_like, center) if metric is None else metric
-    if jax.tree.structure(metric) != jax.tree.structure(center) or jax.tree.map(
-        jnp.shape, metric
-    ) != jax.tree.map(jnp.shape, center):
+    if not is_like(metric, center):
         raise ValueError(
             "Cannot use diagonal_lq_policy with a metric that is a matrix. This is because it "
             "works entry by entry; use lq_policy."

@@ -26,7 +26,7 @@ from beliefnav.control._arrays import check_like, ravel
 from beliefnav.control.lq import LQStatus, lq_policy
 from beliefnav.control.matrices import matrix_planning_gain
 from beliefnav.control.planning import PlanningGain, planning_gain
-from beliefnav.objective import Objective, metric_matrix
+from beliefnav.objective import Objective, is_like, metric_matrix
 from beliefnav.ssm import Posterior
 
 PyTree = Any
@@ -279,9 +279,7 @@ def _as_matrix(curvature: Any, params: PyTree) -> Array:
     flat, _ = ravel(params)
     if curvature is None:
         return jnp.zeros((flat.size, flat.size), flat.dtype)
-    if jax.tree.structure(curvature) == jax.tree.structure(params) and jax.tree.map(
-        jnp.shape, curvature
-    ) == jax.tree.map(jnp.shape, params):
+    if is_like(curvature, params):
         return jnp.diag(ravel(curvature)[0])
     if jnp.shape(curvature) != (flat.size, flat.size):
         raise ValueError(
