@@ -8,6 +8,7 @@ r"""Known learning rules as assumptions: each is a belief and a policy, joined b
 | `adam` | diffuse local level | improper precision walk | ballistic |
 | `adamw` | as `adam`, and a weight decay that is not planned for | | |
 | `wiener` | empirical-Bayes Wiener average | its second moment | ballistic |
+| `secant` | secant landscape, noise unknown | the same, read as positive | finite horizon |
 
 Names and defaults of arguments are those of optax where optax has the rule. All are ordinary optax
 optimizers; `beliefnav.posterior` reads what they believe. They keep what they believe, so that
@@ -26,6 +27,7 @@ from jax.typing import ArrayLike
 
 from beliefnav import control, ssm
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav.objective import Objective
 from beliefnav.transform import navigator, scale_by_navigation
 
 PyTree = Any
@@ -247,6 +249,85 @@ def wiener(
     UNIT_INTERVAL.check("wiener", "b2", b2)
     policy = _never_clips(control.ballistic(eps, eps_root))
     return navigator(learning_rate, ssm.Wiener(b1, b2), policy, count_missing=count_missing)
+
+
+def secant(
+    learning_rate: optax.ScalarOrSchedule,
+    discount: ArrayLike = 0.1,
+    *,
+    noise_variance: ArrayLike | None = None,
+    gradient_variance: ArrayLike = 1.0,
+    curvature_variance: ArrayLike = 1.0,
+    gradient_drift: ArrayLike = 0.01,
+    curvature_discount: ArrayLike = 0.999,
+    curvature_noise_variance: ArrayLike | None = None,
+    count_missing: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Plan on a curvature that is learned from how the gradient changes as one moves.
+
+    Assumes an `ssm.Secant` landscape, all of whose variances are in units of a noise variance
+    $\sigma^2$ that is unknown and learned for every entry; that curvature is positive
+    (`ssm.positive`); and a horizon $1/\gamma$, holding the plan for one step:
+
+    $$ \Delta\theta = -\alpha \frac{1 - e^{-\rho}}{\rho} \frac{m}{s(V)}, \qquad
+       s(V) = \sqrt{\gamma^2/4 + V} + \gamma/2, \quad \rho = V / s(V), $$
+
+    which never steps further than $\alpha$ times a Newton step. Where $V \ll \gamma^2$ it is
+    gradient descent with the rate $\alpha/\gamma$. The floor on $V$ is the posterior's: where the
+    curvature is not resolved, $V \approx 0.8$ standard deviations of $h$.
+
+    It measures how far the parameters moved, so that it is right under clipping, weight decay,
+    masks, gradient accumulation and schedules; ``update`` needs ``params``. ``update`` also takes
+    ``curvature``, readings of a second sensor (`beliefnav.sensors`), if its noise is given.
+
+    The noise is followed with the memory of the curvature, `ssm.UnknownNoise`, and its prior has
+    three degrees of freedom, the fewest whole number at which posterior variances are finite. With
+    a ``noise_variance`` it is known; that takes one tree of memory less.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        discount: $\gamma > 0$.
+        noise_variance: $\sigma^2 > 0$; ``None``: unknown.
+        gradient_variance: prior variance of the gradient, in units of $\sigma^2$.
+        curvature_variance: prior variance $P_h$ of the curvature, in units of $\sigma^2$.
+        gradient_drift: $q_g \ge 0$, variance of what else moves the gradient in a step, in units of
+            $\sigma^2$; the steps of other parameters, above all. 0.01 is a memory of some 10 steps.
+        curvature_discount: $\beta$ in [0, 1], how much of the curvature persists in a step; it
+            returns to its prior with $\rho_h = \sqrt\beta$.
+        curvature_noise_variance: of readings of a second sensor, in units of $\sigma^2$.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("secant", "discount", discount)
+    UNIT_INTERVAL.check("secant", "curvature_discount", curvature_discount)
+    landscape = ssm.Secant(
+        noise_variance=1.0,
+        prior_gradient_variance=gradient_variance,
+        prior_curvature_variance=curvature_variance,
+        gradient_process_variance=gradient_drift,
+        curvature_process_variance=curvature_variance * (1 - curvature_discount),
+        curvature_autocorrelation=curvature_discount**0.5,
+        curvature_noise_variance=curvature_noise_variance,
+    )
+    belief = (
+        ssm.UnknownNoise(
+            landscape, prior_degrees_of_freedom=3.0, discount=curvature_discount
+        ).filter(shared=True)
+        if noise_variance is None
+        else landscape.scaled(noise_variance)
+    )
+    policy = control.horizon(Objective(discount=discount), exact_hold=True)
+    return navigator(
+        learning_rate,
+        ssm.positive(belief),
+        _never_clips(policy),
+        count_missing=count_missing,
+    )
 
 
 def _as_seen() -> ssm.Filter:

@@ -1,41 +1,75 @@
 r"""A belief filtered over a whole recorded stream."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
+from beliefnav.filters import _linear
 from beliefnav.ssm import Belief, Info, Posterior
 
 PyTree = Any
 
 
-def filter_recording(
-    belief: Belief, gradient: PyTree, displacement: PyTree = None
-) -> tuple[Posterior, Info]:
-    r"""The posterior after every observation of a recorded stream, by one scan.
+class Recording(NamedTuple):
+    """A recorded stream, or a part of one.
 
-    Time runs as in training: ``gradient[t]`` was observed at $\theta_t$ and ``displacement[t]`` =
-    $\theta_{t+1} - \theta_t$ drives the belief from $t$ to $t + 1$. The last displacement, after
-    which nothing was observed, is not used.
+    Attributes:
+        gradient: tree of [step, ...]; NaN or infinite entries are missing.
+        displacement: tree of [step, ...], or ``None`` if the belief does not use it.
+        curvature: tree of [step, ...], readings of a second sensor, or ``None``.
+    """
+
+    gradient: PyTree
+    displacement: PyTree = None
+    curvature: PyTree = None
+
+
+def filter_recording(
+    belief: Belief,
+    gradient: PyTree,
+    displacement: PyTree = None,
+    curvature: PyTree = None,
+    *,
+    parallel: bool = False,
+) -> tuple[Posterior, Info]:
+    r"""The posterior after every observation of a recorded stream.
+
+    The last displacement, after which nothing was observed, is not used.
 
     Args:
         belief: a model of `beliefnav.ssm`, or anything with a ``filter()``.
         gradient: tree of [step, ...]; NaN or infinite entries are missing.
         displacement: tree of [step, ...], or ``None`` if the belief does not use it.
+        curvature: tree of [step, ...], readings of a second sensor; NaN entries are missing.
+        parallel: over time, by an associative scan, for linear-Gaussian models. The same posterior;
+            on a GPU, faster for few long streams; on a CPU, more work for nothing.
 
     Returns:
         The posterior and the diagnostics of every step, trees of [step, ...].
 
     Raises:
-        ValueError: the belief uses displacements and none were given.
+        ValueError: the belief uses displacements and none were given; streams are empty, have no
+            step axis, or do not match; ``parallel`` with a belief that is not linear-Gaussian.
     """
-    return _scan(belief, gradient, displacement, lambda state, info: (state.posterior(), info))
+    recording = checked(belief, Recording(gradient, displacement, curvature))
+    if parallel:
+        return _linear.filter_parallel(belief, *recording)
+    return _scan(
+        belief, _start(belief, recording), lambda s, i: (s.posterior(), i), recording, None
+    )[1]
 
 
-def log_likelihood(belief: Belief, gradient: PyTree, displacement: PyTree = None) -> PyTree:
+def log_likelihood(
+    belief: Belief,
+    gradient: PyTree,
+    displacement: PyTree = None,
+    curvature: PyTree = None,
+    *,
+    parallel: bool = False,
+) -> PyTree:
     r"""The log marginal likelihood of a recorded stream, $\sum_t \log p(y_t \mid y_{1:t-1})$.
 
     The latent path is integrated out exactly by the filter. Differentiable in the hyper-parameters
@@ -45,6 +79,8 @@ def log_likelihood(belief: Belief, gradient: PyTree, displacement: PyTree = None
         belief: as in `filter_recording`.
         gradient: as in `filter_recording`.
         displacement: as in `filter_recording`.
+        curvature: as in `filter_recording`.
+        parallel: as in `filter_recording`.
 
     Returns:
         A tree of [...]: one log likelihood for every entry. Where the prior is improper it sums
@@ -53,7 +89,12 @@ def log_likelihood(belief: Belief, gradient: PyTree, displacement: PyTree = None
     Raises:
         ValueError: the belief has no predictive density, or see `filter_recording`.
     """
-    log_density = _scan(belief, gradient, displacement, lambda _, info: info.log_density)
+    recording = checked(belief, Recording(gradient, displacement, curvature))
+    if parallel:
+        log_density = _linear.filter_parallel(belief, *recording)[1].log_density
+    else:
+        start = _start(belief, recording)
+        log_density = _scan(belief, start, lambda _, i: i.log_density, recording, None)[1]
     if log_density is None:
         raise ValueError(
             f"{type(belief).__name__} has no predictive density, hence no likelihood. For a "
@@ -62,26 +103,154 @@ def log_likelihood(belief: Belief, gradient: PyTree, displacement: PyTree = None
     return jax.tree.map(lambda x: x.sum(0), log_density)
 
 
+def last_state(
+    belief: Belief, gradient: PyTree, displacement: PyTree = None, curvature: PyTree = None
+) -> Any:
+    """The state of the belief's filter after a whole recording, to go on from or to `forecast`.
+
+    Args:
+        belief: as in `filter_recording`.
+        gradient: as in `filter_recording`.
+        displacement: as in `filter_recording`.
+        curvature: as in `filter_recording`.
+
+    Returns:
+        The state.
+
+    Raises:
+        ValueError: see `filter_recording`.
+    """
+    recording = checked(belief, Recording(gradient, displacement, curvature))
+    return _scan(belief, _start(belief, recording), lambda *_: None, recording, None)[0]
+
+
+def filter_chunks(belief: Belief, chunks: Iterable[Recording]) -> Iterator[tuple[Posterior, Info]]:
+    """`filter_recording` for a stream that is longer than memory, one part after the other.
+
+    Args:
+        belief: as in `filter_recording`.
+        chunks: the parts of one recording, in order. Parts of equal length compile once.
+
+    Yields:
+        The posterior and the diagnostics of every part, equal to those of the whole.
+
+    Raises:
+        ValueError: see `filter_recording`.
+    """
+
+    @jax.jit
+    def run(state: Any, chunk: Recording, before: PyTree) -> tuple[Any, Any]:
+        return _scan(belief, state, lambda s, i: (s.posterior(), i), chunk, before)
+
+    state, before = None, None
+    for chunk in chunks:
+        chunk = checked(belief, chunk)
+        state = _start(belief, chunk) if state is None else state
+        state, result = run(state, chunk, before)
+        before = jax.tree.map(lambda d: d[-1], chunk.displacement)
+        yield result
+
+
+def forecast(
+    belief: Belief,
+    state: Any,
+    *,
+    num_steps: int | None = None,
+    displacement: PyTree = None,
+) -> Posterior:
+    r"""What is believed of the gradient and curvature some steps ahead, with no more observations.
+
+    Args:
+        belief: a model of `beliefnav.ssm`, or anything with a ``filter()``.
+        state: of its filter, from `last_state` or from an optimizer.
+        num_steps: number of steps ahead, for a belief that does not use displacements.
+        displacement: tree of [step, ...], otherwise: the first is the step taken since the last
+            observation, the others are planned.
+
+    Returns:
+        The posterior 1, 2, ... steps ahead, trees of [step, ...].
+
+    Raises:
+        ValueError: ``num_steps`` or ``displacement`` is missing or not positive.
+    """
+    filter_ = belief.filter()
+    if filter_.uses_displacement != (displacement is not None):
+        raise ValueError(
+            f"forecast: {type(belief).__name__} "
+            + (
+                "needs displacement=, the steps since the last observation and onwards."
+                if filter_.uses_displacement
+                else "does not use displacements; give num_steps=."
+            )
+        )
+    if displacement is None and (num_steps is None or num_steps < 1):
+        raise ValueError(f"forecast: num_steps must be at least 1, got {num_steps!r}.")
+    read = state.posterior()
+    like = next(field for field in read if field is not None)
+    nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), like)
+
+    def step(state: Any, moved: PyTree) -> tuple[Any, Posterior]:
+        state, _ = filter_.update(filter_.predict(state, moved), nothing)
+        return state, state.posterior()
+
+    return lax.scan(step, state, displacement, length=num_steps)[1]
+
+
+def checked(belief: Belief, recording: Recording) -> Recording:
+    """The recording as arrays.
+
+    Raises:
+        ValueError: it does not fit the belief or itself.
+    """
+    name = type(belief).__name__
+    if belief.filter().uses_displacement and recording.displacement is None:
+        raise ValueError(
+            f"Cannot filter a recording with {name} without displacement=. This is because its "
+            "prediction depends on how far the parameters moved."
+        )
+    gradient, displacement, curvature = jax.tree.map(jnp.asarray, recording)
+    shapes = jax.tree.map(jnp.shape, gradient)
+    lengths = {len(y) if y.ndim else None for y in jax.tree.leaves(gradient)}
+    if not lengths or None in lengths or len(lengths) > 1 or 0 in lengths:
+        raise ValueError(
+            "A recorded gradient needs streams [step, ...] of one length of at least 1, got shapes "
+            f"{shapes}."
+        )
+    for field, tree in (("displacement", displacement), ("curvature", curvature)):
+        if tree is not None and jax.tree.map(jnp.shape, tree) != shapes:
+            raise ValueError(
+                f"{field} must be recorded like the gradient, of shapes {shapes}, got "
+                f"{jax.tree.map(jnp.shape, tree)}."
+            )
+    return Recording(gradient, displacement, curvature)
+
+
+def _start(belief: Belief, recording: Recording) -> Any:
+    return belief.filter().init(jax.tree.map(lambda y: y[0], recording.gradient))
+
+
 def _scan(
     belief: Belief,
-    gradient: PyTree,
-    displacement: PyTree,
+    state: Any,
     read: Callable[[Any, Info], PyTree],
-) -> PyTree:
-    """What ``read(state, info)`` returns after every observation, trees of [step, ...]."""
-    filter_ = belief.filter()
-    if filter_.uses_displacement and displacement is None:
-        raise ValueError(
-            f"Cannot filter a recording with {type(belief).__name__} without displacement=. This "
-            "is because its prediction depends on how far the parameters moved."
-        )
-    before = jax.tree.map(lambda d: jnp.concatenate([jnp.zeros_like(d[:1]), d[:-1]]), displacement)
+    recording: Recording,
+    before: PyTree,
+) -> tuple[Any, PyTree]:
+    """The last state, and ``read(state, info)`` after every observation, trees of [step, ...].
 
-    def step(state: Any, inputs: tuple[PyTree, PyTree]) -> tuple[Any, PyTree]:
-        observation, moved = inputs
-        state, info = filter_.update(filter_.predict(state, moved), observation)
+    ``before`` is the displacement that led to the first observation, ``None`` if none did.
+    """
+    filter_ = belief.filter()
+    displacement = recording.displacement
+    if before is None:
+        before = jax.tree.map(lambda d: jnp.zeros_like(d[0]), displacement)
+    moved = jax.tree.map(lambda b, d: jnp.concatenate([b[None], d[:-1]]), before, displacement)
+
+    def step(state: Any, inputs: tuple[PyTree, PyTree, PyTree]) -> tuple[Any, PyTree]:
+        observation, moved, sensed = inputs
+        state, info = filter_.update(filter_.predict(state, moved), observation, sensed)
         return state, read(state, info)
 
-    first = jax.tree.map(lambda y: y[0], gradient)
     # A step of a filter on a few streams is cheaper than an iteration of a loop.
-    return lax.scan(step, filter_.init(first), (gradient, before), unroll=4)[1]
+    inputs = (recording.gradient, moved, recording.curvature)
+    return lax.scan(step, state, inputs, unroll=4)

@@ -60,6 +60,7 @@ Example:
 
 from beliefnav.ssm._contracts import Belief, Filter, Info, Posterior, State
 from beliefnav.ssm._discounting import steady_sample_size
+from beliefnav.ssm._linear_gaussian import LinearGaussian
 from beliefnav.ssm.independent import (
     Independent,
     IndependentPredicted,
@@ -67,15 +68,23 @@ from beliefnav.ssm.independent import (
     independent,
 )
 from beliefnav.ssm.local_level import LocalLevel, LocalLevelPredicted, LocalLevelState
+from beliefnav.ssm.optimum import Optimum, OptimumPredicted, OptimumState
 from beliefnav.ssm.ornstein_uhlenbeck import (
     OrnsteinUhlenbeck,
     OrnsteinUhlenbeckPredicted,
     OrnsteinUhlenbeckState,
 )
+from beliefnav.ssm.positive import Positive, PositiveState, positive
 from beliefnav.ssm.precision_walk import (
     PrecisionWalk,
     PrecisionWalkPredicted,
     PrecisionWalkState,
+)
+from beliefnav.ssm.secant import Secant, SecantPredicted, SecantState
+from beliefnav.ssm.unknown_noise import (
+    UnknownNoise,
+    UnknownNoisePredicted,
+    UnknownNoiseState,
 )
 from beliefnav.ssm.wiener import Wiener, WienerPredicted, WienerState
 
@@ -86,20 +95,33 @@ __all__ = [
     "IndependentPredicted",
     "IndependentState",
     "Info",
+    "LinearGaussian",
     "LocalLevel",
     "LocalLevelPredicted",
     "LocalLevelState",
+    "Optimum",
+    "OptimumPredicted",
+    "OptimumState",
     "OrnsteinUhlenbeck",
     "OrnsteinUhlenbeckPredicted",
     "OrnsteinUhlenbeckState",
+    "Positive",
+    "PositiveState",
     "Posterior",
     "PrecisionWalk",
     "PrecisionWalkPredicted",
     "PrecisionWalkState",
+    "Secant",
+    "SecantPredicted",
+    "SecantState",
     "State",
+    "UnknownNoise",
+    "UnknownNoisePredicted",
+    "UnknownNoiseState",
     "Wiener",
     "WienerPredicted",
     "WienerState",
     "independent",
+    "positive",
     "steady_sample_size",
 ]

@@ -17,12 +17,14 @@ class Posterior(NamedTuple):
         curvature_mean: $V$, the mean of the diagonal of the Hessian (in Adam: $E[g^2]$ read as
             curvature); never the variance of the gradient.
         curvature_variance: the mean squared deviation of the curvature from ``curvature_mean``.
+        gradient_curvature_covariance: the covariance of the two.
     """
 
     gradient_mean: PyTree = None
     gradient_variance: PyTree = None
     curvature_mean: PyTree = None
     curvature_variance: PyTree = None
+    gradient_curvature_covariance: PyTree = None
 
 
 class Info(NamedTuple):
@@ -37,12 +39,16 @@ class Info(NamedTuple):
             prior is improper, so that the belief conditions on its first observation.
         gain: the weight that the posterior mean gave to the innovation.
         missing: True where the observation was not finite and so was not used.
+        surprise: the squared innovation in units of its predictive variance, $e^2/S$, summed over
+            the sensors; 0 where missing. A chi-square of one degree a reading, if the belief is
+            right.
     """
 
     innovation: PyTree = None
     log_density: PyTree = None
     gain: PyTree = None
     missing: PyTree = None
+    surprise: PyTree = None
 
 
 class State(Protocol):

@@ -70,3 +70,42 @@ def observe(distribution: Any, value: Array | None, seen: Array) -> Any:
     import numpyro
 
     return numpyro.sample("observation", distribution.mask(seen), obs=value)
+
+
+def moving_stream(
+    gradient: ArrayLike | None, displacement: ArrayLike | None, owner: str
+) -> tuple[Stream, Array]:
+    """Read the arguments of a program whose stream depends on how far the parameters moved.
+
+    Args:
+        gradient: [step, ...] a recorded stream, or ``None`` to simulate one.
+        displacement: [step, ...] the displacement after each observation.
+        owner: name of the model, for errors.
+
+    Returns:
+        The stream, and the displacement as an array.
+
+    Raises:
+        ValueError: there is no displacement, or its shape is not that of the gradient.
+    """
+    if displacement is None:
+        raise ValueError(f"{owner}: the NumPyro program needs a displacement [step, ...].")
+    moved = jnp.asarray(displacement)
+    recorded = stream(gradient, len(moved) if gradient is None else None, moved.shape[1:], owner)
+    if recorded.seen.shape != moved.shape:
+        raise ValueError(
+            f"{owner}: displacement has shape {moved.shape}, but gradient has shape "
+            f"{recorded.seen.shape}. Each observation has the displacement after it."
+        )
+    return recorded, moved
+
+
+def moved(displacement: Array, before: Array | None = None) -> Array:
+    """The displacement that led to each step [step, ...]; ``before`` to the first, or none did."""
+    first = jnp.zeros_like(displacement[:1]) if before is None else before[None]
+    return jnp.concatenate([first, displacement[:-1]])
+
+
+def is_static(process_variance: ArrayLike) -> bool:
+    """Whether a path is known to have no process noise: then only its start is random."""
+    return isinstance(process_variance, int | float) and process_variance == 0

@@ -1,5 +1,6 @@
 """Trees of arrays that the filters are made of."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -71,3 +72,25 @@ def where(mask: PyTree, tree: PyTree, otherwise: ArrayLike) -> PyTree:
     return jax.tree.map(
         lambda o, x: jnp.where(o, x, otherwise), mask, jax.tree.broadcast(tree, mask)
     )
+
+
+def unzip(f: Callable[..., Any], like: Any, tree: PyTree, *rest: PyTree) -> Any:
+    """Map a function of leaves that returns a structure of leaves; a structure of trees comes out.
+
+    Args:
+        f: ``(leaf, *leaves) -> structure``.
+        like: anything of the structure that ``f`` returns; it decides for a tree without leaves.
+        tree: the tree whose leaves are mapped.
+        *rest: trees of the same structure, or ``None``, which every leaf then gets.
+
+    Returns:
+        The structure of ``f``, of trees.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    columns = [
+        [None] * len(leaves) if other is None else treedef.flatten_up_to(other) for other in rest
+    ]
+    results = [f(*entry) for entry in zip(leaves, *columns, strict=True)]
+    if not results:
+        return jax.tree.map(lambda _: treedef.unflatten([]), like)
+    return jax.tree.map(lambda *values: treedef.unflatten(values), *results)

@@ -16,6 +16,7 @@ Reference:
     (discount factors).
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,9 +25,12 @@ from jax import Array
 from jax.scipy import stats
 from jax.typing import ArrayLike
 
+from beliefnav import gaussian
 from beliefnav._checks import COUNT, FINITE, POSITIVE, UNIT_INTERVAL, checked
+from beliefnav.gaussian import Conditional, Gaussian
 from beliefnav.ssm import _discounting, _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
+from beliefnav.ssm._linear_gaussian import Sensor
 
 PyTree = Any
 
@@ -131,6 +135,7 @@ class LocalLevel(NamedTuple):
                 log_density=self._log_density(predicted, error, seen),
                 gain=_trees.where(seen, gain, 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
+                surprise=self._surprise(predicted, error),
             )
             return LocalLevelState(mean, sample_size, predicted.noise_variance), info
 
@@ -149,6 +154,67 @@ class LocalLevel(NamedTuple):
 
         sizes = jax.tree.broadcast(predicted.sample_size, error)
         return jax.tree.map(leaf, error, sizes, seen)
+
+    def _surprise(self, predicted: LocalLevelPredicted, error: PyTree) -> PyTree:
+        r"""$e^2 / (R (1 + 1/\beta n))$ where that is proper; the error is 0 where missing."""
+        noise_variance = predicted.noise_variance
+        if noise_variance is None:
+            return None
+        sizes = jax.tree.broadcast(predicted.sample_size, error)
+        return jax.tree.map(lambda e, n: e**2 / noise_variance * (n / (n + 1)), error, sizes)
+
+    def scaled(self, factor: ArrayLike) -> "LocalLevel":
+        """The same model with every variance multiplied by ``factor``.
+
+        Raises:
+            ValueError: the noise variance is unknown.
+        """
+        return self._replace(noise_variance=self._known_noise() * factor)
+
+    def inputs(
+        self, gradient: Array, displacement: Any, curvature: Any, context: Any = None
+    ) -> tuple[tuple[Array, Array], Any]:
+        """A recording of one leaf with the variances of its drift; then the sample size after it.
+
+        Raises:
+            ValueError: the noise variance is unknown, or the model is improper.
+        """
+        del displacement, curvature
+        _discounting.check_program(type(self).__name__, self.discount)
+        if context is None and _discounting.is_zero(self.prior_sample_size):
+            raise ValueError(
+                "Cannot look back over a recording with an improper LocalLevel. Give a positive "
+                "prior_sample_size, or drop the first observation and start from it: prior_mean=y, "
+                "prior_sample_size=1."
+            )
+        seen = jnp.isfinite(gradient)
+        before = self.prior_sample_size if context is None else context
+        sizes = _discounting.sample_sizes(self.discount, before, seen)
+        drift: Any = self._known_noise() * ((1 - self.discount) / (self.discount * sizes))
+        drift = drift.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+        return (gradient, drift), self.discount * sizes[-1] + seen[-1]
+
+    def prior(self) -> Gaussian:
+        """The prior, one step before the first observation."""
+        variance = self._known_noise() / self.prior_sample_size
+        return gaussian.independent((self.prior_mean,), (variance,))
+
+    def transition(self, inputs: tuple[Array, Array]) -> Conditional:
+        """The transition into a step of a recording."""
+        return Conditional(((1,),), gaussian.independent((0,), (inputs[1],)))
+
+    def sensors(self, inputs: tuple[Array, Array]) -> Sequence[Sensor]:
+        """The observation at a step of a recording."""
+        return [Sensor((1,), inputs[0], self._known_noise())]
+
+    def read(self, belief: Gaussian) -> Posterior:
+        """The posterior, from the belief about one leaf."""
+        return Posterior(gradient_mean=belief.mean[0], gradient_variance=belief.variances[0])
+
+    def _known_noise(self) -> ArrayLike:
+        if self.noise_variance is None:
+            raise ValueError("LocalLevel: its noise_variance is unknown; give it.")
+        return self.noise_variance
 
     def numpyro_model(
         self,

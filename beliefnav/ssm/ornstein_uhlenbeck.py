@@ -14,6 +14,7 @@ $K / (1 - \rho (1 - K)) < 1$. Without correlation and noise ($\rho = 0$, $R = 0$
 was just seen: that of plain gradient descent.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,9 +23,12 @@ from jax import Array
 from jax.scipy import stats
 from jax.typing import ArrayLike
 
+from beliefnav import gaussian
 from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, checked
+from beliefnav.gaussian import Conditional, Gaussian
 from beliefnav.ssm import _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
+from beliefnav.ssm._linear_gaussian import Sensor
 
 PyTree = Any
 
@@ -136,11 +140,49 @@ class OrnsteinUhlenbeck(NamedTuple):
                 ),
                 gain=_trees.where(seen, gain, 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
+                surprise=jax.tree.map(
+                    lambda e, v, o: jnp.where(o, e**2 / (v + noise), 0),
+                    error,
+                    jax.tree.broadcast(predicted.variance, error),
+                    seen,
+                ),
             )
             mean = _trees.correct(predicted.mean, gain, error)
             return OrnsteinUhlenbeckState(mean, variance), info
 
         return Filter(init, predict, update)
+
+    def scaled(self, factor: ArrayLike) -> "OrnsteinUhlenbeck":
+        """The same model with every variance multiplied by ``factor``."""
+        return self._replace(
+            process_variance=self.process_variance * factor,
+            noise_variance=self.noise_variance * factor,
+        )
+
+    def inputs(
+        self, gradient: Array, displacement: Any, curvature: Any, context: None = None
+    ) -> tuple[Array, None]:
+        """A recording of one leaf as `sensors` needs it: the gradient itself."""
+        del displacement, curvature, context
+        return gradient, None
+
+    def prior(self) -> Gaussian:
+        """The stationary prior, one step before the first observation."""
+        return gaussian.independent((0.0,), (self.stationary_variance,))
+
+    def transition(self, inputs: Array) -> Conditional:
+        """The transition into a step."""
+        del inputs
+        noise = gaussian.independent((0,), (self.process_variance,))
+        return Conditional(((self.autocorrelation,),), noise)
+
+    def sensors(self, inputs: Array) -> Sequence[Sensor]:
+        """The observation at a step of a recording."""
+        return [Sensor((1,), inputs, self.noise_variance)]
+
+    def read(self, belief: Gaussian) -> Posterior:
+        """The posterior, from the belief about one leaf."""
+        return Posterior(gradient_mean=belief.mean[0], gradient_variance=belief.variances[0])
 
     def numpyro_model(
         self,

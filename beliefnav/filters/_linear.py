@@ -1,0 +1,242 @@
+"""Linear-Gaussian models over the recorded stream of one leaf, by scans or in parallel over time.
+
+In parallel, a step and what is read after it is a link of a chain; the filter is all prefixes of
+the chain, the smoother all suffixes of the chain of backward conditionals (associative scans).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from beliefnav import gaussian
+from beliefnav.gaussian import Conditional, Gaussian, Link
+from beliefnav.ssm import Belief, Info, LinearGaussian, Positive, Posterior, UnknownNoise
+from beliefnav.ssm._linear_gaussian import cast, full, observe
+from beliefnav.ssm._trees import unzip
+from beliefnav.ssm.positive import truncate
+from beliefnav.ssm.unknown_noise import UnknownNoiseState, in_units, predictive
+
+PyTree = Any
+
+# A step of a filter on a few streams is cheaper than an iteration of a loop.
+UNROLL = 4
+
+
+class Assumed(NamedTuple):
+    """A belief taken apart.
+
+    Attributes:
+        model: linear-Gaussian.
+        noise: the belief about the unit of its variances, ``None`` if it is 1.
+        positive: whether its curvature is read as positive.
+    """
+
+    model: LinearGaussian
+    noise: UnknownNoise | None
+    positive: bool
+
+
+def assumed(belief: Belief, purpose: str) -> Assumed:
+    """Take a belief apart, or say why that cannot be done.
+
+    Raises:
+        ValueError: the belief is not linear-Gaussian.
+    """
+    model: Any = belief
+    positive = isinstance(model, Positive)
+    model = model.belief if isinstance(model, Positive) else model
+    noise = model if isinstance(model, UnknownNoise) else None
+    model = model.model if isinstance(model, UnknownNoise) else model
+    if not isinstance(model, LinearGaussian):
+        raise ValueError(
+            f"Cannot {purpose} with {type(model).__name__}. This is because it is not a "
+            "linear-Gaussian model, such as ssm.OrnsteinUhlenbeck or ssm.Secant."
+        )
+    return Assumed(model, noise, positive)
+
+
+def filter_sequential(
+    model: LinearGaussian, belief: Gaussian, inputs: Any
+) -> tuple[Gaussian, Gaussian]:
+    """The last filtered belief, and all of them [step, ...]."""
+
+    def step(belief: Gaussian, now: Any) -> tuple[Gaussian, Gaussian]:
+        predicted = gaussian.predict(belief, model.transition(now))
+        belief = cast(observe(predicted, model.sensors(now))[0], belief.mean[0].dtype)
+        return belief, belief
+
+    return lax.scan(step, belief, inputs, unroll=UNROLL)
+
+
+def smooth_sequential(
+    model: LinearGaussian, filtered: Gaussian, inputs: Any, after: tuple[Gaussian, Any] | None
+) -> Gaussian:
+    """Smoothed beliefs [step, ...].
+
+    ``after``: the smoothed belief and the inputs of the step after the last, ``None`` if there is
+    none.
+    """
+    if after is None:
+        last = jax.tree.map(lambda x: x[-1], filtered)
+        now = jax.tree.map(lambda x: x[-1], inputs)
+        filtered, inputs = jax.tree.map(lambda x: x[:-1], (filtered, inputs))
+    else:
+        last, now = after
+
+    def step(carry: Any, back: Any) -> Any:
+        later, now = carry
+        belief, inputs = back
+        _, backward = gaussian.reverse(belief, model.transition(now))
+        belief = cast(gaussian.predict(later, backward), later.mean[0].dtype)
+        return (belief, inputs), belief
+
+    smoothed = lax.scan(step, (last, now), (filtered, inputs), reverse=True, unroll=UNROLL)[1]
+    if after is not None:
+        return smoothed
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), smoothed, last)
+
+
+def draw_sequential(
+    model: LinearGaussian, filtered: Gaussian, inputs: Any, key: Array, scale: Array
+) -> tuple[Array, ...]:
+    """One path [step, ...] of every state variable; ``scale`` multiplies standard deviations."""
+    like = filtered.mean[0]
+    keys = jax.random.split(key, len(filtered.mean))
+    noise = tuple(scale * jax.random.normal(k, like.shape, like.dtype) for k in keys)
+    last = gaussian.draw(tuple(e[-1] for e in noise), jax.tree.map(lambda x: x[-1], filtered))
+
+    def step(later: Any, back: Any) -> Any:
+        belief, now, noise = back
+        _, backward = gaussian.reverse(belief, model.transition(now))
+        drawn = gaussian.draw(noise, gaussian.affine(backward, later))
+        drawn = tuple(x.astype(like.dtype) for x in drawn)
+        return drawn, drawn
+
+    earlier = jax.tree.map(lambda x: x[:-1], (filtered, noise))
+    now = jax.tree.map(lambda x: x[1:], inputs)
+    path = lax.scan(step, last, (earlier[0], now, earlier[1]), reverse=True, unroll=UNROLL)[1]
+    return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), path, last)
+
+
+def filter_in_parallel(model: LinearGaussian, prior: Gaussian, inputs: Any) -> Gaussian:
+    """All filtered beliefs [step, ...]."""
+    dtype, shape = prior.mean[0].dtype, prior.mean[0].shape
+
+    def element(now: Any, first: Any) -> Link:
+        step = model.transition(now)
+        start = gaussian.predict(prior, step)
+        here = Conditional(tuple(tuple(0.0 for _ in row) for row in step.matrix), start)
+        step, here = (_dense(s, shape, dtype) for s in (step, here))
+        step = jax.tree.map(lambda x, y: jnp.where(first, x, y), here, step)
+        readings = []
+        for row, value, noise in model.sensors(now):
+            seen = jnp.isfinite(value)
+            row = tuple(jnp.where(seen, h, 0) for h in row)
+            readings.append((row, jnp.where(seen, value, 0), noise))
+        return _dense(gaussian.link(step, readings), shape, dtype)
+
+    first = jnp.arange(len(jax.tree.leaves(inputs)[0])) == 0
+    links = jax.vmap(element)(inputs, first)
+
+    def chain(one: Link, other: Link) -> Link:
+        joined = gaussian.chain(one, other)
+        return _dense(joined, one.step.noise.mean[0].shape, dtype)
+
+    return lax.associative_scan(chain, links).step.noise
+
+
+def diagnose_in_parallel(
+    model: LinearGaussian, prior: Gaussian, filtered: Gaussian, inputs: Any
+) -> Info:
+    """The diagnostics of every step, from the belief after the one before."""
+    before = jax.tree.map(lambda p, x: jnp.concatenate([p[None], x[:-1]]), prior, filtered)
+
+    def step(belief: Gaussian, now: Any) -> Info:
+        return observe(gaussian.predict(belief, model.transition(now)), model.sensors(now))[1]
+
+    return jax.vmap(step)(before, inputs)
+
+
+def smooth_in_parallel(model: LinearGaussian, filtered: Gaussian, inputs: Any) -> Gaussian:
+    """Smoothed beliefs [step, ...]."""
+    shape, dtype = filtered.mean[0].shape, filtered.mean[0].dtype
+
+    def backward(belief: Gaussian, now: Any) -> Conditional:
+        return _dense(gaussian.reverse(belief, model.transition(now))[1], shape[1:], dtype)
+
+    earlier = jax.tree.map(lambda x: x[:-1], filtered)
+    back = jax.vmap(backward)(earlier, jax.tree.map(lambda x: x[1:], inputs))
+    last = jax.tree.map(lambda x: x[-1:], filtered)
+    d = len(last.mean)
+    end = _dense(Conditional(((0.0,) * d,) * d, last), (1, *shape[1:]), dtype)
+    back = jax.tree.map(lambda x, y: jnp.concatenate([x, y]), back, end)
+
+    def compose(later: Conditional, earlier: Conditional) -> Conditional:
+        composed = gaussian.compose(later, earlier)
+        return _dense(composed, later.noise.mean[0].shape, dtype)
+
+    return lax.associative_scan(compose, back, reverse=True).noise
+
+
+def filter_parallel(
+    belief: Belief, gradient: PyTree, displacement: PyTree, curvature: PyTree
+) -> tuple[Posterior, Info]:
+    """`beliefnav.filters.filter_recording` in parallel over time."""
+    model, noise, positive = assumed(belief, "filter in parallel")
+
+    def leaf(y: Array, moved: Any, sensed: Any) -> tuple[Posterior, Info]:
+        prior = full(model.prior(), y[0])
+        inputs, _ = model.inputs(y.astype(prior.mean[0].dtype), moved, sensed)
+        filtered = filter_in_parallel(model, prior, inputs)
+        info = diagnose_in_parallel(model, prior, filtered, inputs)
+        posterior = model.read(filtered)
+        if noise is not None:
+            count = jnp.isfinite(y).astype(int)
+            if sensed is not None:
+                count += jnp.isfinite(sensed)
+            posterior, info = _learn_noise(noise, posterior, info, count)
+        return truncate(posterior) if positive else posterior, info
+
+    return unzip(leaf, None, gradient, displacement, curvature)
+
+
+def _learn_noise(
+    noise: UnknownNoise, posterior: Posterior, info: Info, count: Array
+) -> tuple[Posterior, Info]:
+    """What `UnknownNoise` makes of a filtered recording [step, ...] of one leaf."""
+
+    def recur(one: Any, other: Any) -> Any:
+        """X <- a x + b, one after the other."""
+        return one[0] * other[0], other[0] * one[1] + other[1]
+
+    dtype = info.surprise.dtype
+    start = jnp.full_like(info.surprise[:1], noise.prior_degrees_of_freedom)
+    total_start = start * noise.prior_noise_scale
+    discounts = jnp.full_like(info.surprise, noise.discount)
+
+    def accumulate(start: Array, terms: Array) -> tuple[Any, Any]:
+        decay, total = lax.associative_scan(recur, (discounts, terms.astype(dtype)))
+        after = decay * start + total
+        return noise.discount * jnp.concatenate([start, after[:-1]]), after
+
+    before, after = accumulate(start, count)
+    total_before, total_after = accumulate(total_start, info.surprise)
+    assert info.log_density is not None
+    log_density, surprise = predictive(
+        jnp.where(before > 0, total_before / jnp.where(before > 0, before, 1), 0),
+        before,
+        info.surprise,
+        info.log_density,
+        count,
+    )
+    scale = jnp.where(after > 0, total_after / jnp.where(after > 0, after, 1), 0)
+    learned = UnknownNoiseState(None, scale, after)
+    info = info._replace(log_density=log_density, surprise=surprise)
+    return in_units(posterior, learned.noise_variance()), info
+
+
+def _dense(tree: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """All entries as arrays of one shape and dtype, as an associative scan needs them."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(jnp.asarray(x, dtype), shape), tree)

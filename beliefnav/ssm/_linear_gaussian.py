@@ -1,0 +1,116 @@
+"""Beliefs whose posterior is a small Gaussian for every parameter: what they have in common."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav import gaussian
+from beliefnav.gaussian import Conditional, Gaussian, Row
+from beliefnav.ssm import _trees
+from beliefnav.ssm._contracts import Filter, Info, Posterior
+
+PyTree = Any
+
+
+class Sensor(NamedTuple):
+    r"""A scalar observation $y = h^\top x + N(0, R)$ of the state of one parameter.
+
+    Attributes:
+        row: $h$.
+        value: $y$ [...]; NaN or infinite where missing.
+        noise_variance: $R > 0$.
+    """
+
+    row: Row
+    value: Array
+    noise_variance: ArrayLike
+
+
+@runtime_checkable
+class LinearGaussian(Protocol):
+    """A linear-Gaussian model of the stream of each parameter, for whole recordings.
+
+    All methods are about one leaf. ``inputs`` is a tree of arrays [step, ...]; the others see one
+    step of it. The model starts at ``prior``, before the transition into the first step.
+    """
+
+    def filter(self) -> Filter:
+        """The online filter."""
+        ...
+
+    def inputs(
+        self,
+        gradient: Array,
+        displacement: Array | None,
+        curvature: Array | None,
+        context: Any = None,
+    ) -> tuple[Any, Any]:
+        """What ``transition`` and ``sensors`` need to know, from a recording [step, ...].
+
+        The second result is the ``context`` of a recording that continues this one.
+        """
+        ...
+
+    def prior(self) -> Gaussian:
+        """The belief before the transition into the first step."""
+        ...
+
+    def transition(self, inputs: Any) -> Conditional:
+        """The transition into a step."""
+        ...
+
+    def sensors(self, inputs: Any) -> Sequence[Sensor]:
+        """The observations made at a step."""
+        ...
+
+    def read(self, belief: Gaussian) -> Posterior:
+        """The posterior, from the belief about the state."""
+        ...
+
+
+def full(belief: Gaussian, like: Array) -> Gaussian:
+    """A Gaussian whose entries are arrays of the shape of ``like``, in at least float32."""
+    dtype = jnp.promote_types(jnp.result_type(like), jnp.float32)
+    return jax.tree.map(lambda x: jnp.full_like(like, x, dtype=dtype), belief)
+
+
+def cast(belief: Gaussian, dtype: Any) -> Gaussian:
+    """A Gaussian in the dtype of the state, whatever that of the hyper-parameters."""
+    return jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), belief)
+
+
+def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info]:
+    """Condition on all sensors of one step; diagnostics are those of the first.
+
+    The density and the surprise are of all of them. A missing reading has a row of zeros, which
+    says nothing.
+    """
+    log_density: Any = 0
+    surprise: Any = 0
+    infos = []
+    for row, value, noise in sensors:
+        seen = jnp.isfinite(value)
+        mask = seen.astype(belief.mean[0].dtype)
+        masked = tuple(0 if isinstance(h, int) and h == 0 else h * mask for h in row)
+        belief, reading = gaussian.condition(belief, masked, jnp.where(seen, value, 0), noise)
+        log_density += jnp.where(seen, reading.log_density(), 0)
+        surprise += reading.innovation**2 / reading.variance
+        gain = gaussian.dot(row, reading.gain)
+        infos.append((reading.innovation, gain, ~seen))
+    innovation, gain, missing = infos[0]
+    return belief, Info(innovation, log_density, gain, missing, surprise)
+
+
+def per_leaf(f: Callable[..., Any], like: Any, belief: Gaussian, *rest: PyTree) -> Any:
+    """Apply ``f(Gaussian of leaves, *leaves)`` to a Gaussian of trees; see `_trees.unzip`."""
+    d, n = len(belief.mean), len(belief.factor)
+
+    def leaf(*entries: Any) -> Any:
+        own, others = entries[: 2 * d + n], entries[2 * d + n :]
+        return f(Gaussian(own[:d], own[d : d + n], own[d + n :]), *others)
+
+    return _trees.unzip(leaf, like, *belief.mean, *belief.factor, *belief.variances, *rest)

@@ -1,0 +1,264 @@
+r"""Unknown noise: a Gaussian belief in units of a noise variance that is learned as well.
+
+Let a linear-Gaussian model state all its variances in units of an unknown $\sigma^2$, one for every
+parameter, with the conjugate prior $\sigma^2 \sim \mathrm{InvGamma}(\nu_0/2, \nu_0 s_0^2/2)$. Given
+$\sigma^2$ the belief is the model's own; the means do not depend on it. With the innovation $e$ and
+its predictive variance $S$ in units of $\sigma^2$, every reading does
+
+$$ \nu \leftarrow \nu + 1, \qquad \nu s^2 \leftarrow \nu s^2 + e^2 / S, $$
+
+and is predicted by a Student-t of $\nu$ degrees of freedom and squared scale $s^2 S$ (a joint one,
+if there are two sensors). Posterior variances are $E[\sigma^2] = s^2 \nu/(\nu - 2)$ times those of
+the model: infinite as long as $\nu \le 2$.
+
+A noise that drifts is followed with a discount $\beta < 1$, $\nu \leftarrow \beta\nu$ before every
+reading: an approximation, for which there is no joint program.
+
+Reference:
+    West and Harrison, "Bayesian Forecasting and Dynamic Models", 2nd ed., 1997, sections 4.5
+    (unknown variance) and 10.8 (discounted variance learning).
+"""
+
+import math
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.special import gammaln
+from jax.typing import ArrayLike
+
+from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked
+from beliefnav.ssm import _discounting, _trees
+from beliefnav.ssm._contracts import Filter, Info, Posterior
+
+PyTree = Any
+
+
+@runtime_checkable
+class ScaleFamily(Protocol):
+    """A Gaussian model that can be stated in other units of variance."""
+
+    def filter(self) -> Filter:
+        """The online filter; its diagnostics have ``log_density`` and ``surprise``."""
+        ...
+
+    def scaled(self, factor: ArrayLike) -> Any:
+        """The same model with every variance multiplied by ``factor``."""
+        ...
+
+    def numpyro_model(self, *args: Any, **kwargs: Any) -> Any:
+        """The NumPyro program."""
+        ...
+
+
+class UnknownNoiseState(NamedTuple):
+    r"""The belief and the noise after an observation.
+
+    Attributes:
+        belief: the state of the model's filter, in units of the noise variance.
+        noise_scale: $s^2$, a tree like the parameters.
+        noise_degrees_of_freedom: $\nu$, in observations: a tree like the parameters, or one
+            scalar for all.
+    """
+
+    belief: Any
+    noise_scale: PyTree
+    noise_degrees_of_freedom: PyTree
+
+    def posterior(self) -> Posterior:
+        """The model's posterior with its variances in absolute units."""
+        return in_units(self.belief.posterior(), self.noise_variance())
+
+    def noise_variance(self) -> PyTree:
+        r"""$E[\sigma^2] = s^2 \nu/(\nu - 2)$, infinite for $\nu \le 2$."""
+
+        def leaf(scale: Array, degrees: Array) -> Array:
+            finite = degrees > 2
+            mean = scale * degrees / jnp.where(finite, degrees - 2, 1)
+            return jnp.where(finite, mean, jnp.inf).astype(scale.dtype)
+
+        sizes = jax.tree.broadcast(self.noise_degrees_of_freedom, self.noise_scale)
+        return jax.tree.map(leaf, self.noise_scale, sizes)
+
+
+class UnknownNoisePredicted(NamedTuple):
+    """The belief and the noise before an observation; fields as in `UnknownNoiseState`."""
+
+    belief: Any
+    noise_scale: PyTree
+    noise_degrees_of_freedom: PyTree
+
+
+@checked(prior_noise_scale=NON_NEGATIVE, prior_degrees_of_freedom=COUNT, discount=UNIT_INTERVAL)
+class UnknownNoise(NamedTuple):
+    r"""Unknown noise (equations in the module docstring).
+
+    Attributes:
+        model: a Gaussian model, such as `OrnsteinUhlenbeck`, `Secant`, `Optimum` or a `LocalLevel`
+            with a noise variance, all of whose variances are in units of $\sigma^2$. Most often its
+            own noise variance is 1.
+        prior_noise_scale: $s_0^2 \ge 0$, in units of the squared gradient.
+        prior_degrees_of_freedom: $\nu_0 \ge 0$, in observations.
+        discount: $\beta$ in [0, 1], of the degrees of freedom before every reading; 1 for a noise
+            variance that does not change, where this belief is exact.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    model: ScaleFamily
+    prior_noise_scale: ArrayLike = 0.0
+    prior_degrees_of_freedom: ArrayLike = 0.0
+    discount: ArrayLike = 1.0
+
+    def filter(self, shared: bool = False) -> Filter:
+        r"""The exact online filter.
+
+        Where nothing is known about the noise yet ($\nu_0 = 0$ or $s_0 = 0$) the predictive
+        density is improper, and counts as 0.
+
+        Args:
+            shared: keep one number of degrees of freedom for all entries, as if each of them had
+                been observed.
+
+        Returns:
+            A filter whose states are `UnknownNoiseState`.
+
+        Raises:
+            TypeError: the model has no ``scaled``.
+        """
+        if not isinstance(self.model, ScaleFamily):
+            raise TypeError(
+                "UnknownNoise needs a Gaussian model whose variances can be scaled, such as "
+                f"ssm.OrnsteinUhlenbeck or ssm.Secant, got {self.model!r}."
+            )
+        inner = self.model.filter()
+
+        def init(params: PyTree) -> UnknownNoiseState:
+            like = _trees.scalar_like if shared else _trees.full_like
+            return UnknownNoiseState(
+                inner.init(params),
+                _trees.full_like(params, self.prior_noise_scale),
+                like(params, self.prior_degrees_of_freedom),
+            )
+
+        def predict(state: UnknownNoiseState, displacement: PyTree = None) -> UnknownNoisePredicted:
+            degrees = state.noise_degrees_of_freedom
+            if not (isinstance(self.discount, int | float) and self.discount == 1):
+                degrees = _trees.scale(degrees, self.discount)
+            belief = inner.predict(state.belief, displacement)
+            return UnknownNoisePredicted(belief, state.noise_scale, degrees)
+
+        def update(
+            predicted: UnknownNoisePredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[UnknownNoiseState, Info]:
+            belief, info = inner.update(predicted.belief, gradient, curvature)
+            if info.surprise is None or info.log_density is None:
+                raise ValueError(
+                    f"Cannot learn the noise of {type(self.model).__name__}. This is because it "
+                    "has no predictive density; for a LocalLevel, give a noise_variance of 1."
+                )
+            seen = jax.tree.map(lambda y: jnp.isfinite(y).astype(int), gradient)
+            if curvature is not None:
+                seen = jax.tree.map(lambda n, c: n + jnp.isfinite(c), seen, curvature)
+            before = predicted.noise_degrees_of_freedom
+            if shared:
+                after = before + (1 if curvature is None else 2)
+            else:
+                after = jax.tree.map(lambda n, k: n + k.astype(n.dtype), before, seen)
+
+            def leaf(
+                s2: Array, e2: Array, inner_density: Array, k: Array, n: Array, n_after: Array
+            ) -> tuple[Array, Array, Array]:
+                learned = s2 + (e2 - k * s2) / jnp.where(n_after > 0, n_after, 1)
+                return learned.astype(s2.dtype), *predictive(s2, n, e2, inner_density, k)
+
+            scale, density, surprise = _trees.unzip(
+                leaf,
+                (0, 0, 0),
+                predicted.noise_scale,
+                info.surprise,
+                info.log_density,
+                seen,
+                jax.tree.broadcast(before, predicted.noise_scale),
+                jax.tree.broadcast(after, predicted.noise_scale),
+            )
+            info = info._replace(log_density=density, surprise=surprise)
+            return UnknownNoiseState(belief, scale, after), info
+
+        return Filter(init, predict, update, inner.uses_displacement)
+
+    def numpyro_model(self, *args: Any, **kwargs: Any) -> Any:
+        r"""The same model as a NumPyro program: that of the model, and the site ``noise_scale``.
+
+        Args:
+            *args: those of the model's own program.
+            **kwargs: those of the model's own program; also ``noise_shape``, the shape of one
+                observation, that of the site $\sigma^2$.
+
+        Returns:
+            What the model's own program returns.
+
+        Raises:
+            ValueError: the prior of the noise is improper, or the noise drifts.
+        """
+        import numpyro
+        from numpyro import distributions as dist
+
+        if not (isinstance(self.discount, int | float) and self.discount == 1):
+            raise ValueError(
+                "UnknownNoise: a drifting noise (discount below 1) is an approximation for which "
+                "there is no joint program."
+            )
+        if _discounting.is_zero(self.prior_degrees_of_freedom) or _discounting.is_zero(
+            self.prior_noise_scale
+        ):
+            raise ValueError(
+                "UnknownNoise: the NumPyro program needs a positive prior_degrees_of_freedom and a "
+                "positive prior_noise_scale."
+            )
+        half = self.prior_degrees_of_freedom / 2
+        law = dist.InverseGamma(half, half * self.prior_noise_scale)
+        variance = numpyro.sample("noise_scale", law.expand(kwargs.pop("noise_shape", ())))
+        return self.model.scaled(variance).numpyro_model(*args, **kwargs)
+
+
+def predictive(
+    scale: Array, degrees: Array, surprise: Array, log_density: Array, count: Array
+) -> tuple[Array, Array]:
+    r"""The log density of a Student-t, and the surprise, from those of a Gaussian of unit noise.
+
+    Args:
+        scale: $s^2$ before the readings.
+        degrees: $\nu$ before the readings.
+        surprise: $\sum e^2/S$ over the readings of this step, in units of $\sigma^2$.
+        log_density: $-\frac12 \sum (e^2/S + \log 2 \pi S)$.
+        count: number of readings.
+
+    Returns:
+        Both; 0 where there is no reading or the prior is improper.
+    """
+    proper = (degrees > 0) & (scale > 0) & (count > 0)
+    n = jnp.where(proper, degrees, 1)
+    total = n * jnp.where(proper, scale, 1)
+    density = log_density + (surprise + count * math.log(2 * math.pi)) / 2
+    density += gammaln((n + count) / 2) - gammaln(n / 2)
+    density -= (count * jnp.log(math.pi * total) + (n + count) * jnp.log1p(surprise / total)) / 2
+    return jnp.where(proper, density, 0), jnp.where(proper, surprise * n / total, 0)
+
+
+def in_units(posterior: Posterior, variance: PyTree) -> Posterior:
+    """A posterior whose variances are in units of ``variance``, in absolute units."""
+
+    def times(tree: PyTree) -> PyTree:
+        if tree is None:
+            return None
+        # Nothing times an infinite uncertainty is nothing: what is certain stays certain.
+        return jax.tree.map(lambda v, s: jnp.where(v == 0, 0, v * s), tree, variance)
+
+    return posterior._replace(
+        gradient_variance=times(posterior.gradient_variance),
+        curvature_variance=times(posterior.curvature_variance),
+        gradient_curvature_covariance=times(posterior.gradient_curvature_covariance),
+    )
