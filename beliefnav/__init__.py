@@ -5,7 +5,7 @@ you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimizer th
 ordinary optax transformation with its posterior inside.
 """
 
-from beliefnav import control, filters, inspection, objective, rules, ssm
+from beliefnav import control, filters, gaussian, inspection, objective, rules, sensors, ssm
 from beliefnav.control import Policy
 from beliefnav.objective import Objective
 from beliefnav.ssm import Filter, Info, Posterior
@@ -20,11 +20,13 @@ __all__ = [
     "Posterior",
     "control",
     "filters",
+    "gaussian",
     "inspection",
     "navigator",
     "objective",
     "posterior",
     "rules",
     "scale_by_navigation",
+    "sensors",
     "ssm",
 ]

@@ -30,6 +30,7 @@ References:
     on Automatic Control 66 (2021), arXiv:1905.13002 (`chain`, there with covariances).
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -358,29 +359,50 @@ def _update(
     return tuple(factor), tuple(variances), direction, partial[0]
 
 
-def _orthogonalise(rows: Sequence[Sequence[ArrayLike]], weights: Row) -> tuple[Row, Row]:
+def _orthogonalise(rows: Sequence[Sequence[Any]], weights: Row) -> tuple[Row, Row]:
     r"""$L$ and $D$ of $A W A^\top = L D L^\top$, by modified weighted Gram-Schmidt on the rows."""
+    if len(rows) == 2:
+        return _orthogonalise_two(rows[0], rows[1], weights)
     remaining = [list(row) for row in rows]
     d = len(remaining)
-    loadings: dict[tuple[int, int], ArrayLike] = {}
+    loadings: dict[tuple[int, int], Any] = {}
     variances = []
     for j, pivot in enumerate(remaining):
         weighted = [_product(w, a) for w, a in zip(weights, pivot, strict=True)]
-        variance = dot(weighted, pivot)
-        variances.append(variance)
+        variances.append(dot(weighted, pivot))
         for i in range(j + 1, d):
-            shared = dot(weighted, remaining[i])
-            if _is(0, shared):
-                loadings[i, j] = 0
-                continue
-            # Without variance there is nothing to share: 0 / 1.
-            loading = shared / jnp.where(variance > 0, variance, 1)
-            loadings[i, j] = loading
+            loadings[i, j] = _over(dot(weighted, remaining[i]), variances[j])
             remaining[i] = [
-                a if _is(0, p) else a - _product(loading, p)
+                _sum([a, _product(-1, loadings[i, j], p)])
                 for a, p in zip(remaining[i], pivot, strict=True)
             ]
     return tuple(loadings[i, j] for i in range(d) for j in range(i)), tuple(variances)
+
+
+def _orthogonalise_two(one: Sequence[Any], other: Sequence[Any], weights: Row) -> tuple[Row, Row]:
+    """The same for two rows, where nothing need cancel and no result waits for another.
+
+    The second variance is the determinant over the first, and the determinant a weighted sum of the
+    squared minors (Cauchy-Binet).
+    """
+    columns = list(zip(one, other, weights, strict=True))
+    first = _sum(_product(w, a, a) for a, _, w in columns)
+    shared = _sum(_product(w, a, b) for a, b, w in columns)
+    own = _sum(_product(w, b, b) for _, b, w in columns)
+    determinant: Any = 0
+    for (a, b, w), (a_, b_, w_) in itertools.combinations(columns, 2):
+        minor = _sum([_product(a, b_), _product(-1, a_, b)])
+        determinant = _sum([determinant, _product(w, w_, minor, minor)])
+    # Where the first variable is certain, the second has nothing to share.
+    rest = jnp.where(jnp.asarray(first) > 0, _over(determinant, first), own)
+    return (_over(shared, first),), (first, rest)
+
+
+def _over(numerator: Any, variance: Any) -> Any:
+    """The quotient; 0 where there is no variance, and so nothing above it either."""
+    if _is(0, numerator):
+        return 0
+    return numerator / jnp.where(variance > 0, variance, 1)
 
 
 def _rows(belief: Gaussian, step: Conditional) -> list[list[ArrayLike]]:

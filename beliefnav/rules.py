@@ -8,7 +8,7 @@ r"""Known learning rules as assumptions: each is a belief and a policy, joined b
 | `adam` | diffuse local level | improper precision walk | ballistic |
 | `adamw` | as `adam`, and a weight decay that is not planned for | | |
 | `wiener` | empirical-Bayes Wiener average | its second moment | ballistic |
-| `secant` | secant landscape, noise unknown | the same, read as positive | finite horizon |
+| `secant` | secant landscape, its noise unknown | the same | cautious finite horizon |
 
 Names and defaults of arguments are those of optax where optax has the rule. All are ordinary optax
 optimizers; `beliefnav.posterior` reads what they believe. They keep what they believe, so that
@@ -266,15 +266,16 @@ def secant(
     r"""Plan on a curvature that is learned from how the gradient changes as one moves.
 
     Assumes an `ssm.Secant` landscape, all of whose variances are in units of a noise variance
-    $\sigma^2$ that is unknown and learned for every entry; that curvature is positive
-    (`ssm.positive`); and a horizon $1/\gamma$, holding the plan for one step:
+    $\sigma^2$ that is unknown and learned for every entry, and a horizon $1/\gamma$, with the plan
+    remade continuously (`control.planning_gain`) and cautiously (`control.cautious`):
 
-    $$ \Delta\theta = -\alpha \frac{1 - e^{-\rho}}{\rho} \frac{m}{s(V)}, \qquad
-       s(V) = \sqrt{\gamma^2/4 + V} + \gamma/2, \quad \rho = V / s(V), $$
+    $$ \Delta\theta = -\alpha \, \frac{m}{s(\bar V)}, \qquad
+       s(\bar V) = \sqrt{\gamma^2/4 + \bar V} + \gamma/2, \qquad
+       \bar V = \sqrt{V^2 + \mathrm{Var}[h]}. $$
 
-    which never steps further than $\alpha$ times a Newton step. Where $V \ll \gamma^2$ it is
-    gradient descent with the rate $\alpha/\gamma$. The floor on $V$ is the posterior's: where the
-    curvature is not resolved, $V \approx 0.8$ standard deviations of $h$.
+    Where $\bar V \ll \gamma^2$ it is gradient descent with the rate $\alpha/\gamma$, where
+    $\bar V \gg \gamma^2$ ballistic, with the curvature where Adam has a second moment. The floor on
+    the curvature is its posterior standard deviation.
 
     It measures how far the parameters moved, so that it is right under clipping, weight decay,
     masks, gradient accumulation and schedules; ``update`` needs ``params``. ``update`` also takes
@@ -303,7 +304,15 @@ def secant(
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("secant", "discount", discount)
+    for name, value in (
+        ("discount", discount),
+        ("noise_variance", noise_variance),
+        ("gradient_variance", gradient_variance),
+        ("curvature_variance", curvature_variance),
+        ("curvature_noise_variance", curvature_noise_variance),
+    ):
+        POSITIVE.check("secant", name, value)
+    NON_NEGATIVE.check("secant", "gradient_drift", gradient_drift)
     UNIT_INTERVAL.check("secant", "curvature_discount", curvature_discount)
     landscape = ssm.Secant(
         noise_variance=1.0,
@@ -321,13 +330,8 @@ def secant(
         if noise_variance is None
         else landscape.scaled(noise_variance)
     )
-    policy = control.horizon(Objective(discount=discount), exact_hold=True)
-    return navigator(
-        learning_rate,
-        ssm.positive(belief),
-        _never_clips(policy),
-        count_missing=count_missing,
-    )
+    policy = control.cautious(control.horizon(Objective(discount=discount)))
+    return navigator(learning_rate, belief, policy, count_missing=count_missing)
 
 
 def _as_seen() -> ssm.Filter:

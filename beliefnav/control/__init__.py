@@ -26,6 +26,7 @@ from beliefnav.control.planning import PlanningGain, planning_gain
 from beliefnav.control.policies import (
     Policy,
     ballistic,
+    cautious,
     horizon,
     matrix_horizon,
     myopic,
@@ -54,6 +55,7 @@ __all__ = [
     "Policy",
     "QuadraticValue",
     "ballistic",
+    "cautious",
     "diagonal_lq_policy",
     "follow",
     "horizon",

@@ -136,6 +136,33 @@ def newton() -> Policy:
     return Policy(step, clipped)
 
 
+def cautious(policy: Policy) -> Policy:
+    r"""Plan on the root mean square of the curvature, $\sqrt{V^2 + \mathrm{Var}[h]}$.
+
+    That is $\sqrt{E[h^2]}$. Certainty equivalence would plan on $V = E[h]$ however uncertain it is,
+    and step without bound where that is near 0. Here no curvature is believed to be smaller than its own uncertainty, a
+    floor that follows from the posterior, and its sign is not relied on: a saddle is left downhill.
+    Where the curvature is resolved and positive the two are the same.
+
+    Args:
+        policy: one that plans on the curvature, such as `horizon` or `ballistic`.
+
+    Returns:
+        The policy; there is no negative curvature left that it could clip.
+
+    Raises:
+        ValueError: when it is used, the belief has no curvature or no curvature variance.
+    """
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        mean = _required(posterior, "curvature_mean", "cautious")
+        variance = _required(posterior, "curvature_variance", "cautious")
+        root = jax.tree.map(lambda m, v: jnp.sqrt(m * m + v), mean, variance)
+        return policy.step(posterior._replace(curvature_mean=root), params)
+
+    return Policy(step)
+
+
 def horizon(
     objective: Objective,
     time_step: ArrayLike = 1.0,
