@@ -54,10 +54,11 @@ def gauss_newton(
 ) -> PyTree:
     r"""$(J^\top \Lambda^{1/2} z)^2$ with random signs $z$.
 
-    It is unbiased for the diagonal of the Gauss-Newton matrix $J^\top \Lambda J$. $J$ is the Jacobian of the outputs and $\Lambda$ the Hessian of the loss in the outputs, which
-    must be positive semi-definite: the loss is convex in the outputs, as cross-entropy in logits
-    and squared error are. Then the reading is non-negative. The loss must be a sum (or mean) of one
-    term for every row of the outputs, so that $\Lambda$ has one block for the last axis of each.
+    It is unbiased for the diagonal of the Gauss-Newton matrix $J^\top \Lambda J$. $J$ is the
+    Jacobian of the outputs and $\Lambda$ the Hessian of the loss in the outputs, which must be
+    positive semi-definite: the loss is convex in the outputs, as cross-entropy in logits and squared
+    error are. Then the reading is non-negative. The loss must be a sum (or mean) of one term for
+    every row of the outputs, so that $\Lambda$ has one block for the last axis of each.
 
     Args:
         outputs: ``(params, *args) -> array [..., output]``.

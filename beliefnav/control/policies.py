@@ -140,9 +140,9 @@ def cautious(policy: Policy) -> Policy:
     r"""Plan on the root mean square of the curvature, $\sqrt{V^2 + \mathrm{Var}[h]}$.
 
     That is $\sqrt{E[h^2]}$. Certainty equivalence would plan on $V = E[h]$ however uncertain it is,
-    and step without bound where that is near 0. Here no curvature is believed to be smaller than its own uncertainty, a
-    floor that follows from the posterior, and its sign is not relied on: a saddle is left downhill.
-    Where the curvature is resolved and positive the two are the same.
+    and step without bound where that is near 0. Here no curvature is believed to be smaller than
+    its own uncertainty, a floor that follows from the posterior, and its sign is not relied on: a
+    saddle is left downhill. Where the curvature is resolved and positive the two are the same.
 
     Args:
         policy: one that plans on the curvature, such as `horizon` or `ballistic`.
