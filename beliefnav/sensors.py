@@ -56,9 +56,9 @@ def gauss_newton(
 
     It is unbiased for the diagonal of the Gauss-Newton matrix $J^\top \Lambda J$. $J$ is the
     Jacobian of the outputs and $\Lambda$ the Hessian of the loss in the outputs, which must be
-    positive semi-definite: the loss is convex in the outputs, as cross-entropy in logits and squared
-    error are. Then the reading is non-negative. The loss must be a sum (or mean) of one term for
-    every row of the outputs, so that $\Lambda$ has one block for the last axis of each.
+    positive semi-definite: the loss is convex in the outputs, as cross-entropy in logits and
+    squared error are. Then the reading is non-negative. The loss must be a sum (or mean) of one
+    term for every row of the outputs, so that $\Lambda$ has one block for the last axis of each.
 
     Args:
         outputs: ``(params, *args) -> array [..., output]``.

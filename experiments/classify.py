@@ -312,12 +312,13 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
     stream = recording[["gradient", "displacement"]]
     stream.to_netcdf(config.out / "stream.nc", engine="h5netcdf")
     draws = 100 if config.quick else 300
-    recorded = landscape.read_stream(config.out / "stream.nc")["gradient"].isel(
+    recorded = landscape.read_stream(config.out / "stream.nc").isel(
         step=slice(-config.fitted_steps, None), param=_livest(recording)
     )
     print(f"NUTS over {recorded.sizes['param']} streams of {recorded.sizes['step']} gradients")
     posterior, sample_stats = landscape.infer(
-        recorded.values,
+        recorded["gradient"].values,
+        recorded["displacement"].values,
         key=jax.random.key(config.seed),
         num_warmup=draws,
         num_samples=draws,

@@ -1,32 +1,43 @@
-r"""The gradient of a landscape, correlated in time and seen through noise: priors and inference.
+r"""The landscape that an optimizer sees: latent gradient and curvature, with priors.
 
-For every recorded coordinate, independently,
+For every recorded coordinate, independently, a `beliefnav.ssm.Secant` landscape of constant
+curvature,
 
-$$ g_t = \rho g_{t-1} + N(0, q), \qquad y_t = g_t + N(0, R), $$
+$$ g_{t+1} = \rho g_t + h \, \Delta\theta_t + N(0, q), \qquad y_t = g_t + N(0, R), $$
 
-an `beliefnav.ssm.OrnsteinUhlenbeck` gradient, with a prior on scale-free quantities: the stationary
-standard deviation $\sigma$ of the stream in units of its root mean square $u$, the share $\kappa$
-of its variance that is signal, and the correlation $\rho$ of the signal from step to step,
+driven by the displacements $\Delta\theta_t = \theta_{t+1} - \theta_t$. The prior is on scale-free
+quantities. With the root mean squares $u$ of the stream and $d$ of the displacements,
 
-$$ \sigma / u \sim \mathrm{LogNormal}(0, 1), \quad \kappa \sim U(0, 1), \quad \rho \sim U(0, 1),
-   \qquad q = \kappa \sigma^2 (1 - \rho^2), \quad R = (1 - \kappa) \sigma^2. $$
+- $\sigma / u \sim \mathrm{LogNormal}(0, 1)$: the standard deviation of the stream;
+- $\kappa \sim U(0, 1)$: the share of its variance that is signal, $P_g = \kappa \sigma^2$,
+  $R = (1 - \kappa) \sigma^2$;
+- $\rho \sim U(0, 1)$: the correlation of the signal from step to step, $q = P_g (1 - \rho^2)$;
+- $\omega \sim \mathrm{HalfNormal}(1)$: what a typical step changes by curvature, in units of
+  $\sigma$: $h \sim N(0, (\omega \sigma / d)^2)$. At 0 it is an Ornstein-Uhlenbeck gradient.
 
 Where $\kappa$ is near 0 the stream says nothing of $\rho$, and its posterior stays the prior.
 
+This one definition is simulated (`landscape` without a recording), fitted (`infer`), filtered
+(`belief`) and, with a policy, followed:
+
 Example:
-    From a stream file (see `beliefnav.inspection`) to a posterior:
+    From a stream file (see `beliefnav.inspection`) to a posterior, and to an optimizer:
 
     >>> import jax
+    >>> from beliefnav import control, navigator
     >>> from models import landscape
     >>> stream = landscape.read_stream("runs/classify/stream.nc")  # doctest: +SKIP
-    >>> posterior, _ = landscape.infer(stream["gradient"].values, key=jax.random.key(0))
-    ... # doctest: +SKIP
+    >>> posterior, _ = landscape.infer(
+    ...     stream["gradient"].values, stream["displacement"].values, key=jax.random.key(0)
+    ... )  # doctest: +SKIP
+    >>> believed = landscape.belief(posterior.median().to_array())  # doctest: +SKIP
+    >>> optimizer = navigator(0.01, believed, control.ballistic())  # doctest: +SKIP
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -43,62 +54,130 @@ HYPERPARAMETERS = (
     "stream_scale",
     "process_variance",
     "noise_variance",
+    "curvature_scale",
 )
 
 
 def landscape(
     gradient: ArrayLike | None = None,
+    displacement: ArrayLike | None = None,
+    curvature: ArrayLike | None = None,
     *,
     num_steps: int | None = None,
     num_params: int | None = None,
     unit: ArrayLike | None = None,
+    step_unit: ArrayLike | None = None,
+    curvature_noise_variance: ArrayLike | None = None,
     integrate: bool = True,
 ) -> None:
     r"""The NumPyro program.
 
-    Sites: ``autocorrelation`` ($\rho$), ``signal_fraction`` ($\kappa$) and ``relative_scale``
-    ($\sigma/u$), all [param]; deterministic ``stream_scale`` ($\sigma$), ``process_variance`` ($q$)
-    and ``noise_variance`` ($R$), all [param]; and, unless integrated out, ``gradient`` and
-    ``observation`` [step, param].
+    Sites: ``autocorrelation`` ($\rho$), ``signal_fraction`` ($\kappa$), ``relative_scale``
+    ($\sigma/u$) and ``relative_curvature`` ($\omega$), all [param]; deterministic ``stream_scale``
+    ($\sigma$), ``process_variance`` ($q$), ``noise_variance`` ($R$) and ``curvature_scale``
+    ($\omega\sigma/d$), all [param]; ``displacement`` [step, param], from $N(0, d^2)$ where it is
+    not given; and, unless integrated out, ``gradient``, ``curvature``, ``observation`` and, with a
+    second sensor, ``curvature_observation`` [step, param].
 
     Args:
         gradient: [step, param] a recorded stream to condition on; NaN or infinite entries are
-            missing.
-        num_steps: number of steps to simulate, instead of ``gradient``.
-        num_params: number of coordinates to simulate.
+            missing. ``None`` to simulate.
+        displacement: [step, param] the displacement after each observation.
+        curvature: [step, param] readings of a second sensor to condition on.
+        num_steps: number of steps to simulate, if there is no displacement.
+        num_params: number of coordinates to simulate, if there is no displacement.
         unit: $u$ [param]; the root mean square of ``gradient`` by default, 1 when simulating.
-        integrate: integrate the latent gradient out, exactly, by its filter, when conditioning.
+        step_unit: $d$ [param]; the root mean square of ``displacement`` by default, 1 without.
+        curvature_noise_variance: of the second sensor, if there is one.
+        integrate: integrate the latent gradient and curvature out, exactly, by their filter, when
+            conditioning.
 
     Raises:
-        ValueError: neither or both of ``gradient`` and ``num_steps``, or ``gradient`` is not
-            [step, param].
+        ValueError: there is a recorded gradient and no displacement, one of them is not
+            [step, param], or there is nothing to say how much to simulate.
     """
     import numpyro
     from numpyro import distributions as dist
 
+    if gradient is not None and displacement is None:
+        raise ValueError("A recorded gradient needs the displacement recorded with it.")
+    if displacement is None and (num_steps is None or num_params is None):
+        raise ValueError(
+            "Give a recorded gradient with its displacement, a displacement to simulate along, or "
+            "num_steps and num_params."
+        )
+    gradient = None if gradient is None else _two_axes("gradient", gradient)
+    if displacement is not None:
+        displacement = _two_axes("displacement", displacement)
+        num_steps, num_params = displacement.shape
+        step_unit = root_mean_square(displacement) if step_unit is None else step_unit
     if gradient is not None:
-        gradient = jnp.asarray(gradient)
-        if gradient.ndim != 2:
-            raise ValueError(f"gradient must be [step, param], got shape {gradient.shape}.")
-        num_params = gradient.shape[1]
         unit = root_mean_square(gradient) if unit is None else unit
-    elif num_params is None:
-        raise ValueError("Give either a recorded gradient, or num_steps and num_params.")
+    assert num_steps is not None
+    u = jnp.asarray(1.0 if unit is None else unit)
+    d = jnp.asarray(1.0 if step_unit is None else step_unit)
 
     with numpyro.plate("param", num_params):
         autocorrelation = numpyro.sample("autocorrelation", dist.Uniform(0, 1))
         fraction = numpyro.sample("signal_fraction", dist.Uniform(0, 1))
         relative_scale = numpyro.sample("relative_scale", dist.LogNormal(0, 1))
-    scale = numpyro.deterministic("stream_scale", relative_scale * (1 if unit is None else unit))
-    belief = ssm.OrnsteinUhlenbeck(
-        autocorrelation,
-        numpyro.deterministic("process_variance", fraction * scale**2 * (1 - autocorrelation**2)),
-        numpyro.deterministic("noise_variance", (1 - fraction) * scale**2),
+        relative_curvature = numpyro.sample("relative_curvature", dist.HalfNormal(1))
+    scale = numpyro.deterministic("stream_scale", relative_scale * u)
+    signal = fraction * scale**2
+    believed = belief(
+        {
+            "autocorrelation": autocorrelation,
+            "process_variance": numpyro.deterministic(
+                "process_variance", signal * (1 - autocorrelation**2)
+            ),
+            "noise_variance": numpyro.deterministic("noise_variance", (1 - fraction) * scale**2),
+            "curvature_scale": numpyro.deterministic(
+                "curvature_scale", relative_curvature * scale / d
+            ),
+        },
+        curvature_noise_variance,
     )
+    steps = dist.Normal(0, d).expand((num_steps, num_params)).to_event(2)
+    moved = numpyro.sample("displacement", steps, obs=displacement)
     if gradient is not None and integrate:
-        numpyro.factor("stream", filters.log_likelihood(belief, gradient).sum())
+        stream = filters.log_likelihood(believed, gradient, moved, curvature)
+        numpyro.factor("stream", stream.sum())
     else:
-        belief.numpyro_model(gradient, num_steps=num_steps, shape=(num_params,))
+        believed.numpyro_model(gradient, moved, curvature)
+
+
+def belief(
+    values: Mapping[str, Any], curvature_noise_variance: ArrayLike | None = None
+) -> ssm.Secant:
+    r"""The belief of given hyper-parameters, whose filter is the exact inference of `landscape`.
+
+    Args:
+        values: ``autocorrelation``, ``process_variance``, ``noise_variance`` and
+            ``curvature_scale``, such as draws or a mean of the posterior; more is ignored.
+        curvature_noise_variance: of a second sensor, if there is one.
+
+    Returns:
+        The belief, whose hyper-parameters have the shape of the values.
+    """
+    rho, q, noise, curvature_scale = (
+        jnp.asarray(values[name])
+        for name in ("autocorrelation", "process_variance", "noise_variance", "curvature_scale")
+    )
+    return ssm.Secant(
+        noise_variance=noise,
+        prior_gradient_variance=q / (1 - rho**2),
+        prior_curvature_variance=curvature_scale**2,
+        gradient_process_variance=q,
+        gradient_autocorrelation=rho,
+        curvature_noise_variance=curvature_noise_variance,
+    )
+
+
+def _two_axes(name: str, values: ArrayLike) -> Array:
+    array = jnp.asarray(values)
+    if array.ndim != 2:
+        raise ValueError(f"{name} must be [step, param], got shape {array.shape}.")
+    return array
 
 
 def root_mean_square(gradient: Array) -> Array:
@@ -111,22 +190,28 @@ def root_mean_square(gradient: Array) -> Array:
 
 def infer(
     gradient: ArrayLike,
+    displacement: ArrayLike,
+    curvature: ArrayLike | None = None,
     *,
     key: Array,
     num_warmup: int = 500,
     num_samples: int = 500,
     num_chains: int = 2,
+    curvature_noise_variance: ArrayLike | None = None,
     labels: Any = None,
     progress_bar: bool = True,
 ) -> tuple["xr.Dataset", "xr.Dataset"]:
-    """Draw from the posterior of the hyper-parameters by NUTS, the latent gradient integrated out.
+    """Draw from the posterior of the hyper-parameters by NUTS, the latents integrated out.
 
     Args:
         gradient: [step, param] a recorded stream; NaN or infinite entries are missing.
+        displacement: [step, param] the displacement after each observation.
+        curvature: [step, param] readings of a second sensor, if there is one.
         key: random key.
         num_warmup: adaptation steps of a chain.
         num_samples: draws of a chain.
         num_chains: number of chains; they run side by side, vectorised.
+        curvature_noise_variance: of the second sensor.
         labels: names of the coordinates; their positions by default.
         progress_bar: show progress.
 
@@ -151,7 +236,14 @@ def infer(
         progress_bar=progress_bar,
     )
     fields = ("diverging", "accept_prob", "num_steps", "potential_energy")
-    mcmc.run(key, gradient, extra_fields=fields)
+    mcmc.run(
+        key,
+        gradient,
+        jnp.asarray(displacement),
+        curvature,
+        curvature_noise_variance=curvature_noise_variance,
+        extra_fields=fields,
+    )
     samples = mcmc.get_samples(group_by_chain=True)
     extra = mcmc.get_extra_fields(group_by_chain=True)
     chain, draw = np.arange(num_chains), np.arange(num_samples)
@@ -201,23 +293,3 @@ def read_stream(path: str | Path) -> "xr.Dataset":
                 f"('step', 'param'), found {dims or list(stream.data_vars)}."
             )
         return stream.load()
-
-
-def simulate(
-    belief: ssm.OrnsteinUhlenbeck, *, key: Array, num_steps: int, num_params: int
-) -> Array:
-    """A synthetic stream [step, param] from given hyper-parameters.
-
-    Args:
-        belief: the hyper-parameters, scalars or [param].
-        key: random key.
-        num_steps: number of steps.
-        num_params: number of coordinates.
-
-    Returns:
-        The observed gradient [step, param].
-    """
-    from numpyro import handlers
-
-    program = handlers.seed(belief.numpyro_model, key)
-    return jax.jit(lambda: program(num_steps=num_steps, shape=(num_params,)))()

@@ -20,9 +20,6 @@ from beliefnav.ssm.unknown_noise import UnknownNoiseState, in_units, predictive
 
 PyTree = Any
 
-# A step of a filter on a few streams is cheaper than an iteration of a loop.
-UNROLL = 4
-
 
 class Assumed(NamedTuple):
     """A belief taken apart.
@@ -67,7 +64,7 @@ def filter_sequential(
         belief = cast(observe(predicted, model.sensors(now))[0], belief.mean[0].dtype)
         return belief, belief
 
-    return lax.scan(step, belief, inputs, unroll=UNROLL)
+    return lax.scan(step, belief, inputs)
 
 
 def smooth_sequential(
@@ -92,7 +89,7 @@ def smooth_sequential(
         belief = cast(gaussian.predict(later, backward), later.mean[0].dtype)
         return (belief, inputs), belief
 
-    smoothed = lax.scan(step, (last, now), (filtered, inputs), reverse=True, unroll=UNROLL)[1]
+    smoothed = lax.scan(step, (last, now), (filtered, inputs), reverse=True)[1]
     if after is not None:
         return smoothed
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), smoothed, last)
@@ -116,7 +113,7 @@ def draw_sequential(
 
     earlier = jax.tree.map(lambda x: x[:-1], (filtered, noise))
     now = jax.tree.map(lambda x: x[1:], inputs)
-    path = lax.scan(step, last, (earlier[0], now, earlier[1]), reverse=True, unroll=UNROLL)[1]
+    path = lax.scan(step, last, (earlier[0], now, earlier[1]), reverse=True)[1]
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), path, last)
 
 

@@ -251,6 +251,4 @@ def _scan(
         state, info = filter_.update(filter_.predict(state, moved), observation, sensed)
         return state, read(state, info)
 
-    # A step of a filter on a few streams is cheaper than an iteration of a loop.
-    inputs = (recording.gradient, moved, recording.curvature)
-    return lax.scan(step, state, inputs, unroll=4)
+    return lax.scan(step, state, (recording.gradient, moved, recording.curvature))
