@@ -4,6 +4,7 @@ In parallel, a step and what is read after it is a link of a chain; the filter i
 the chain, the smoother all suffixes of the chain of backward conditionals (associative scans).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -141,7 +142,7 @@ def filter_in_parallel(model: LinearGaussian, prior: Gaussian, inputs: Any) -> G
         joined = gaussian.chain(one, other)
         return _dense(joined, one.step.noise.mean[0].shape, dtype)
 
-    return lax.associative_scan(chain, links).step.noise
+    return _prefixes(chain, links).step.noise
 
 
 def diagnose_in_parallel(
@@ -174,7 +175,9 @@ def smooth_in_parallel(model: LinearGaussian, filtered: Gaussian, inputs: Any) -
         composed = gaussian.compose(later, earlier)
         return _dense(composed, later.noise.mean[0].shape, dtype)
 
-    return lax.associative_scan(compose, back, reverse=True).noise
+    # From the end: the later of two comes first.
+    suffixes = _prefixes(compose, jax.tree.map(lambda x: x[::-1], back))
+    return jax.tree.map(lambda x: x[::-1], suffixes.noise)
 
 
 def filter_parallel(
@@ -232,6 +235,28 @@ def _learn_noise(
     learned = UnknownNoiseState(None, scale, after)
     info = info._replace(log_density=log_density, surprise=surprise)
     return in_units(posterior, learned.noise_variance()), info
+
+
+def _prefixes(combine: Callable[[Any, Any], Any], elements: Any) -> Any:
+    r"""All prefixes of a sequence under an associative operation, in $\log_2 T$ rounds.
+
+    Every round doubles the reach (Kogge and Stone). That is more work than that of
+    ``lax.associative_scan``, which combines at ever new shapes; but the combination is compiled
+    once, and not $2 \log_2 T$ times, which for these would take minutes.
+    """
+    steps = jnp.arange(len(jax.tree.leaves(elements)[0]))
+
+    def double(elements: Any, reach: Array) -> tuple[Any, None]:
+        earlier = jax.tree.map(lambda x: jnp.roll(x, reach, 0), elements)
+        combined = combine(earlier, elements)
+
+        def choose(new: Array, old: Array) -> Array:
+            far = (steps >= reach).reshape(-1, *[1] * (old.ndim - 1))
+            return jnp.where(far, new, old)
+
+        return jax.tree.map(choose, combined, elements), None
+
+    return lax.scan(double, elements, 2 ** jnp.arange((len(steps) - 1).bit_length()))[0]
 
 
 def _dense(tree: Any, shape: tuple[int, ...], dtype: Any) -> Any:

@@ -1,6 +1,6 @@
-"""Cost of one step of ``rules.adam`` against ``optax.adam``: time and optimizer memory.
+"""Cost of a step of ``rules.adam``, ``wiener``, ``secant`` against ``optax.adam``: time, memory.
 
-``python -m experiments.benchmarks.adam_step``
+``python -m experiments.benchmarks optimizer_step``
 
 One jitted update + apply over ten million float32 parameters in one leaf and in 200, with and
 without donating parameters and state (donated, nothing is allocated, and every pass over memory
@@ -16,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-import tyro
 from tqdm import tqdm
 
 from beliefnav import rules
@@ -45,6 +44,10 @@ def measure(
         "  not counting": rules.adam(1e-3, count_missing=False),
         "rules.wiener": rules.wiener(1e-3),
         "  not counting ": rules.wiener(1e-3, count_missing=False),
+        "rules.secant, noise known": rules.secant(1e-3, noise_variance=1.0),
+        "  not counting  ": rules.secant(1e-3, noise_variance=1.0, count_missing=False),
+        "rules.secant": rules.secant(1e-3),
+        "  not counting   ": rules.secant(1e-3, count_missing=False),
     }
     keys = jax.random.split(jax.random.key(0), leaves)
     gradient = [jax.random.normal(key, (num_params // leaves,)) for key in keys]
@@ -73,21 +76,17 @@ def measure(
     return {name: (float(np.median(seconds[name])), memory[name]) for name in optimizers}
 
 
-def main(config: Config) -> None:
+def run(config: Config) -> None:
     """Measure and print."""
     print(
         f"{config.num_params:,} parameters, jax {jax.__version__}, {jax.devices()[0].device_kind}"
     )
-    print(f"{'leaves':>6}  {'donated':<8}{'optimizer':<18}{'ms':>8}{'ratio':>8}{'state, MB':>12}")
+    print(f"{'leaves':>6}  {'donated':<8}{'optimizer':<27}{'ms':>8}{'ratio':>8}{'state, MB':>12}")
     for leaves, donate in itertools.product(config.leaves, (False, True)):
         results = measure(config.num_params, leaves, config.repeats, donate)
         reference = results["optax.adam"][0]
         for name, (seconds, size) in results.items():
             print(
-                f"{leaves:>6}  {str(donate):<8}{name:<18}"
+                f"{leaves:>6}  {str(donate):<8}{name:<27}"
                 f"{1e3 * seconds:8.2f}{seconds / reference:8.3f}{size / 1e6:12.3f}"
             )
-
-
-if __name__ == "__main__":
-    main(tyro.cli(Config))

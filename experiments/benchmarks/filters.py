@@ -1,0 +1,303 @@
+"""Filter, smoother and parallel filter of the secant landscape against dynamax and cuthbert.
+
+``python -m experiments.benchmarks filters``, with the extra ``benchmarks`` installed.
+
+Two thousand parameters with a thousand observations each, in float32; the peers' Kalman filters,
+made for one state of any dimension, are vmapped over the parameters. All results are compared with
+those of the library in the same run before anything is timed; the peers' methods take turns with
+ours. The bandwidth is that of a scaled copy of a large array in the same run.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from beliefnav import filters, ssm
+from experiments import report
+
+MODEL = ssm.Secant(
+    noise_variance=0.1,
+    prior_gradient_variance=1.0,
+    prior_curvature_variance=2.0,
+    gradient_process_variance=0.01,
+    curvature_process_variance=0.02,
+    gradient_autocorrelation=0.99,
+    curvature_autocorrelation=0.99,
+)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    num_params: int = 2000
+    """Number of parameters."""
+    num_steps: int = 1000
+    """Number of observations of each."""
+    repeats: int = 7
+    """Timed runs of each method."""
+    out: Path = Path("runs/benchmarks")
+    """Folder of metrics.json."""
+    seed: int = 0
+    """Seed of the stream."""
+
+
+def run(config: Config) -> None:
+    """Check, time, print and write."""
+    try:
+        import cuthbert  # noqa: F401
+        import dynamax  # noqa: F401
+    except ImportError as error:
+        sys.exit(
+            f"filters: {error}. The peers are an extra: python -m pip install -e '.[benchmarks]'"
+        )
+    rng = np.random.default_rng(config.seed)
+    shape = (config.num_steps, config.num_params)
+    stream = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    moved = jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    kinds: dict[str, dict[str, Callable[..., Any]]] = {
+        "filter": {
+            "beliefnav": ours(False),
+            "dynamax": dynamax_filter,
+            "cuthbert": cuthbert_filter,
+        },
+        "smoother": {
+            "beliefnav": our_smoother(False),
+            "dynamax": dynamax_smoother,
+            "cuthbert": cuthbert_smoother,
+        },
+        "parallel_filter": {"beliefnav": ours(True), "cuthbert": cuthbert_parallel},
+    }
+    seconds = {
+        kind: race(kind, methods, config.repeats, stream, moved) for kind, methods in kinds.items()
+    }
+    bandwidth = copy_bandwidth(config.repeats)
+    # A filter reads the stream and the displacements, and writes two means, two variances, a
+    # covariance and a log density.
+    floor = 8 * stream.nbytes / bandwidth
+    ratios = {
+        kind: min(s for name, s in times.items() if name != "beliefnav") / times["beliefnav"]
+        for kind, times in seconds.items()
+    }
+    print(f"{'':<17}" + "".join(f"{name:>12}" for name in ("beliefnav", "dynamax", "cuthbert")))
+    for kind, times in seconds.items():
+        cells = [
+            f"{1e3 * times[name]:9.1f} ms" if name in times else f"{'-':>12}"
+            for name in ("beliefnav", "dynamax", "cuthbert")
+        ]
+        print(f"{kind:<17}{''.join(cells)}   ratio {ratios[kind]:.1f}")
+    print(
+        f"bandwidth {bandwidth / 1e9:.1f} GB/s: the filter takes "
+        f"{seconds['filter']['beliefnav'] / floor:.1f} times as long as its data take to move"
+    )
+    config.out.mkdir(parents=True, exist_ok=True)
+    report.write_metrics(
+        config.out,
+        seed=config.seed,
+        quick=False,
+        claims=[report.at_least("filter: faster than the faster peer", ratios["filter"], 20)],
+        results={
+            "seconds": seconds,
+            "filter_ratio": ratios["filter"],
+            "smoother_ratio": ratios["smoother"],
+            "parallel_filter_ratio": ratios["parallel_filter"],
+            "bandwidth": bandwidth,
+            "filter_over_bandwidth": seconds["filter"]["beliefnav"] / floor,
+        },
+    )
+
+
+def race(
+    kind: str,
+    methods: dict[str, Callable[..., Any]],
+    repeats: int,
+    stream: Array,
+    moved: Array,
+) -> dict[str, float]:
+    """Median seconds of each method, which take turns; all must give the first's results."""
+    compiled = {name: jax.jit(method) for name, method in methods.items()}
+    results = {}
+    for name, method in tqdm(compiled.items(), desc=f"{kind}: compiling", leave=False):
+        results[name] = jax.block_until_ready(method(stream, moved))
+    reference = results["beliefnav"]
+    for name, result in results.items():
+        for field, want, got in zip(("mean", "variance"), reference, result, strict=True):
+            # float32, over a thousand steps
+            np.testing.assert_allclose(got, want, rtol=2e-2, atol=2e-3, err_msg=f"{name} {field}")
+    del results
+    seconds: dict[str, list[float]] = {name: [] for name in methods}
+    for _ in tqdm(range(repeats), desc=kind, leave=False):
+        for name, method in compiled.items():
+            start = time.perf_counter()
+            jax.block_until_ready(method(stream, moved))
+            seconds[name].append(time.perf_counter() - start)
+    return {name: float(np.median(times)) for name, times in seconds.items()}
+
+
+def copy_bandwidth(repeats: int) -> float:
+    """Bytes a second that a large array is read and written with."""
+    values = jnp.ones(50_000_000, jnp.float32)
+    scale = jax.jit(lambda x: 2 * x, donate_argnums=0)
+    values = jax.block_until_ready(scale(values))
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        values = jax.block_until_ready(scale(values))
+        times.append(time.perf_counter() - start)
+    return 2 * values.nbytes / float(np.median(times))
+
+
+def ours(parallel: bool) -> Callable[..., Any]:
+    """Filtered means and variances [variable, step, param], and everything else."""
+
+    def method(stream: Array, moved: Array) -> Any:
+        posterior, info = filters.filter_recording(MODEL, stream, moved, parallel=parallel)
+        means = jnp.stack([posterior.gradient_mean, posterior.curvature_mean])
+        variances = jnp.stack([posterior.gradient_variance, posterior.curvature_variance])
+        # Their peers also return covariances and likelihoods.
+        unused = info.log_density.sum() + posterior.gradient_curvature_covariance.sum()
+        return means + 0 * unused, variances
+
+    return method
+
+
+def our_smoother(parallel: bool) -> Callable[..., Any]:
+    """Smoothed means and variances [variable, step, param]."""
+
+    def method(stream: Array, moved: Array) -> Any:
+        posterior = filters.smooth_recording(MODEL, stream, moved, parallel=parallel)
+        means = jnp.stack([posterior.gradient_mean, posterior.curvature_mean])
+        return means, jnp.stack([posterior.gradient_variance, posterior.curvature_variance])
+
+    return method
+
+
+def transition(moved: Array) -> tuple[Array, Array]:
+    """The matrices of the transitions into every step but the first, and their noise variances.
+
+    For one parameter. Both peers index a transition by the step that it leads to.
+    """
+    one, zero = jnp.ones_like(moved), jnp.zeros_like(moved)
+    moved = jnp.roll(moved, 1)
+    rho_g, rho_h = MODEL.gradient_autocorrelation, MODEL.curvature_autocorrelation
+    matrices = jnp.stack(
+        [jnp.stack([rho_g * one, moved], -1), jnp.stack([zero, rho_h * one], -1)], -2
+    )
+    noise = jnp.asarray([MODEL.gradient_process_variance, MODEL.curvature_process_variance])
+    return matrices, noise
+
+
+def _dynamax_params(moved: Array) -> Any:
+    from dynamax.linear_gaussian_ssm import inference
+
+    matrices, noise = transition(moved)
+    prior = jnp.asarray([MODEL.prior_gradient_variance, MODEL.prior_curvature_variance])
+    return inference.ParamsLGSSM(
+        initial=inference.ParamsLGSSMInitial(mean=jnp.zeros(2), cov=jnp.diag(prior)),
+        dynamics=inference.ParamsLGSSMDynamics(
+            weights=matrices,
+            bias=jnp.zeros(2),
+            input_weights=jnp.zeros((2, 0)),
+            cov=jnp.diag(noise),
+        ),
+        emissions=inference.ParamsLGSSMEmissions(
+            weights=jnp.asarray([[1.0, 0.0]]),
+            bias=jnp.zeros(1),
+            input_weights=jnp.zeros((1, 0)),
+            cov=jnp.asarray([[MODEL.noise_variance]]),
+        ),
+    )
+
+
+def _over_params(one: Callable[[Array, Array], tuple[Array, Array]]) -> Callable[..., Any]:
+    """Vmap a method of one parameter; [param, step, variable] -> [variable, step, param]."""
+
+    def method(stream: Array, moved: Array) -> Any:
+        means, covariances = jax.vmap(one, in_axes=1)(stream, moved)
+        variances = jnp.diagonal(covariances, axis1=-2, axis2=-1)
+        return jnp.moveaxis(means, 0, -1).swapaxes(0, 1), jnp.moveaxis(variances, 0, -1).swapaxes(
+            0, 1
+        )
+
+    return method
+
+
+@_over_params
+def dynamax_filter(stream: Array, moved: Array) -> tuple[Array, Array]:
+    """The filter of dynamax."""
+    from dynamax.linear_gaussian_ssm import inference
+
+    result: Any = inference.lgssm_filter(_dynamax_params(moved), stream[:, None])
+    return result.filtered_means, result.filtered_covariances
+
+
+@_over_params
+def dynamax_smoother(stream: Array, moved: Array) -> tuple[Array, Array]:
+    """The smoother of dynamax."""
+    from dynamax.linear_gaussian_ssm import inference
+
+    result: Any = inference.lgssm_smoother(_dynamax_params(moved), stream[:, None])
+    return result.smoothed_means, result.smoothed_covariances
+
+
+def _cuthbert(stream: Array, moved: Array, parallel: bool) -> tuple[Any, Any, Any]:
+    """The model inputs, the dynamics and the filtered states of cuthbert, for one parameter."""
+    import cuthbert
+    from cuthbert.gaussian import kalman
+
+    matrices, noise = transition(moved)
+    # No time passes before the first observation.
+    matrices = matrices.at[0].set(jnp.eye(2))
+    roots = jnp.diag(jnp.sqrt(noise)) * jnp.ones((len(stream), 1, 1))
+    roots = roots.at[0].set(0)
+    inputs = (matrices, roots, stream)
+    prior = jnp.asarray([MODEL.prior_gradient_variance, MODEL.prior_curvature_variance])
+
+    def dynamics(now: Any) -> Any:
+        return now[0], jnp.zeros(2), now[1]
+
+    def observation(now: Any) -> Any:
+        root = jnp.sqrt(jnp.asarray([[MODEL.noise_variance]]))
+        return jnp.asarray([[1.0, 0.0]]), jnp.zeros(1), root, now[2][None]
+
+    method = kalman.build_filter(jnp.zeros(2), jnp.diag(jnp.sqrt(prior)), dynamics, observation)
+    states = cuthbert.filter(method, inputs, method.init_prepare(), parallel=parallel)
+    return inputs, dynamics, states
+
+
+def _of_roots(states: Any) -> tuple[Array, Array]:
+    roots = states.chol_cov[1:]
+    return states.mean[1:], roots @ jnp.swapaxes(roots, -1, -2)
+
+
+@_over_params
+def cuthbert_filter(stream: Array, moved: Array) -> tuple[Array, Array]:
+    """The filter of cuthbert."""
+    return _of_roots(_cuthbert(stream, moved, False)[2])
+
+
+@_over_params
+def cuthbert_parallel(stream: Array, moved: Array) -> tuple[Array, Array]:
+    """The filter of cuthbert, in parallel over time."""
+    return _of_roots(_cuthbert(stream, moved, True)[2])
+
+
+@_over_params
+def cuthbert_smoother(stream: Array, moved: Array) -> tuple[Array, Array]:
+    """The smoother of cuthbert."""
+    import cuthbert
+    from cuthbert.gaussian import kalman
+
+    inputs, dynamics, states = _cuthbert(stream, moved, False)
+    smoother = kalman.build_smoother(dynamics)
+    return _of_roots(cuthbert.smoother(smoother, states, inputs))
