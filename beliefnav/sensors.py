@@ -87,7 +87,7 @@ def gauss_newton(
         direction = jnp.zeros_like(values).at[..., j].set(1)
         return jax.jvp(slope, (values,), (direction,))[1]
 
-    blocks = jnp.moveaxis(jax.lax.map(column, jnp.arange(size)), 0, -1)  # [..., output, output]
+    blocks = jax.vmap(column, out_axes=-1)(jnp.arange(size))  # [..., output, output]
     eigenvalues, vectors = jnp.linalg.eigh((blocks + jnp.swapaxes(blocks, -1, -2)) / 2)
     signs = jax.random.rademacher(key, values.shape, values.dtype)
     weighted = jnp.sqrt(jnp.maximum(eigenvalues, 0)) * signs

@@ -5,7 +5,7 @@ import sys
 
 import tyro
 
-EXPERIMENTS = ("classify", "double_well", "horizons", "geometry", "device_check")
+EXPERIMENTS = ("classify", "double_well", "horizons", "geometry", "curvature", "device_check")
 
 
 def main(arguments: list[str]) -> None:

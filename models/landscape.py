@@ -113,7 +113,7 @@ def landscape(
         step_unit = root_mean_square(displacement) if step_unit is None else step_unit
     if gradient is not None:
         unit = root_mean_square(gradient) if unit is None else unit
-    assert num_steps is not None
+    assert num_steps is not None and num_params is not None
     u = jnp.asarray(1.0 if unit is None else unit)
     d = jnp.asarray(1.0 if step_unit is None else step_unit)
 

@@ -8,6 +8,7 @@ those of the library in the same run before anything is timed; the peers' method
 ours. The bandwidth is that of a scaled copy of a large array in the same run.
 """
 
+import importlib
 import sys
 import time
 from collections.abc import Callable
@@ -55,7 +56,8 @@ def run(config: Config) -> None:
     """Check, time, print and write."""
     try:
         import cuthbert  # noqa: F401
-        import dynamax  # noqa: F401
+
+        _dynamax()
     except ImportError as error:
         sys.exit(
             f"filters: {error}. The peers are an extra: python -m pip install -e '.[benchmarks]'"
@@ -197,9 +199,13 @@ def transition(moved: Array) -> tuple[Array, Array]:
     return matrices, noise
 
 
-def _dynamax_params(moved: Array) -> Any:
-    from dynamax.linear_gaussian_ssm import inference
+def _dynamax() -> Any:
+    """The module of dynamax: an extra of its own, which is not there when types are checked."""
+    return importlib.import_module("dynamax.linear_gaussian_ssm.inference")
 
+
+def _dynamax_params(moved: Array) -> Any:
+    inference = _dynamax()
     matrices, noise = transition(moved)
     prior = jnp.asarray([MODEL.prior_gradient_variance, MODEL.prior_curvature_variance])
     return inference.ParamsLGSSM(
@@ -235,18 +241,14 @@ def _over_params(one: Callable[[Array, Array], tuple[Array, Array]]) -> Callable
 @_over_params
 def dynamax_filter(stream: Array, moved: Array) -> tuple[Array, Array]:
     """The filter of dynamax."""
-    from dynamax.linear_gaussian_ssm import inference
-
-    result: Any = inference.lgssm_filter(_dynamax_params(moved), stream[:, None])
+    result = _dynamax().lgssm_filter(_dynamax_params(moved), stream[:, None])
     return result.filtered_means, result.filtered_covariances
 
 
 @_over_params
 def dynamax_smoother(stream: Array, moved: Array) -> tuple[Array, Array]:
     """The smoother of dynamax."""
-    from dynamax.linear_gaussian_ssm import inference
-
-    result: Any = inference.lgssm_smoother(_dynamax_params(moved), stream[:, None])
+    result = _dynamax().lgssm_smoother(_dynamax_params(moved), stream[:, None])
     return result.smoothed_means, result.smoothed_covariances
 
 
@@ -263,12 +265,12 @@ def _cuthbert(stream: Array, moved: Array, parallel: bool) -> tuple[Any, Any, An
     inputs = (matrices, roots, stream)
     prior = jnp.asarray([MODEL.prior_gradient_variance, MODEL.prior_curvature_variance])
 
-    def dynamics(now: Any) -> Any:
-        return now[0], jnp.zeros(2), now[1]
+    def dynamics(model_inputs: Any) -> Any:
+        return model_inputs[0], jnp.zeros(2), model_inputs[1]
 
-    def observation(now: Any) -> Any:
+    def observation(model_inputs: Any) -> Any:
         root = jnp.sqrt(jnp.asarray([[MODEL.noise_variance]]))
-        return jnp.asarray([[1.0, 0.0]]), jnp.zeros(1), root, now[2][None]
+        return jnp.asarray([[1.0, 0.0]]), jnp.zeros(1), root, model_inputs[2][None]
 
     method = kalman.build_filter(jnp.zeros(2), jnp.diag(jnp.sqrt(prior)), dynamics, observation)
     states = cuthbert.filter(method, inputs, method.init_prepare(), parallel=parallel)
