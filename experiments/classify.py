@@ -42,6 +42,7 @@ RULES: dict[str, tuple[Callable[[float], optax.GradientTransformation], float]] 
     "rmsprop": (rules.rmsprop, 1e-3),
     "ballistic": (rules.ballistic, 5e-4),
     "wiener": (rules.wiener, 1e-3),
+    "secant": (rules.secant, 0.03),
 }
 """Rule -> constructor and default learning rate; those of the paper where it has the rule."""
 
@@ -60,7 +61,7 @@ class Config:
     network: str = "mlp"
     """Network: mlp or cnn."""
     rules: str = "sgd,adam,ballistic,wiener"
-    """Learning rules, separated by commas; also adamw and rmsprop."""
+    """Learning rules, separated by commas; also adamw, rmsprop and secant."""
     epochs: int | None = None
     """Passes over the training data; 40, or 3 for fashion_mnist, by default."""
     batch_size: int = 128

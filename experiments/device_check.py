@@ -18,7 +18,7 @@ import optax
 from jax import lax
 from tqdm import tqdm
 
-from beliefnav import Objective, control, filters, inspection, navigator, rules, ssm
+from beliefnav import Objective, control, filters, inspection, navigator, rules, sensors, ssm
 from experiments import report
 
 
@@ -153,6 +153,31 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         )
         return policy.path(jnp.zeros_like(curvature), jnp.ones(1))
 
+    landscape = ssm.Secant(
+        noise_variance=1.0,
+        prior_gradient_variance=1.0,
+        prior_curvature_variance=2.0,
+        gradient_process_variance=0.1,
+        curvature_process_variance=0.01,
+        curvature_autocorrelation=0.99,
+    )
+
+    def smoothed(parallel: bool) -> Callable[..., Any]:
+        return lambda y, d: filters.smooth_recording(landscape, y, d, parallel=parallel)
+
+    def sensed(params: Any) -> Any:
+        def quartic(x: Any) -> Any:
+            return jnp.sum(x**4 + x * jnp.roll(x, 1))
+
+        key = jax.random.key(seed)
+        near = sensors.paired_gradients(quartic, params, params + 0.5)
+        gauss_newton = sensors.gauss_newton(
+            lambda x: x[:, None] ** 3, lambda z: jnp.sum(z**2), params, key
+        )
+        # The signs depend on the precision; the readings compared are those that do not.
+        signless = sensors.hutchinson(lambda x: jnp.sum(x**4), params, key)
+        return signless, near, gauss_newton
+
     factors = rng.normal(size=(max(1, size // 10_000), 4, 4))
     starts = np.array([-0.6, 0.55]) + 0.1 * rng.normal(size=(max(1, size // 10_000), 2))
     horizon = navigator(
@@ -165,6 +190,9 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "precision walk": ssm.PrecisionWalk(0.99),
         "Ornstein-Uhlenbeck": ssm.OrnsteinUhlenbeck(0.9, 0.2, 1.0),
         "wiener": ssm.Wiener(0.9, 0.999),
+        "secant": landscape,
+        "secant, noise unknown, positive": ssm.positive(ssm.UnknownNoise(landscape, 1.0, 3.0)),
+        "optimum": ssm.Optimum(0.5, 1.0, 2.0, process_variance=0.1, autocorrelation=0.95),
     }
     optimizers = {
         "rules.sgd": rules.sgd(1e-2),
@@ -173,6 +201,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "rules.adam": rules.adam(1e-2),
         "rules.adamw": rules.adamw(1e-2),
         "rules.wiener": rules.wiener(1e-2),
+        "rules.secant": rules.secant(1e-2),
         "navigator, horizon": horizon,
     }
     return {
@@ -192,6 +221,9 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
             f"filter_recording, {name}": Case(filtered(b), (stream, displacement), 1e-4)
             for name, b in beliefs.items()
         },
+        "smooth_recording": Case(smoothed(False), (stream, displacement), 1e-3),
+        "smooth_recording, parallel": Case(smoothed(True), (stream, displacement), 1e-3),
+        "sensors": Case(sensed, (curvature,), 1e-3),
         "log_likelihood": Case(likelihood, (hyper, stream), 1e-4),
         "gradient of log_likelihood": Case(jax.grad(likelihood), (hyper, stream), 1e-3),
     }
