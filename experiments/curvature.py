@@ -58,6 +58,22 @@ class Config:
     quick: bool = False
     """A third of the steps on the digits."""
 
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: there are too few to say anything.
+        """
+        for name, least in (
+            ("num_params", 1000),
+            ("num_steps", 1),
+            ("network_steps", 60),
+            ("batch_size", 1),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}.")
+
 
 class Calibration(NamedTuple):
     """What is believed of the curvatures of a quadratic after a run, at one level of noise.
