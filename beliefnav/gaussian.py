@@ -30,7 +30,6 @@ References:
     on Automatic Control 66 (2021), arXiv:1905.13002 (`chain`, there with covariances).
 """
 
-import itertools
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
@@ -342,7 +341,8 @@ def _update(
             variances.append(belief.variances[j])
             scaled.append(0)
         else:
-            variances.append(belief.variances[j] * partial[j + 1] / partial[j])
+            # The ratio first: a product of two variances may under- or overflow.
+            variances.append(belief.variances[j] * (partial[j + 1] / partial[j]))
             # D_0 / S is D_0' / alpha_1: an array less to divide.
             first = j == 0
             scaled.append(f[0] * variances[0] / partial[1] if first else spread[j] / partial[0])
@@ -382,19 +382,26 @@ def _orthogonalise(rows: Sequence[Sequence[Any]], weights: Row) -> tuple[Row, Ro
 def _orthogonalise_two(one: Sequence[Any], other: Sequence[Any], weights: Row) -> tuple[Row, Row]:
     """The same for two rows, where nothing need cancel and no result waits for another.
 
-    The second variance is the determinant over the first, and the determinant a weighted sum of the
-    squared minors (Cauchy-Binet).
+    The second variance is the determinant over the first, and the determinant the weighted sum of
+    all squared minors (Cauchy-Binet).
     """
     columns = list(zip(one, other, weights, strict=True))
     first = _sum(_product(w, a, a) for a, _, w in columns)
     shared = _sum(_product(w, a, b) for a, b, w in columns)
     own = _sum(_product(w, b, b) for _, b, w in columns)
-    determinant: Any = 0
-    for (a, b, w), (a_, b_, w_) in itertools.combinations(columns, 2):
-        minor = _sum([_product(a, b_), _product(-1, a_, b)])
-        determinant = _sum([determinant, _product(w, w_, minor, minor)])
+    # What only the second has is all its own.
+    rest = _sum(_product(w, b, b) for a, b, w in columns if _is(0, a))
+    both = [column for column in columns if not _is(0, column[0])]
+    for k, (a, b, w) in enumerate(both):
+        against = _sum(
+            _product(w_, minor, minor)
+            for a_, b_, w_ in both[k + 1 :]
+            for minor in [_sum([_product(a, b_), _product(-1, a_, b)])]
+        )
+        # The ratio first: a product of two variances may under- or overflow.
+        rest = _sum([rest, _product(_over(w, first), against)])
     # Where the first variable is certain, the second has nothing to share.
-    rest = jnp.where(jnp.asarray(first) > 0, _over(determinant, first), own)
+    rest = jnp.where(jnp.asarray(first) > 0, rest, own)
     return (_over(shared, first),), (first, rest)
 
 

@@ -473,3 +473,331 @@ def least_action(cost: Callable[[Any], Any], guess: Floats, free: slice) -> Floa
     )
     assert np.linalg.norm(found.jac) < 1e-6, found.message
     return full(found.x)
+
+
+# --- linear-Gaussian models of several variables ------------------------------------------------
+
+
+def regression(covariance: Floats, d: int) -> tuple[Floats, Floats]:
+    """Of the first d variables on the others: the gain [d, others], and the covariance left."""
+    gain = np.asarray(np.linalg.solve(covariance[d:, d:], covariance[d:, :d]).T, np.float64)
+    return gain, covariance[:d, :d] - gain @ covariance[d:, :d]
+
+
+class LinearModel(NamedTuple):
+    """A linear-Gaussian stream of one entry: d latents a step, no transition before the first.
+
+    ``readings`` are rows, values (NaN or infinite where missing) and noise variances of every step.
+    """
+
+    mean: Floats  # [d]
+    covariance: Floats  # [d, d]
+    matrices: Floats  # [step - 1, d, d]
+    offsets: Floats  # [step - 1, d]
+    noises: Floats  # [step - 1, d, d]
+    readings: list[list[tuple[Any, Any, Any]]]
+
+
+class Joint(NamedTuple):
+    """Everything about a `LinearModel`, by conditioning the joint Gaussian of all latents."""
+
+    filtered_mean: Floats  # [step, d]
+    filtered_covariance: Floats  # [step, d, d]
+    smoothed_mean: Floats  # [step, d]
+    smoothed_covariance: Floats  # [step, d, step, d]
+    log_likelihood: Floats
+    surprise: Floats  # squared distance of all readings from their mean, in their covariance
+    num_readings: Floats
+
+    def read(self, matrix: Floats, offsets: Floats) -> "Joint":
+        """The same of k linear functions of the latents, [k, d], with offsets [step, k]."""
+        return self._replace(
+            filtered_mean=self.filtered_mean @ matrix.T + offsets,
+            filtered_covariance=matrix @ self.filtered_covariance @ matrix.T,
+            smoothed_mean=self.smoothed_mean @ matrix.T + offsets,
+            smoothed_covariance=np.einsum(
+                "ia,saub,jb->siuj", matrix, self.smoothed_covariance, matrix
+            ),
+        )
+
+
+def joint(model: LinearModel) -> Joint:
+    """Condition the joint Gaussian of all latents on the readings until each step, and on all."""
+    num_steps, d = len(model.readings), len(model.mean)
+    mean = np.zeros((num_steps, d))
+    covariance = np.zeros((num_steps, d, num_steps, d))
+    mean[0], covariance[0, :, 0] = model.mean, model.covariance
+    for t in range(1, num_steps):
+        step, noise = model.matrices[t - 1], model.noises[t - 1]
+        mean[t] = step @ mean[t - 1] + model.offsets[t - 1]
+        covariance[t, :, :t] = np.einsum("ij,jsk->isk", step, covariance[t - 1, :, :t])
+        covariance[:t, :, t] = covariance[t, :, :t].transpose(1, 2, 0)
+        covariance[t, :, t] = step @ covariance[t - 1, :, t - 1] @ step.T + noise
+
+    def given(until: int) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Mean and covariance of all latents, log density, surprise and number of readings."""
+        rows, values, noises = [], [], []
+        for t in range(until + 1):
+            for row, value, noise in model.readings[t]:
+                if np.isfinite(value):
+                    rows.append(np.kron(np.eye(num_steps)[t], row))
+                    values.append(value)
+                    noises.append(noise)
+        m, c = mean.ravel(), covariance.reshape(num_steps * d, -1)
+        if rows:
+            h, noise = np.array(rows), np.diag(noises)
+            marginal = h @ c @ h.T + noise
+            weights = np.linalg.solve(marginal, h @ c).T
+            error = np.array(values) - h @ m
+            log_density = _log_density(error, marginal)
+            surprise = error @ np.linalg.solve(marginal, error)
+            # Joseph's form: an error in the weights enters squared.
+            rest = np.eye(len(m)) - weights @ h
+            m, c = m + weights @ error, rest @ c @ rest.T + weights @ noise @ weights.T
+        else:
+            log_density = surprise = 0.0
+        return (
+            m.reshape(num_steps, d),
+            c.reshape(num_steps, d, num_steps, d),
+            np.array(log_density),
+            np.array(surprise),
+            np.array(len(rows)),
+        )
+
+    until = [given(t)[:2] for t in range(num_steps)]
+    filtered_mean = np.array([m[t] for t, (m, _) in enumerate(until)])
+    filtered_covariance = np.array([c[t, :, t] for t, (_, c) in enumerate(until)])
+    return Joint(filtered_mean, filtered_covariance, *given(num_steps - 1))
+
+
+def student_log_likelihood(unit: Joint, scale: float, degrees: float) -> Floats:
+    r"""Of the readings if all variances are in units of $\sigma^2$, `stats.invgamma` of
+    $\nu_0/2$ and scale $\nu_0 s_0^2/2$: a Student-t, from the joint in those units."""
+    n, total = unit.num_readings, degrees * scale
+    half_log_determinant = -unit.log_likelihood - (unit.surprise + n * np.log(2 * np.pi)) / 2
+    return (
+        special.gammaln((degrees + n) / 2)
+        - special.gammaln(degrees / 2)
+        - n / 2 * np.log(np.pi * total)
+        - half_log_determinant
+        - (degrees + n) / 2 * np.log1p(unit.surprise / total)
+    )
+
+
+def joint_per_entry(oracle: Callable[..., Joint], *recorded: Any) -> Joint:
+    """``oracle`` of the streams [step, ...] of each entry; its fields get the axes of an entry."""
+    streams = [None if y is None else np.asarray(y, np.float64) for y in recorded]
+    first = streams[0]
+    assert first is not None
+    entries = [
+        oracle(*(None if y is None else y[:, *index] for y in streams))
+        for index in np.ndindex(first.shape[1:])
+    ]
+
+    def stack(*values: Floats) -> Floats:
+        stacked = np.stack(values, -1)
+        return stacked.reshape(*stacked.shape[:-1], *first.shape[1:])
+
+    return Joint(*map(stack, *entries))
+
+
+def ornstein_uhlenbeck_model(
+    y: Floats, *, autocorrelation: float, process_variance: float, noise_variance: float
+) -> LinearModel:
+    """The gradient, from its stationary distribution."""
+    n = len(y) - 1
+    return LinearModel(
+        np.zeros(1),
+        np.full((1, 1), process_variance / (1 - autocorrelation**2)),
+        np.full((n, 1, 1), autocorrelation),
+        np.zeros((n, 1)),
+        np.full((n, 1, 1), process_variance),
+        [[([1.0], value, noise_variance)] for value in y],
+    )
+
+
+def local_level_model(
+    y: Floats,
+    *,
+    discount: float,
+    noise_variance: float,
+    prior_mean: float,
+    prior_sample_size: float,
+) -> LinearModel:
+    """The level, whose drift is what `local_level_covariance` grows by."""
+    sizes = local_level_covariance(np.isfinite(y), discount, prior_sample_size)
+    variances = noise_variance * np.diag(sizes)[1:]
+    n = len(y) - 1
+    return LinearModel(
+        np.full(1, prior_mean),
+        np.full((1, 1), variances[0]),
+        np.ones((n, 1, 1)),
+        np.zeros((n, 1)),
+        np.diff(variances)[:, None, None],
+        [[([1.0], value, noise_variance)] for value in y],
+    )
+
+
+def secant_model(
+    y: Floats,
+    displacement: Floats,
+    c: Floats | None,
+    *,
+    noise_variance: float,
+    prior_gradient_variance: float,
+    prior_curvature_variance: float,
+    prior_gradient_mean: float = 0.0,
+    prior_curvature_mean: float = 0.0,
+    gradient_process_variance: float = 0.0,
+    curvature_process_variance: float = 0.0,
+    gradient_autocorrelation: float = 1.0,
+    curvature_autocorrelation: float = 1.0,
+    curvature_noise_variance: float | None = None,
+) -> LinearModel:
+    """Gradient and curvature; ``displacement[t]`` leads from step t to t + 1."""
+    n = len(y) - 1
+    rho = curvature_autocorrelation
+    readings: list[Any] = [[([1.0, 0.0], value, noise_variance)] for value in y]
+    if c is not None:
+        for at_step, value in zip(readings, c, strict=True):
+            at_step.append(([0.0, 1.0], value, curvature_noise_variance))
+    return LinearModel(
+        np.array([prior_gradient_mean, prior_curvature_mean]),
+        np.diag([prior_gradient_variance, prior_curvature_variance]),
+        np.array([[[gradient_autocorrelation, d], [0.0, rho]] for d in displacement[:-1]]).reshape(
+            n, 2, 2
+        ),
+        np.tile([0.0, (1 - rho) * prior_curvature_mean], (n, 1)),
+        np.tile(np.diag([gradient_process_variance, curvature_process_variance]), (n, 1, 1)),
+        readings,
+    )
+
+
+def optimum_model(
+    y: Floats,
+    displacement: Floats,
+    *,
+    curvature: float,
+    noise_variance: float,
+    prior_variance: float,
+    prior_mean: float = 0.0,
+    process_variance: float = 0.0,
+    autocorrelation: float = 1.0,
+) -> LinearModel:
+    r"""The optimum relative to the initial parameters, $\theta^* - \theta_0$."""
+    n = len(y) - 1
+    position = np.concatenate([[0.0], np.cumsum(displacement)[:-1]])
+    return LinearModel(
+        np.full(1, prior_mean),
+        np.full((1, 1), prior_variance),
+        np.full((n, 1, 1), autocorrelation),
+        np.full((n, 1), (1 - autocorrelation) * prior_mean),
+        np.full((n, 1, 1), process_variance),
+        [
+            [([-curvature], value - curvature * x, noise_variance)]
+            for value, x in zip(y, position, strict=True)
+        ],
+    )
+
+
+# --- unknown noise and truncation ---------------------------------------------------------------
+
+
+class Secant(NamedTuple):
+    """A secant landscape filtered with its covariance, arrays [step, ...] of extended precision."""
+
+    gradient_mean: Any
+    gradient_variance: Any
+    curvature_mean: Any
+    curvature_variance: Any
+    gradient_curvature_covariance: Any
+    log_density: Any
+    surprise: Any
+    seen: Any
+
+
+def secant(model: Any, gradient: Any, displacement: Any, curvature: Any = None) -> Secant:
+    """Textbook Kalman filtering, written out; ``model`` names the hyper-parameters.
+
+    In extended precision (64 bits of mantissa), because this form cancels at small noise.
+    """
+    y, d = np.asarray(gradient, np.longdouble), np.asarray(displacement, np.longdouble)
+    c = np.full_like(y, np.nan) if curvature is None else np.asarray(curvature, np.longdouble)
+
+    def number(name: str) -> Any:
+        value = getattr(model, name)
+        return np.longdouble(np.nan) if value is None else np.asarray(value, np.longdouble)
+
+    rho_g, rho_h = number("gradient_autocorrelation"), number("curvature_autocorrelation")
+    q_g, q_h = number("gradient_process_variance"), number("curvature_process_variance")
+    noise_g, noise_h = number("noise_variance"), number("curvature_noise_variance")
+    mu = number("prior_curvature_mean")
+    one = np.ones(y.shape[1:], np.longdouble)
+    g, h = number("prior_gradient_mean") * one, mu * one
+    gg, hh = number("prior_gradient_variance") * one, number("prior_curvature_variance") * one
+    gh = 0 * one
+    rows = []
+    for t in range(len(y)):
+        if t > 0:
+            moved = d[t - 1]
+            g, h = rho_g * g + moved * h, mu + rho_h * (h - mu)
+            gg = rho_g**2 * gg + 2 * rho_g * moved * gh + moved**2 * hh + q_g
+            gh, hh = rho_h * (rho_g * gh + moved * hh), rho_h**2 * hh + q_h
+        log_density, surprise, count = 0 * one, 0 * one, 0 * one
+        for value, of_curvature, noise in ((y[t], False, noise_g), (c[t], True, noise_h)):
+            seen = np.isfinite(value)
+            e = np.where(seen, value - (h if of_curvature else g), 0)
+            s = np.where(seen, (hh if of_curvature else gg) + noise, 1)
+            k_g = np.where(seen, (gh if of_curvature else gg) / s, 0)
+            k_h = np.where(seen, (hh if of_curvature else gh) / s, 0)
+            log_density += np.where(seen, -(e**2 / s + np.log(2 * np.pi * s)) / 2, 0)
+            surprise, count = surprise + e**2 / s, count + seen
+            g, h = g + k_g * e, h + k_h * e
+            gg, gh, hh = gg - k_g * s * k_g, gh - k_g * s * k_h, hh - k_h * s * k_h
+        rows.append((g, gg, h, hh, gh, log_density, surprise, count))
+    return Secant(*(np.stack(column).astype(np.float64) for column in zip(*rows, strict=True)))
+
+
+class UnknownNoise(NamedTuple):
+    """What readings say of latents and of the unit of all variances."""
+
+    log_likelihood: float
+    noise_variance: float
+    posterior: Joint  # variances in absolute units
+
+
+def unknown_noise(model: LinearModel, degrees_of_freedom: float, scale: float) -> UnknownNoise:
+    r"""A stream all of whose variances are in units of $\sigma^2$, which is integrated out.
+
+    Numerically, over $u = \log \sigma^2$ with its inverse-gamma prior. Given $\sigma^2$ the mean of
+    the latents does not depend on it, so that their covariance is the expected one.
+    """
+    unit = joint(model)
+
+    def log_joint(u: float) -> float:
+        half = degrees_of_freedom / 2
+        log_prior = half * np.log(half * scale) - special.gammaln(half)
+        log_prior -= half * u + half * scale * np.exp(-u)
+        excess = unit.surprise * (np.exp(-u) - 1) + unit.num_readings * u
+        return float(log_prior + unit.log_likelihood - excess / 2)
+
+    found: Any = optimize.minimize_scalar(lambda u: -log_joint(u), bracket=(-1.0, 1.0))
+    peak, height = float(found.x), -float(found.fun)
+
+    def integral(power: int) -> float:
+        """Of the joint density times a power of the variance, in units of those at the peak."""
+
+        def integrand(u: float) -> float:
+            return np.exp(log_joint(u) - height + power * (u - peak))
+
+        pieces = np.array([-30.0, -3.0, 0.0, 3.0, 60.0]) + peak
+        ends = zip(pieces[:-1], pieces[1:], strict=True)
+        return sum(integrate.quad(integrand, a, b, epsabs=1e-14, limit=500)[0] for a, b in ends)
+
+    evidence = integral(0)
+    variance = float(np.exp(peak)) * integral(1) / evidence
+    scaled = unit._replace(
+        filtered_covariance=variance * unit.filtered_covariance,
+        smoothed_covariance=variance * unit.smoothed_covariance,
+    )
+    return UnknownNoise(height + float(np.log(evidence)), variance, scaled)

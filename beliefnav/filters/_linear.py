@@ -17,7 +17,13 @@ from beliefnav.ssm import Belief, Info, LinearGaussian, Positive, Posterior, Unk
 from beliefnav.ssm._linear_gaussian import cast, full, observe
 from beliefnav.ssm._trees import unzip
 from beliefnav.ssm.positive import truncate
-from beliefnav.ssm.unknown_noise import UnknownNoiseState, in_units, predictive
+from beliefnav.ssm.unknown_noise import (
+    UnknownNoiseState,
+    count_readings,
+    has_second_sensor,
+    in_units,
+    predictive,
+)
 
 PyTree = Any
 
@@ -193,9 +199,7 @@ def filter_parallel(
         info = diagnose_in_parallel(model, prior, filtered, inputs)
         posterior = model.read(filtered)
         if noise is not None:
-            count = jnp.isfinite(y).astype(int)
-            if sensed is not None:
-                count += jnp.isfinite(sensed)
+            count = count_readings(y, sensed if has_second_sensor(model) else None)
             posterior, info = _learn_noise(noise, posterior, info, count)
         return truncate(posterior) if positive else posterior, info
 

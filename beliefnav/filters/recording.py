@@ -183,7 +183,9 @@ def forecast(
                 else "does not use displacements; give num_steps=."
             )
         )
-    if displacement is None and (num_steps is None or num_steps < 1):
+    if displacement is not None:
+        num_steps = min((len(d) for d in jax.tree.leaves(displacement)), default=0)
+    if num_steps is None or num_steps < 1:
         raise ValueError(f"forecast: num_steps must be at least 1, got {num_steps!r}.")
     read = state.posterior()
     like = next(field for field in read if field is not None)

@@ -177,16 +177,10 @@ class LocalLevel(NamedTuple):
         """A recording of one leaf with the variances of its drift; then the sample size after it.
 
         Raises:
-            ValueError: the noise variance is unknown, or the model is improper.
+            ValueError: the noise variance is unknown, or the random walk is degenerate.
         """
         del displacement, curvature
         _discounting.check_program(type(self).__name__, self.discount)
-        if context is None and _discounting.is_zero(self.prior_sample_size):
-            raise ValueError(
-                "Cannot look back over a recording with an improper LocalLevel. Give a positive "
-                "prior_sample_size, or drop the first observation and start from it: prior_mean=y, "
-                "prior_sample_size=1."
-            )
         seen = jnp.isfinite(gradient)
         before = self.prior_sample_size if context is None else context
         sizes = _discounting.sample_sizes(self.discount, before, seen)
@@ -195,7 +189,17 @@ class LocalLevel(NamedTuple):
         return (gradient, drift), self.discount * sizes[-1] + seen[-1]
 
     def prior(self) -> Gaussian:
-        """The prior, one step before the first observation."""
+        """The prior, one step before the first observation.
+
+        Raises:
+            ValueError: the noise variance is unknown, or the prior is improper.
+        """
+        if _discounting.is_zero(self.prior_sample_size):
+            raise ValueError(
+                "Cannot look back over a recording with an improper LocalLevel. Give a positive "
+                "prior_sample_size, or drop the first observation and start from it: prior_mean=y, "
+                "prior_sample_size=1."
+            )
         variance = self._known_noise() / self.prior_sample_size
         return gaussian.independent((self.prior_mean,), (variance,))
 

@@ -192,9 +192,11 @@ class Optimum(NamedTuple):
         """A recording of one leaf as `transition` and `sensors` need it; where and how it ended."""
         assert displacement is not None
         del curvature
-        last, start = (None, 0) if context is None else context
+        displacement = displacement.astype(jnp.promote_types(displacement.dtype, jnp.float32))
+        still = jnp.zeros_like(displacement[0])
+        last, start = (still, still) if context is None else context
         moved = _program.moved(displacement, last)
-        position = start + jnp.cumsum(moved, 0)
+        position = start[None] + jnp.cumsum(moved, 0)
         started = (jnp.arange(len(gradient)) > 0) | (context is not None)
         inputs = OptimumInputs(gradient, moved, position - moved, started)
         return inputs, (displacement[-1], position[-1])

@@ -162,8 +162,17 @@ class OrnsteinUhlenbeck(NamedTuple):
     def inputs(
         self, gradient: Array, displacement: Any, curvature: Any, context: None = None
     ) -> tuple[Array, None]:
-        """A recording of one leaf as `sensors` needs it: the gradient itself."""
+        """A recording of one leaf as `sensors` needs it: the gradient itself.
+
+        Raises:
+            ValueError: the noise variance is 0.
+        """
         del displacement, curvature, context
+        if isinstance(self.noise_variance, int | float) and self.noise_variance == 0:
+            raise ValueError(
+                "Cannot look back over a recording without noise: OrnsteinUhlenbeck has a "
+                "noise_variance of 0, so every gradient is what was seen. Give a positive one."
+            )
         return gradient, None
 
     def prior(self) -> Gaussian:

@@ -159,12 +159,11 @@ class UnknownNoise(NamedTuple):
                     f"Cannot learn the noise of {type(self.model).__name__}. This is because it "
                     "has no predictive density; for a LocalLevel, give a noise_variance of 1."
                 )
-            seen = jax.tree.map(lambda y: jnp.isfinite(y).astype(int), gradient)
-            if curvature is not None:
-                seen = jax.tree.map(lambda n, c: n + jnp.isfinite(c), seen, curvature)
+            sensed = None if not has_second_sensor(self.model) else curvature
+            seen = _trees.unzip(count_readings, 0, gradient, sensed)
             before = predicted.noise_degrees_of_freedom
             if shared:
-                after = before + (1 if curvature is None else 2)
+                after = before + (1 if sensed is None else 2)
             else:
                 after = jax.tree.map(lambda n, k: n + k.astype(n.dtype), before, seen)
 
@@ -222,6 +221,17 @@ class UnknownNoise(NamedTuple):
         law = dist.InverseGamma(half, half * self.prior_noise_scale)
         variance = numpyro.sample("noise_scale", law.expand(kwargs.pop("noise_shape", ())))
         return self.model.scaled(variance).numpyro_model(*args, **kwargs)
+
+
+def has_second_sensor(model: Any) -> bool:
+    """Whether a model learns from readings of the curvature."""
+    return getattr(model, "curvature_noise_variance", None) is not None
+
+
+def count_readings(gradient: Array, curvature: Array | None) -> Array:
+    """How many readings there are of each entry."""
+    seen = jnp.isfinite(gradient).astype(int)
+    return seen if curvature is None else seen + jnp.isfinite(curvature)
 
 
 def predictive(
