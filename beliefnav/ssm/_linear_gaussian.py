@@ -98,7 +98,8 @@ def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info
         masked = tuple(0 if isinstance(h, int) and h == 0 else h * mask for h in row)
         belief, reading = gaussian.condition(belief, masked, jnp.where(seen, value, 0), noise)
         log_density += jnp.where(seen, reading.log_density(), 0)
-        surprise += reading.innovation**2 / reading.variance
+        square = reading.innovation**2 / reading.variance
+        surprise += jnp.minimum(square, jnp.finfo(square.dtype).max / len(sensors))
         gain = gaussian.dot(row, reading.gain)
         infos.append((reading.innovation, gain, ~seen))
     innovation, gain, missing = infos[0]

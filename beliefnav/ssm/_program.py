@@ -106,6 +106,11 @@ def moved(displacement: Array, before: Array | None = None) -> Array:
     return jnp.concatenate([first, displacement[:-1]])
 
 
+def scaled(process_variance: ArrayLike, factor: ArrayLike) -> ArrayLike:
+    """A process variance in other units; one that is known to be 0 stays so."""
+    return process_variance if is_static(process_variance) else process_variance * factor
+
+
 def is_static(process_variance: ArrayLike) -> bool:
     """Whether a path is known to have no process noise: then only its start is random."""
     return isinstance(process_variance, int | float) and process_variance == 0

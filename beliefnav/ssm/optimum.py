@@ -127,7 +127,7 @@ class Optimum(NamedTuple):
         return self._replace(
             noise_variance=self.noise_variance * factor,
             prior_variance=self.prior_variance * factor,
-            process_variance=self.process_variance * factor,
+            process_variance=_program.scaled(self.process_variance, factor),
         )
 
     def filter(self) -> Filter:

@@ -117,16 +117,25 @@ def truncate(posterior: Posterior) -> Posterior:
 
 
 def _truncated(mean: Array, variance: Array) -> tuple[Array, Array]:
-    """The mean of a Gaussian truncated at 0, and the share of its variance that is left."""
+    r"""The mean of a Gaussian truncated at 0, and the share of its variance that is left.
+
+    Both are small differences of large numbers where $t$ is far below 0. There, with $x = -t$ and
+    Laplace's continued fraction $f = 2/(x + 3/(x + 4/(x + \ldots)))$, nothing cancels:
+    $t + \lambda = 1/(x + f) =: u$ and $1 - \lambda (t + \lambda) = u (f - u)$.
+    """
     uncertain = variance > 0
     scale = jnp.sqrt(jnp.where(uncertain, variance, 1))
     t = mean / scale
-    far = t < -30  # there the differences below cancel: their asymptotic series instead
+    far = t < -3
     near = jnp.where(far, 0, t)
     hazard = jnp.exp(stats.norm.logpdf(near) - stats.norm.logcdf(near))
-    inverse = 1 / jnp.where(far, t, -30) ** 2
-    excess = jnp.where(far, jnp.sqrt(inverse) * (1 - inverse * (2 - 10 * inverse)), near + hazard)
-    left = jnp.where(far, inverse * (1 - 6 * inverse), 1 - hazard * excess)
+    x = jnp.where(far, -t, 3)
+    tail = x
+    for k in range(30, 2, -1):  # enough for eleven digits at 3, and more beyond
+        tail = x + k / tail
+    beyond = 1 / (x + 2 / tail)
+    excess = jnp.where(far, beyond, near + hazard)
+    left = jnp.where(far, beyond * (2 / tail - beyond), 1 - hazard * excess)
     return (
         jnp.where(uncertain, scale * excess, jnp.maximum(mean, 0)),
         jnp.where(uncertain, left, 0),

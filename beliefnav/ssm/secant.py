@@ -130,8 +130,8 @@ class Secant(NamedTuple):
             noise_variance=self.noise_variance * factor,
             prior_gradient_variance=self.prior_gradient_variance * factor,
             prior_curvature_variance=self.prior_curvature_variance * factor,
-            gradient_process_variance=self.gradient_process_variance * factor,
-            curvature_process_variance=self.curvature_process_variance * factor,
+            gradient_process_variance=_program.scaled(self.gradient_process_variance, factor),
+            curvature_process_variance=_program.scaled(self.curvature_process_variance, factor),
             curvature_noise_variance=None if sensor is None else sensor * factor,
         )
 
@@ -231,6 +231,7 @@ class Secant(NamedTuple):
             ),
         )
         rho_g = once_started(self.gradient_autocorrelation, 1)
+        moved = jnp.where(started, moved, 0)
         return Conditional(((rho_g, moved), (0, rho)), noise)
 
     def _sensors(self, gradient: Array, curvature: Array | None) -> list[Sensor]:
@@ -340,7 +341,8 @@ class Secant(NamedTuple):
 def _positive_normal(loc: ArrayLike, scale: ArrayLike) -> Any:
     from numpyro import distributions as dist
 
-    return dist.TruncatedNormal(loc, scale, low=0.0)
+    zeros = jnp.zeros(jnp.broadcast_shapes(jnp.shape(loc), jnp.shape(scale)))
+    return dist.TruncatedNormal(loc, scale, low=zeros)  # a scan does not stack a scalar bound
 
 
 def _read(belief: Gaussian) -> Posterior:

@@ -161,6 +161,8 @@ class UnknownNoise(NamedTuple):
                 )
             sensed = None if not has_second_sensor(self.model) else curvature
             seen = _trees.unzip(count_readings, 0, gradient, sensed)
+            # A density of 0 says that nothing was predicted: the model's own prior is improper.
+            seen = jax.tree.map(lambda k, d: jnp.where(d == 0, 0, k), seen, info.log_density)
             before = predicted.noise_degrees_of_freedom
             if shared:
                 after = before + (1 if sensed is None else 2)
@@ -170,8 +172,11 @@ class UnknownNoise(NamedTuple):
             def leaf(
                 s2: Array, e2: Array, inner_density: Array, k: Array, n: Array, n_after: Array
             ) -> tuple[Array, Array, Array]:
+                # A noise that overflows is capped: an infinite one would be one for ever.
+                e2 = jnp.minimum(e2, jnp.finfo(s2.dtype).max)
                 learned = s2 + (e2 - k * s2) / jnp.where(n_after > 0, n_after, 1)
-                return learned.astype(s2.dtype), *predictive(s2, n, e2, inner_density, k)
+                learned = jnp.minimum(learned, jnp.finfo(s2.dtype).max).astype(s2.dtype)
+                return learned, *predictive(s2, n, e2, inner_density, k)
 
             scale, density, surprise = _trees.unzip(
                 leaf,
@@ -250,12 +255,13 @@ def predictive(
         Both; 0 where there is no reading or the prior is improper.
     """
     proper = (degrees > 0) & (scale > 0) & (count > 0)
-    n = jnp.where(proper, degrees, 1)
-    total = n * jnp.where(proper, scale, 1)
+    n, s2 = jnp.where(proper, degrees, 1), jnp.where(proper, scale, 1)
+    relative = surprise / s2  # and not over n s2, which may overflow
     density = log_density + (surprise + count * math.log(2 * math.pi)) / 2
     density += gammaln((n + count) / 2) - gammaln(n / 2)
-    density -= (count * jnp.log(math.pi * total) + (n + count) * jnp.log1p(surprise / total)) / 2
-    return jnp.where(proper, density, 0), jnp.where(proper, surprise * n / total, 0)
+    density -= (count * jnp.log(math.pi * n) + count * jnp.log(s2)) / 2
+    density -= (n + count) * jnp.log1p(relative / n) / 2
+    return jnp.where(proper, density, 0), jnp.where(proper, relative, 0)
 
 
 def in_units(posterior: Posterior, variance: PyTree) -> Posterior:

@@ -167,6 +167,53 @@ def test_dtype_is_kept():
         assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
 
 
+VARIANCE = {"a": np.array([0.3, 2.0, 0.7]), "b": np.array(0.0)}
+UNCERTAIN = POSTERIOR._replace(curvature_variance=VARIANCE)
+
+
+@pytest.mark.usefixtures("x64")
+def test_cautious_plans_on_the_root_mean_square_of_the_curvature():
+    rms = jax.tree.map(lambda v, s: np.sqrt(v**2 + s), V, VARIANCE)
+    for policy in (
+        control.horizon(Objective(0.7, 1.9, 0.5)),
+        control.ballistic(eps=0.1),
+        control.newton(),
+        control.myopic(),
+    ):
+        got = control.cautious(policy)
+        want = policy.step(POSTERIOR._replace(curvature_mean=rms), PARAMS)
+        jax.tree.map(
+            # A handful of float64 roundings.
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-13),
+            got.step(UNCERTAIN, PARAMS),
+            want,
+        )
+        assert got.clipped is None
+    # Where the curvature is certain and positive there is nothing to be cautious about.
+    plain, cautious = (
+        p.step(UNCERTAIN, PARAMS)["b"]
+        for p in (control.newton(), control.cautious(control.newton()))
+    )
+    np.testing.assert_allclose(cautious, plain, rtol=1e-15)
+
+
+@pytest.mark.usefixtures("x64")
+def test_cautious_steps_are_bounded_by_the_uncertainty_and_downhill():
+    v = jnp.linspace(-3, 3, 61)
+    posterior = Posterior(jnp.full(61, -1.5), None, v, jnp.full(61, 0.25))
+    newton, ballistic = (
+        control.cautious(p).step(posterior, None) for p in (control.newton(), control.ballistic())
+    )
+    assert np.all(newton < 0) and np.all(ballistic < 0)
+    # Attained where the curvature is 0; elsewhere steps are shorter.
+    np.testing.assert_allclose(np.max(np.abs(newton)), 1.5 / 0.5, rtol=1e-12)
+    np.testing.assert_allclose(np.max(np.abs(ballistic)), 1.5 / np.sqrt(0.5), rtol=1e-12)
+    nothing = control.cautious(control.newton()).step(
+        Posterior(jnp.ones(2), None, jnp.zeros(2), jnp.asarray([jnp.inf, 0.0])), None
+    )
+    np.testing.assert_array_equal(nothing, 0)
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 
@@ -232,3 +279,11 @@ def test_negative_floors_are_named(name: str):
 def test_time_step_must_be_positive(time_step: float):
     with pytest.raises(ValueError, match="horizon: time_step must be"):
         control.horizon(Objective(), time_step)
+
+
+@pytest.mark.parametrize("field", ["curvature_mean", "curvature_variance", "gradient_mean"])
+def test_cautious_refuses_a_belief_without_its_uncertainty(field: str):
+    policy = control.cautious(control.horizon(Objective()))
+    owner = "horizon" if field == "gradient_mean" else "cautious"
+    with pytest.raises(ValueError, match=f"control.{owner} with a belief that has no {field}"):
+        policy.step(UNCERTAIN._replace(**{field: None}), PARAMS)

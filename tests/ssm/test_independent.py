@@ -28,7 +28,8 @@ def test_each_belief_is_what_it_is_alone():
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
     jax.tree.map(close, (posterior, info), (want, one_info))
-    assert all(x is not None for x in posterior)
+    assert all(x is not None for x in posterior[:4])
+    assert posterior.gradient_curvature_covariance is None
 
 
 def test_filters_can_be_joined_and_keep_their_memory():
