@@ -14,7 +14,9 @@ as what the uncertainty leaves. It is a floor on the curvature that follows from
 
 For a curvature that stays constant this is exact: to truncate the prior of $h$ is to truncate its
 posterior. For one that walks, only its present value is conditioned on, not its past, which is an
-approximation.
+approximation. Measured against NUTS, on eight streams of 15 steps whose true curvature is 0, the
+mean of the last curvature is off by 0.24 posterior standard deviations on average and 0.49 at most;
+that of the Gaussian belief by 2.0 and 4.9. The program is ``Secant.numpyro_model(positive=True)``.
 """
 
 from typing import Any, NamedTuple

@@ -22,7 +22,7 @@ TRUTH = {
     "noise_variance": np.array([2.0, 0.1]) * 1e-4,
     "curvature_scale": np.array([0.5, 0.02]),
 }
-VALUES = {
+VALUES: dict[str, Any] = {
     "autocorrelation": np.array([0.8, 0.3]),
     "signal_fraction": np.array([0.5, 0.2]),
     "relative_scale": np.array([1.2, 0.7]),
