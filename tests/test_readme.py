@@ -12,7 +12,7 @@ README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_the_example_runs_and_is_adam() -> None:
-    code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, _, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     params: Any = {"w": jnp.array([3.0, -2.0])}
@@ -25,8 +25,21 @@ def test_the_example_runs_and_is_adam() -> None:
     np.testing.assert_allclose(names["params"]["w"], params["w"], atol=1e-3)
 
 
+def test_the_curvature_is_learned_from_gradients() -> None:
+    _, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    smoothed, curvature = names["smoothed"], names["curvature"]
+    deviation = np.sqrt(smoothed.curvature_variance[-1])
+    # Three curvatures within four standard deviations; the steepest is known to a tenth.
+    assert (np.abs(smoothed.curvature_mean[-1] - curvature) < 4 * deviation).all()
+    assert deviation[2] < 1 < curvature[2] / 5
+    believed = names["posterior"](names["state"]).curvature_mean
+    assert believed[0] < believed[1] < believed[2]
+
+
 def test_the_plan_escapes_and_the_rotation_traps() -> None:
-    _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     best = names["plan"](names["guesses"]).best

@@ -253,4 +253,6 @@ def _scan(
         state, info = filter_.update(filter_.predict(state, moved), observation, sensed)
         return state, read(state, info)
 
+    # Derivatives keep the states alone and compute the rest again: half the time and memory.
+    step = jax.checkpoint(step, prevent_cse=False)
     return lax.scan(step, state, (recording.gradient, moved, recording.curvature))

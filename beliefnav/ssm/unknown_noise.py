@@ -161,8 +161,8 @@ class UnknownNoise(NamedTuple):
                 )
             sensed = None if not has_second_sensor(self.model) else curvature
             seen = _trees.unzip(count_readings, 0, gradient, sensed)
-            if _discounting.is_zero(getattr(self.model, "prior_sample_size", 1)):
-                # A density of 0 says that nothing was predicted: the level's prior is improper.
+            if hasattr(self.model, "prior_sample_size"):
+                # Of a level, which may be diffuse: a density of 0 says that nothing was predicted.
                 seen = jax.tree.map(lambda k, d: jnp.where(d == 0, 0, k), seen, info.log_density)
             before = predicted.noise_degrees_of_freedom
             if shared:
