@@ -29,7 +29,7 @@ HYPER = {
 # A third of the time to compile what runs for a moment.
 jit = functools.partial(
     jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
+    compiler_options={"xla_backend_optimization_level": 0},
 )
 
 

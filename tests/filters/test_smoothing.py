@@ -20,10 +20,7 @@ from beliefnav.ssm import LocalLevel, Optimum, OrnsteinUhlenbeck, Secant, Unknow
 from tests import oracles
 
 # A third of the time to compile what runs for a moment.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
-)
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 T, CUT = 6, 4
 ENTRY = (2, 2)
