@@ -109,7 +109,7 @@ class Config:
     @property
     def fitted_steps(self) -> int:
         """Number of last recorded steps that the landscape model is fitted to."""
-        return 60 if self.quick else 200
+        return 50 if self.quick else 200
 
     def learning_rate(self, rule: str) -> float:
         """The learning rate of a rule."""
@@ -312,7 +312,7 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
     """Fit the landscape model to a few recorded streams; the groups of ``posterior.nc``."""
     stream = recording[["gradient", "displacement"]]
     stream.to_netcdf(config.out / "stream.nc", engine="h5netcdf")
-    draws = 60 if config.quick else 200
+    draws = 50 if config.quick else 200
     recorded = landscape.read_stream(config.out / "stream.nc").isel(
         step=slice(-config.fitted_steps, None), param=_livest(recording)
     )
