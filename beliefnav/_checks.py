@@ -20,6 +20,11 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
+def is_number(value: Any, number: float) -> bool:
+    """Whether a value is a Python number equal to ``number``, and so known while tracing."""
+    return isinstance(value, int | float) and value == number
+
+
 SYMMETRY = 1e-5
 """Asymmetry, relative to the largest entry, that is taken for rounding (of float32)."""
 

@@ -38,6 +38,8 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from beliefnav._checks import is_number
+
 Row = tuple[Any, ...]  # arrays, or numbers that are known while tracing
 
 
@@ -337,7 +339,7 @@ def _update(
 
     variances, scaled = [], []
     for j in range(d):
-        if _is(0, f[j]):
+        if is_number(f[j], 0):
             variances.append(belief.variances[j])
             scaled.append(0)
         else:
@@ -352,7 +354,7 @@ def _update(
             moved = dot([belief.loading(i, k) for k in range(j + 1, i + 1)], spread[j + 1 : i + 1])
             change = _product(weight, f[j], moved)
             loading = belief.loading(i, j)
-            factor.append(loading if _is(0, change) else loading - change / partial[j + 1])
+            factor.append(loading if is_number(change, 0) else loading - change / partial[j + 1])
     direction = tuple(
         dot([belief.loading(i, j) for j in range(i + 1)], scaled[: i + 1]) for i in range(d)
     )
@@ -390,8 +392,8 @@ def _orthogonalise_two(one: Sequence[Any], other: Sequence[Any], weights: Row) -
     shared = _sum(_product(w, a, b) for a, b, w in columns)
     own = _sum(_product(w, b, b) for _, b, w in columns)
     # What only the second has is all its own.
-    rest = _sum(_product(w, b, b) for a, b, w in columns if _is(0, a))
-    both = [column for column in columns if not _is(0, column[0])]
+    rest = _sum(_product(w, b, b) for a, b, w in columns if is_number(a, 0))
+    both = [column for column in columns if not is_number(column[0], 0)]
     for k, (a, b, w) in enumerate(both):
         against = _sum(
             _product(w_, minor, minor)
@@ -407,7 +409,7 @@ def _orthogonalise_two(one: Sequence[Any], other: Sequence[Any], weights: Row) -
 
 def _over(numerator: Any, variance: Any) -> Any:
     """The quotient; 0 where there is no variance, and so nothing above it either."""
-    if _is(0, numerator):
+    if is_number(numerator, 0):
         return 0
     return numerator / jnp.where(variance > 0, variance, 1)
 
@@ -441,8 +443,8 @@ def _sum(terms: Iterable[ArrayLike]) -> Any:
     """The sum of the terms that are not known to be 0."""
     total: Any = 0
     for term in terms:
-        if not _is(0, term):
-            total = term if _is(0, total) else total + term
+        if not is_number(term, 0):
+            total = term if is_number(total, 0) else total + term
     return total
 
 
@@ -450,13 +452,8 @@ def _product(*factors: ArrayLike) -> Any:
     """The product, 0 if a factor is known to be, without the factors that are known to be 1."""
     product: Any = 1
     for factor in factors:
-        if _is(0, factor):
+        if is_number(factor, 0):
             return 0
-        if not _is(1, factor):
-            product = factor if _is(1, product) else product * factor
+        if not is_number(factor, 1):
+            product = factor if is_number(product, 1) else product * factor
     return product
-
-
-def _is(number: int, value: ArrayLike) -> bool:
-    """Whether a value is a Python number equal to ``number``, and so known while tracing."""
-    return isinstance(value, int | float) and value == number

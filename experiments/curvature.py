@@ -246,8 +246,7 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
 
         gradients, read = lax.map(readings, (indices[:20], step_keys[:20]))
         spread = jax.tree.map(lambda x: jnp.var(x, 0).mean(), (gradients, read))
-        mean = lambda tree: sum(jax.tree.leaves(tree)) / len(jax.tree.leaves(tree))  # noqa: E731
-        return {name: mean(tree) / mean(spread[0]) for name, tree in spread[1].items()}
+        return {name: mean_leaf(tree) / mean_leaf(spread[0]) for name, tree in spread[1].items()}
 
     ratios = pilot(params)
     believers = {"secant, gradients alone": believer(None)} | {
@@ -321,6 +320,11 @@ def believer(curvature_noise_variance: Any) -> ssm.UnknownNoise:
         prior_degrees_of_freedom=3.0,
         discount=0.999,
     )
+
+
+def mean_leaf(tree: Any) -> Array:
+    """Mean of the scalars of a tree."""
+    return jnp.stack(jax.tree.leaves(tree)).mean()
 
 
 def mean_loss(logits: Array, labels: Array) -> Array:

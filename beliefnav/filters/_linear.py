@@ -61,6 +61,14 @@ def assumed(belief: Belief, purpose: str) -> Assumed:
     return Assumed(model, noise, positive)
 
 
+def prepare(
+    model: LinearGaussian, y: Array, moved: Any, sensed: Any, context: Any = None
+) -> tuple[Gaussian, Any, Any]:
+    """The prior of one leaf as arrays, the inputs of every step, and the context after them."""
+    prior = full(model.prior(), y[0])
+    return prior, *model.inputs(y.astype(prior.mean[0].dtype), moved, sensed, context)
+
+
 def filter_sequential(
     model: LinearGaussian, belief: Gaussian, inputs: Any
 ) -> tuple[Gaussian, Gaussian]:
@@ -134,11 +142,7 @@ def filter_in_parallel(model: LinearGaussian, prior: Gaussian, inputs: Any) -> G
         here = Conditional(tuple(tuple(0.0 for _ in row) for row in step.matrix), start)
         step, here = (_dense(s, shape, dtype) for s in (step, here))
         step = jax.tree.map(lambda x, y: jnp.where(first, x, y), here, step)
-        readings = []
-        for row, value, noise in model.sensors(now):
-            seen = jnp.isfinite(value)
-            row = tuple(jnp.where(seen, h, 0) for h in row)
-            readings.append((row, jnp.where(seen, value, 0), noise))
+        readings = [sensor.filled() for sensor in model.sensors(now)]
         return _dense(gaussian.link(step, readings), shape, dtype)
 
     first = jnp.arange(len(jax.tree.leaves(inputs)[0])) == 0
@@ -193,8 +197,7 @@ def filter_parallel(
     model, noise, positive = assumed(belief, "filter in parallel")
 
     def leaf(y: Array, moved: Any, sensed: Any) -> tuple[Posterior, Info]:
-        prior = full(model.prior(), y[0])
-        inputs, _ = model.inputs(y.astype(prior.mean[0].dtype), moved, sensed)
+        prior, inputs, _ = prepare(model, y, moved, sensed)
         filtered = filter_in_parallel(model, prior, inputs)
         info = diagnose_in_parallel(model, prior, filtered, inputs)
         posterior = model.read(filtered)

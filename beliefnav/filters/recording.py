@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from beliefnav.filters import _linear
-from beliefnav.ssm import Belief, Info, Posterior
+from beliefnav.ssm import Belief, Info, Posterior, _program
 
 PyTree = Any
 
@@ -243,10 +243,8 @@ def _scan(
     ``before`` is the displacement that led to the first observation, ``None`` if none did.
     """
     filter_ = belief.filter()
-    displacement = recording.displacement
-    if before is None:
-        before = jax.tree.map(lambda d: jnp.zeros_like(d[0]), displacement)
-    moved = jax.tree.map(lambda b, d: jnp.concatenate([b[None], d[:-1]]), before, displacement)
+    trees = (recording.displacement,) if before is None else (recording.displacement, before)
+    moved = jax.tree.map(_program.moved, *trees)
 
     def step(state: Any, inputs: tuple[PyTree, PyTree, PyTree]) -> tuple[Any, PyTree]:
         observation, moved, sensed = inputs

@@ -20,13 +20,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from beliefnav._checks import is_number
 from beliefnav.filters import _linear
 from beliefnav.filters._linear import Assumed, assumed
 from beliefnav.filters.recording import Recording, checked, last_state
 from beliefnav.gaussian import Gaussian
 from beliefnav.ssm import Belief, Posterior
-from beliefnav.ssm._linear_gaussian import full
-from beliefnav.ssm._trees import unzip
+from beliefnav.ssm._trees import aligned_leaves, unzip
 from beliefnav.ssm.positive import truncate
 from beliefnav.ssm.unknown_noise import in_units
 
@@ -74,7 +74,7 @@ def smooth_recording(
     noise = _noise_variance(parts, recording)
 
     def leaf(y: Array, moved: Any, sensed: Any, scale: Any) -> Posterior:
-        prior, inputs = _prepare(parts, y, moved, sensed)
+        prior, inputs, _ = _linear.prepare(parts.model, y, moved, sensed)
         if parallel:
             filtered = _linear.filter_in_parallel(parts.model, prior, inputs)
             smoothed = _linear.smooth_in_parallel(parts.model, filtered, inputs)
@@ -110,9 +110,8 @@ def smooth_chunks(belief: Belief, chunks: Sequence[Recording]) -> Iterator[Poste
     model = parts.model
 
     def prepare(leaf: Any, start: Any) -> tuple[Gaussian, Any, Any]:
-        (y, moved, sensed), (belief, context) = leaf, start
-        prior = full(model.prior(), y[0])
-        inputs, context = model.inputs(y.astype(prior.mean[0].dtype), moved, sensed, context)
+        belief, context = start
+        prior, inputs, context = _linear.prepare(model, *leaf, context)
         return prior if belief is None else belief, inputs, context
 
     @jax.jit
@@ -134,24 +133,16 @@ def smooth_chunks(belief: Belief, chunks: Sequence[Recording]) -> Iterator[Poste
             results.append((_read(parts, smoothed, None), first))
         return results
 
-    def leaves(chunk: Recording) -> tuple[list[Any], Any]:
-        ys, treedef = jax.tree.flatten(chunk.gradient)
-        rest = [
-            [None] * len(ys) if tree is None else treedef.flatten_up_to(tree)
-            for tree in (chunk.displacement, chunk.curvature)
-        ]
-        return list(zip(ys, *rest, strict=True)), treedef
-
     starts: list[Any] = []
     state: Any = None
     for chunk in chunks:
-        entries, _ = leaves(checked(belief, chunk))
+        entries, _ = aligned_leaves(*checked(belief, chunk))
         state = [(None, None)] * len(entries) if state is None else state
         starts.append(state)
         state = forward(entries, state)
     afters: Any = None
     for chunk, start in zip(reversed(chunks), reversed(starts), strict=True):
-        entries, treedef = leaves(checked(belief, chunk))
+        entries, treedef = aligned_leaves(*checked(belief, chunk))
         results = backward(entries, start, [None] * len(entries) if afters is None else afters)
         afters = [after for _, after in results]
         reads = [read for read, _ in results]
@@ -197,7 +188,7 @@ def sample_paths(
     keys = iter(jax.random.split(key, len(jax.tree.leaves(recording.gradient))))
 
     def leaf(y: Array, moved: Any, sensed: Any, half: Any, total: Any) -> Paths:
-        prior, inputs = _prepare(parts, y, moved, sensed)
+        prior, inputs, _ = _linear.prepare(parts.model, y, moved, sensed)
         _, filtered = _linear.filter_sequential(parts.model, prior, inputs)
 
         def path(key: Array) -> Paths:
@@ -218,12 +209,6 @@ def sample_paths(
     return unzip(leaf, None, *recording, *noise)
 
 
-def _prepare(parts: Assumed, y: Array, moved: Any, sensed: Any) -> tuple[Gaussian, Any]:
-    """The prior of one leaf as arrays, and the inputs of every step."""
-    prior = full(parts.model.prior(), y[0])
-    return prior, parts.model.inputs(y.astype(prior.mean[0].dtype), moved, sensed)[0]
-
-
 def _read(parts: Assumed, belief: Gaussian, scale: Array | None) -> Posterior:
     posterior = parts.model.read(belief)
     if scale is not None:
@@ -233,8 +218,7 @@ def _read(parts: Assumed, belief: Gaussian, scale: Array | None) -> Posterior:
 
 def _noise_state(parts: Assumed, recording: Recording) -> Any:
     assert parts.noise is not None
-    discount = parts.noise.discount
-    if not (isinstance(discount, int | float) and discount == 1):
+    if not is_number(parts.noise.discount, 1):
         raise ValueError(
             "Cannot look back over a recording with a noise that drifts (UnknownNoise with a "
             "discount below 1). This is because there is no joint model of it."

@@ -9,6 +9,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import gaussian
+from beliefnav._checks import is_number
 from beliefnav.gaussian import Conditional, Gaussian, Row
 from beliefnav.ssm import _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
@@ -28,6 +29,13 @@ class Sensor(NamedTuple):
     row: Row
     value: Array
     noise_variance: ArrayLike
+
+    def filled(self) -> "Sensor":
+        """The same reading with a finite value; a missing one has a row of zeros: nothing said."""
+        seen = jnp.isfinite(self.value)
+        mask = seen.astype(self.value.dtype)
+        row = tuple(0 if is_number(h, 0) else h * mask for h in self.row)
+        return Sensor(row, jnp.where(seen, self.value, 0), self.noise_variance)
 
 
 @runtime_checkable
@@ -86,24 +94,54 @@ def cast(belief: Gaussian, dtype: Any) -> Gaussian:
 def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info]:
     """Condition on all sensors of one step; diagnostics are those of the first.
 
-    The density and the surprise are of all of them. A missing reading has a row of zeros, which
-    says nothing.
+    The density and the surprise are of all of them.
     """
     log_density: Any = 0
     surprise: Any = 0
     infos = []
-    for row, value, noise in sensors:
-        seen = jnp.isfinite(value)
-        mask = seen.astype(belief.mean[0].dtype)
-        masked = tuple(0 if isinstance(h, int) and h == 0 else h * mask for h in row)
-        belief, reading = gaussian.condition(belief, masked, jnp.where(seen, value, 0), noise)
+    for sensor in sensors:
+        seen = jnp.isfinite(sensor.value)
+        belief, reading = gaussian.condition(belief, *sensor.filled())
         log_density += jnp.where(seen, reading.log_density(), 0)
         square = reading.innovation**2 / reading.variance
         surprise += jnp.minimum(square, jnp.finfo(square.dtype).max / len(sensors))
-        gain = gaussian.dot(row, reading.gain)
+        gain = gaussian.dot(sensor.row, reading.gain)
         infos.append((reading.innovation, gain, ~seen))
     innovation, gain, missing = infos[0]
     return belief, Info(innovation, log_density, gain, missing, surprise)
+
+
+def start(prior: Gaussian, params: PyTree) -> Gaussian:
+    """The prior of every parameter: a Gaussian of trees."""
+    return _trees.unzip(lambda p: full(prior, p), prior, params)
+
+
+def update(
+    sensors: Callable[..., Sequence[Sensor]], belief: Gaussian, *readings: PyTree
+) -> tuple[Gaussian, Info]:
+    """Condition a Gaussian of trees on the sensors that ``sensors(*readings)`` gives for a leaf."""
+
+    def leaf(belief: Gaussian, *values: Array | None) -> tuple[Gaussian, Info]:
+        dtype = belief.mean[0].dtype
+        wide = (None if x is None else x.astype(dtype) for x in values)
+        belief, info = observe(belief, sensors(*wide))
+        return cast(belief, dtype), info
+
+    placeholder = gaussian.independent((0,) * len(belief.mean), (0,) * len(belief.mean))
+    return per_leaf(leaf, (placeholder, Info(0, 0, 0, 0, 0)), belief, *readings)
+
+
+def check_displacement(owner: str, displacement: PyTree) -> None:
+    """Raise unless there is a displacement to predict over.
+
+    Raises:
+        ValueError: names the owner.
+    """
+    if displacement is None:
+        raise ValueError(
+            f"{owner}: predict needs the displacement of the parameters since the last "
+            "observation, zeros at first."
+        )
 
 
 def per_leaf(f: Callable[..., Any], like: Any, belief: Gaussian, *rest: PyTree) -> Any:

@@ -8,6 +8,8 @@ from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from beliefnav._checks import is_number
+
 
 class Stream(NamedTuple):
     """A recorded gradient stream as a NumPyro program wants it, or the shape of one to simulate.
@@ -108,9 +110,4 @@ def moved(displacement: Array, before: Array | None = None) -> Array:
 
 def scaled(process_variance: ArrayLike, factor: ArrayLike) -> ArrayLike:
     """A process variance in other units; one that is known to be 0 stays so."""
-    return process_variance if is_static(process_variance) else process_variance * factor
-
-
-def is_static(process_variance: ArrayLike) -> bool:
-    """Whether a path is known to have no process noise: then only its start is random."""
-    return isinstance(process_variance, int | float) and process_variance == 0
+    return process_variance if is_number(process_variance, 0) else process_variance * factor

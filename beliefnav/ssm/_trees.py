@@ -74,6 +74,18 @@ def where(mask: PyTree, tree: PyTree, otherwise: ArrayLike) -> PyTree:
     )
 
 
+def aligned_leaves(tree: PyTree, *rest: PyTree) -> tuple[list[tuple[Any, ...]], Any]:
+    """The leaves of trees of one structure side by side, and the structure.
+
+    A tree that is ``None`` has ``None`` beside every leaf.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    columns = [
+        [None] * len(leaves) if other is None else treedef.flatten_up_to(other) for other in rest
+    ]
+    return list(zip(leaves, *columns, strict=True)), treedef
+
+
 def unzip(f: Callable[..., Any], like: Any, tree: PyTree, *rest: PyTree) -> Any:
     """Map a function of leaves that returns a structure of leaves; a structure of trees comes out.
 
@@ -86,11 +98,8 @@ def unzip(f: Callable[..., Any], like: Any, tree: PyTree, *rest: PyTree) -> Any:
     Returns:
         The structure of ``f``, of trees.
     """
-    leaves, treedef = jax.tree.flatten(tree)
-    columns = [
-        [None] * len(leaves) if other is None else treedef.flatten_up_to(other) for other in rest
-    ]
-    results = [f(*entry) for entry in zip(leaves, *columns, strict=True)]
+    entries, treedef = aligned_leaves(tree, *rest)
+    results = [f(*entry) for entry in entries]
     if not results:
         return jax.tree.map(lambda _: treedef.unflatten([]), like)
     return jax.tree.map(lambda *values: treedef.unflatten(values), *results)

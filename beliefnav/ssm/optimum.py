@@ -24,7 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import gaussian
-from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked, is_number
 from beliefnav.gaussian import Conditional, Gaussian
 from beliefnav.ssm import _linear_gaussian, _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
@@ -143,18 +143,14 @@ class Optimum(NamedTuple):
 
         def init(params: PyTree) -> OptimumState:
             return OptimumState(
-                _trees.unzip(lambda p: _linear_gaussian.full(prior, p), prior, params),
+                _linear_gaussian.start(prior, params),
                 _trees.full_like(params, 0),
                 jnp.asarray(self.curvature, jnp.result_type(float)),
                 jnp.zeros((), bool),
             )
 
         def predict(state: OptimumState, displacement: PyTree = None) -> OptimumPredicted:
-            if displacement is None:
-                raise ValueError(
-                    "Optimum: predict needs the displacement of the parameters since the last "
-                    "observation, zeros at first."
-                )
+            _linear_gaussian.check_displacement("Optimum", displacement)
 
             def leaf(belief: Gaussian, position: Array, moved: Array) -> tuple[Gaussian, Array]:
                 moved = moved.astype(position.dtype)
@@ -170,13 +166,7 @@ class Optimum(NamedTuple):
         ) -> tuple[OptimumState, Info]:
             del curvature
 
-            def leaf(belief: Gaussian, y: Array) -> tuple[Gaussian, Info]:
-                dtype = belief.mean[0].dtype
-                belief, info = _linear_gaussian.observe(belief, self._sensors(y.astype(dtype)))
-                return _linear_gaussian.cast(belief, dtype), info
-
-            like = (prior, Info(0, 0, 0, 0, 0))
-            distance, info = _linear_gaussian.per_leaf(leaf, like, predicted.distance, gradient)
+            distance, info = _linear_gaussian.update(self._sensors, predicted.distance, gradient)
             known = jnp.asarray(self.curvature, jnp.result_type(float))
             return OptimumState(distance, predicted.position, known, jnp.ones((), bool)), info
 
@@ -252,7 +242,7 @@ class Optimum(NamedTuple):
 
         stream, displacement = _program.moving_stream(gradient, displacement, "Optimum")
         start_scale, scale = jnp.sqrt(self.prior_variance), jnp.sqrt(self.process_variance)
-        static = _program.is_static(self.process_variance)
+        static = is_number(self.process_variance, 0)
         mean = jnp.broadcast_to(self.prior_mean, stream.shape)
         start = dist.Normal(mean, start_scale)
         optimum = numpyro.sample("initial_optimum", start) if static else mean

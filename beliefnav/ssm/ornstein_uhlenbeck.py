@@ -24,7 +24,7 @@ from jax.scipy import stats
 from jax.typing import ArrayLike
 
 from beliefnav import gaussian
-from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, checked
+from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, checked, is_number
 from beliefnav.gaussian import Conditional, Gaussian
 from beliefnav.ssm import _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
@@ -168,7 +168,7 @@ class OrnsteinUhlenbeck(NamedTuple):
             ValueError: the noise variance is 0.
         """
         del displacement, curvature, context
-        if isinstance(self.noise_variance, int | float) and self.noise_variance == 0:
+        if is_number(self.noise_variance, 0):
             raise ValueError(
                 "Cannot look back over a recording without noise: OrnsteinUhlenbeck has a "
                 "noise_variance of 0, so every gradient is what was seen. Give a positive one."
@@ -221,7 +221,7 @@ class OrnsteinUhlenbeck(NamedTuple):
 
         name = type(self).__name__
         stream = _program.stream(gradient, num_steps, shape, name)
-        if isinstance(self.noise_variance, int | float) and self.noise_variance == 0:
+        if is_number(self.noise_variance, 0):
             raise ValueError(f"{name}: the NumPyro program needs a positive noise_variance, got 0.")
         process_scale = jnp.sqrt(self.process_variance)
         noise_scale = jnp.sqrt(self.noise_variance)

@@ -31,9 +31,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import gaussian
-from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked, is_number
 from beliefnav.gaussian import Conditional, Gaussian
-from beliefnav.ssm import _linear_gaussian, _program, _trees
+from beliefnav.ssm import _linear_gaussian, _program
 from beliefnav.ssm._contracts import Filter, Info, Posterior
 from beliefnav.ssm._linear_gaussian import Sensor
 
@@ -148,15 +148,10 @@ class Secant(NamedTuple):
         prior = self.prior()
 
         def init(params: PyTree) -> SecantState:
-            landscape = _trees.unzip(lambda p: _linear_gaussian.full(prior, p), prior, params)
-            return SecantState(landscape, jnp.zeros((), bool))
+            return SecantState(_linear_gaussian.start(prior, params), jnp.zeros((), bool))
 
         def predict(state: SecantState, displacement: PyTree = None) -> SecantPredicted:
-            if displacement is None:
-                raise ValueError(
-                    "Secant: predict needs the displacement of the parameters since the last "
-                    "observation, zeros at first."
-                )
+            _linear_gaussian.check_displacement("Secant", displacement)
 
             def leaf(belief: Gaussian, moved: Array) -> Gaussian:
                 dtype = belief.mean[0].dtype
@@ -169,15 +164,8 @@ class Secant(NamedTuple):
         def update(
             predicted: SecantPredicted, gradient: PyTree, curvature: PyTree = None
         ) -> tuple[SecantState, Info]:
-            def leaf(belief: Gaussian, y: Array, c: Array | None) -> tuple[Gaussian, Info]:
-                dtype = belief.mean[0].dtype
-                sensors = self._sensors(y.astype(dtype), None if c is None else c.astype(dtype))
-                belief, info = _linear_gaussian.observe(belief, sensors)
-                return _linear_gaussian.cast(belief, dtype), info
-
-            like = (prior, Info(0, 0, 0, 0, 0))
             trees = predicted.landscape, gradient, curvature
-            landscape, info = _linear_gaussian.per_leaf(leaf, like, *trees)
+            landscape, info = _linear_gaussian.update(self._sensors, *trees)
             return SecantState(landscape, jnp.ones((), bool)), info
 
         return Filter(init, predict, update, uses_displacement=True)
@@ -216,13 +204,11 @@ class Secant(NamedTuple):
 
     def _transition(self, moved: Array, started: Array) -> Conditional:
         def once_started(value: ArrayLike, before: float) -> ArrayLike:
-            known = isinstance(value, int | float) and value == before
-            return value if known else jnp.where(started, value, before)
+            return value if is_number(value, before) else jnp.where(started, value, before)
 
         rho = once_started(self.curvature_autocorrelation, 1)
         mean = self.prior_curvature_mean
-        centred = isinstance(mean, int | float) and mean == 0
-        drift = 0 if centred or (isinstance(rho, int | float) and rho == 1) else (1 - rho) * mean
+        drift = 0 if is_number(mean, 0) or is_number(rho, 1) else (1 - rho) * mean
         noise = gaussian.independent(
             (0, drift),
             (
@@ -296,8 +282,8 @@ class Secant(NamedTuple):
         g_scale, h_scale = (
             jnp.sqrt(v) for v in (self.prior_gradient_variance, self.prior_curvature_variance)
         )
-        g_static = _program.is_static(self.gradient_process_variance)
-        h_static = _program.is_static(self.curvature_process_variance)
+        g_static = is_number(self.gradient_process_variance, 0)
+        h_static = is_number(self.curvature_process_variance, 0)
         g_step, h_step = (
             jnp.sqrt(v) for v in (self.gradient_process_variance, self.curvature_process_variance)
         )

@@ -28,7 +28,7 @@ from jax import Array
 from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
-from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked, is_number
 from beliefnav.ssm import _discounting, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
 
@@ -145,7 +145,7 @@ class UnknownNoise(NamedTuple):
 
         def predict(state: UnknownNoiseState, displacement: PyTree = None) -> UnknownNoisePredicted:
             degrees = state.noise_degrees_of_freedom
-            if not (isinstance(self.discount, int | float) and self.discount == 1):
+            if not is_number(self.discount, 1):
                 degrees = _trees.scale(degrees, self.discount)
             belief = inner.predict(state.belief, displacement)
             return UnknownNoisePredicted(belief, state.noise_scale, degrees)
@@ -211,7 +211,7 @@ class UnknownNoise(NamedTuple):
         import numpyro
         from numpyro import distributions as dist
 
-        if not (isinstance(self.discount, int | float) and self.discount == 1):
+        if not is_number(self.discount, 1):
             raise ValueError(
                 "UnknownNoise: a drifting noise (discount below 1) is an approximation for which "
                 "there is no joint program."

@@ -1,0 +1,34 @@
+"""A package of runnable modules on the command line: list them, or run the one that is named."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import tyro
+
+
+def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]) -> None:
+    """Run the module that the first argument names, or list them all.
+
+    Args:
+        package: where the modules are; each has a ``Config`` and a ``run(config)``.
+        kind: what they are called, in the singular.
+        names: the modules.
+        arguments: of the command line.
+    """
+    program = f"python -m {package}"
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: {program} NAME [options]; NAME --help lists the options\n")
+        for name in names:
+            doc = importlib.import_module(f"{package}.{name}").__doc__ or ""
+            print(f"  {name:<16}{doc.splitlines()[0]}")
+        return
+    name, *options = arguments
+    if name not in names:
+        sys.exit(f"Unknown {kind} {name!r}; known are: {', '.join(names)}.")
+    module = importlib.import_module(f"{package}.{name}")
+    config = tyro.cli(module.Config, args=options, prog=f"{program} {name}")
+    try:
+        module.run(config)
+    except FileNotFoundError as error:
+        sys.exit(f"{name}: {error}")
