@@ -5,7 +5,17 @@ you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimizer th
 ordinary optax transformation with its posterior inside.
 """
 
-from beliefnav import control, filters, gaussian, inspection, objective, rules, sensors, ssm
+from beliefnav import (
+    control,
+    filters,
+    gaussian,
+    inference,
+    inspection,
+    objective,
+    rules,
+    sensors,
+    ssm,
+)
 from beliefnav.control import Policy
 from beliefnav.objective import Objective
 from beliefnav.ssm import Filter, Info, Posterior
@@ -21,6 +31,7 @@ __all__ = [
     "control",
     "filters",
     "gaussian",
+    "inference",
     "inspection",
     "navigator",
     "objective",

@@ -23,6 +23,7 @@ from beliefnav.ssm.unknown_noise import (
     has_second_sensor,
     in_units,
     predictive,
+    student_scale,
 )
 
 PyTree = Any
@@ -231,8 +232,9 @@ def _learn_noise(
     before, after = accumulate(start, count)
     total_before, total_after = accumulate(total_start, info.surprise)
     assert info.log_density is not None
+    scale_before = jnp.where(before > 0, total_before / jnp.where(before > 0, before, 1), 0)
     log_density, surprise = predictive(
-        jnp.where(before > 0, total_before / jnp.where(before > 0, before, 1), 0),
+        scale_before,
         before,
         info.surprise,
         info.log_density,
@@ -240,7 +242,12 @@ def _learn_noise(
     )
     scale = jnp.where(after > 0, total_after / jnp.where(after > 0, after, 1), 0)
     learned = UnknownNoiseState(None, scale, after)
-    info = info._replace(log_density=log_density, surprise=surprise)
+    info = info._replace(
+        log_density=log_density,
+        surprise=surprise,
+        predictive_scale=student_scale(info.predictive_scale, scale_before, before),
+        predictive_degrees_of_freedom=before,
+    )
     return in_units(posterior, learned.noise_variance()), info
 
 

@@ -8,7 +8,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from beliefnav.filters import _linear
-from beliefnav.ssm import Belief, Info, Posterior, _program
+from beliefnav.ssm import Belief, Info, Posterior, UnknownNoise, _program
+from beliefnav.ssm._trees import unzip
+from beliefnav.ssm.unknown_noise import (
+    count_readings,
+    has_second_sensor,
+    is_conjugate,
+    many_readings,
+    no_density,
+    predictive,
+)
 
 PyTree = Any
 
@@ -92,6 +101,8 @@ def log_likelihood(
     recording = checked(belief, Recording(gradient, displacement, curvature))
     if parallel:
         log_density = _linear.filter_parallel(belief, *recording)[1].log_density
+    elif isinstance(belief, UnknownNoise) and is_conjugate(belief):
+        return _integrate_noise(belief, recording)
     else:
         start = _start(belief, recording)
         log_density = _scan(belief, start, lambda _, i: i.log_density, recording, None)[1]
@@ -101,6 +112,35 @@ def log_likelihood(
             "LocalLevel, give its noise_variance."
         )
     return jax.tree.map(lambda x: x.sum(0), log_density)
+
+
+def _integrate_noise(belief: UnknownNoise, recording: Recording) -> PyTree:
+    """The joint density of all readings, to which those of one step after the other multiply.
+
+    One Student-t of all steps, at the end, costs half of what one at every step does.
+    """
+    belief.filter()  # checks the model
+
+    def read(_: Any, info: Info) -> tuple[PyTree, PyTree]:
+        if info.surprise is None or info.log_density is None:
+            raise no_density(belief)
+        return info.surprise, info.log_density
+
+    start = _start(belief.model, recording)
+    surprise, log_density = _scan(belief.model, start, read, recording, None)[1]
+    sensed = recording.curvature if has_second_sensor(belief.model) else None
+
+    def leaf(y: jax.Array, c: Any, surprise: jax.Array, log_density: jax.Array) -> jax.Array:
+        # Counted when it runs, even where the recording is a constant: XLA would take minutes.
+        count = count_readings(*lax.optimization_barrier((y, c))).sum(0)
+        total = surprise.sum(0)
+        scale, degrees = (
+            jnp.broadcast_to(x, total.shape)
+            for x in (belief.prior_noise_scale, belief.prior_degrees_of_freedom)
+        )
+        return predictive(scale, degrees, total, log_density.sum(0), count, many_readings)[0]
+
+    return unzip(leaf, 0, recording.gradient, sensed, surprise, log_density)
 
 
 def last_state(

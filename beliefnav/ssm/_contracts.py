@@ -42,6 +42,11 @@ class Info(NamedTuple):
         surprise: the squared innovation in units of its predictive variance, $e^2/S$, summed over
             the sensors; 0 where missing. A chi-square of one degree a reading, if the belief is
             right.
+        predictive_scale: the scale of the predictive density of the gradient, around the gradient
+            minus ``innovation``: its standard deviation if it is Gaussian. Infinite where the
+            prior is improper, 0 where missing.
+        predictive_degrees_of_freedom: those of a Student-t predictive density; ``None`` if it is
+            Gaussian.
     """
 
     innovation: PyTree = None
@@ -49,6 +54,8 @@ class Info(NamedTuple):
     gain: PyTree = None
     missing: PyTree = None
     surprise: PyTree = None
+    predictive_scale: PyTree = None
+    predictive_degrees_of_freedom: PyTree = None
 
 
 class State(Protocol):

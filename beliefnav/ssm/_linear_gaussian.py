@@ -106,9 +106,10 @@ def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info
         square = reading.innovation**2 / reading.variance
         surprise += jnp.minimum(square, jnp.finfo(square.dtype).max / len(sensors))
         gain = gaussian.dot(sensor.row, reading.gain)
-        infos.append((reading.innovation, gain, ~seen))
-    innovation, gain, missing = infos[0]
-    return belief, Info(innovation, log_density, gain, missing, surprise)
+        scale = jnp.where(seen, jnp.sqrt(reading.variance), 0)
+        infos.append((reading.innovation, gain, ~seen, scale))
+    innovation, gain, missing, scale = infos[0]
+    return belief, Info(innovation, log_density, gain, missing, surprise, scale)
 
 
 def start(prior: Gaussian, params: PyTree) -> Gaussian:
@@ -128,7 +129,7 @@ def update(
         return cast(belief, dtype), info
 
     placeholder = gaussian.independent((0,) * len(belief.mean), (0,) * len(belief.mean))
-    return per_leaf(leaf, (placeholder, Info(0, 0, 0, 0, 0)), belief, *readings)
+    return per_leaf(leaf, (placeholder, Info(0, 0, 0, 0, 0, 0)), belief, *readings)
 
 
 def check_displacement(owner: str, displacement: PyTree) -> None:

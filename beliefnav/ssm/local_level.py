@@ -136,6 +136,7 @@ class LocalLevel(NamedTuple):
                 gain=_trees.where(seen, gain, 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
                 surprise=self._surprise(predicted, error),
+                predictive_scale=self._scale(predicted, seen),
             )
             return LocalLevelState(mean, sample_size, predicted.noise_variance), info
 
@@ -162,6 +163,18 @@ class LocalLevel(NamedTuple):
             return None
         sizes = jax.tree.broadcast(predicted.sample_size, error)
         return jax.tree.map(lambda e, n: e**2 / noise_variance * (n / (n + 1)), error, sizes)
+
+    def _scale(self, predicted: LocalLevelPredicted, seen: PyTree) -> PyTree:
+        r"""$\sqrt{R (1 + 1/\beta n)}$, infinite where the prior is improper."""
+        noise_variance = predicted.noise_variance
+        if noise_variance is None:
+            return None
+
+        def leaf(n: Array, o: Array) -> Array:
+            variance = noise_variance * (1 + 1 / jnp.where(n > 0, n, 1))
+            return jnp.where(o, jnp.where(n > 0, jnp.sqrt(variance), jnp.inf), 0)
+
+        return jax.tree.map(leaf, jax.tree.broadcast(predicted.sample_size, seen), seen)
 
     def scaled(self, factor: ArrayLike) -> "LocalLevel":
         """The same model with every variance multiplied by ``factor``.

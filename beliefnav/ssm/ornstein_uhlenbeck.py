@@ -84,6 +84,20 @@ class OrnsteinUhlenbeck(NamedTuple):
         r"""$q / (1 - \rho^2)$, the prior variance of the gradient."""
         return self.process_variance / (1 - self.autocorrelation**2)
 
+    @property
+    def steady_gain(self) -> Array:
+        r"""The gain $K$ that the filter settles at.
+
+        $K = v/(v + R)$, where the predicted variance solves $v = \rho^2 R v/(v + R) + q$. The
+        memory of the filter is then $\rho (1 - K)$, which is what $\beta_1$ is to Adam.
+        """
+        q, noise = self.process_variance, self.noise_variance
+        half = (q - noise * (1 - self.autocorrelation**2)) / 2
+        root = jnp.sqrt(half**2 + q * noise)
+        # Of the two forms of the root the one that does not subtract.
+        variance = jnp.where(half > 0, half + root, q * noise / jnp.maximum(root - half, root))
+        return variance / (variance + noise)
+
     def filter(self, shared: bool = False) -> Filter:
         r"""The exact online filter.
 
@@ -143,6 +157,11 @@ class OrnsteinUhlenbeck(NamedTuple):
                 surprise=jax.tree.map(
                     lambda e, v, o: jnp.where(o, e**2 / (v + noise), 0),
                     error,
+                    jax.tree.broadcast(predicted.variance, error),
+                    seen,
+                ),
+                predictive_scale=jax.tree.map(
+                    lambda v, o: jnp.where(o, jnp.sqrt(v + noise), 0),
                     jax.tree.broadcast(predicted.variance, error),
                     seen,
                 ),

@@ -25,11 +25,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy import stats
 from jax.typing import ArrayLike
 
 from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked
-from beliefnav.ssm import _discounting, _program, _trees
+from beliefnav.ssm import _discounting, _program, _student, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
 
 PyTree = Any
@@ -126,6 +125,7 @@ class PrecisionWalk(NamedTuple):
             zero = jax.tree.map(jnp.zeros_like, predicted.second_moment)
             value = _trees.innovation(gradient, zero)
             error = _trees.square_innovation(gradient, predicted.second_moment)
+            degrees_before = jax.tree.broadcast(predicted.degrees_of_freedom, error)
             degrees = _discounting.observe(predicted.degrees_of_freedom, seen, shared)
             gain = _discounting.mean_gain(degrees)
             second_moment = _trees.correct(predicted.second_moment, gain, error)
@@ -134,6 +134,10 @@ class PrecisionWalk(NamedTuple):
                 log_density=_log_density(predicted, value, seen),
                 gain=_trees.where(seen, gain, 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
+                predictive_scale=_scale(predicted, seen),
+                predictive_degrees_of_freedom=jax.tree.map(
+                    lambda n, s: jnp.broadcast_to(n, s.shape), degrees_before, error
+                ),
             )
             return PrecisionWalkState(second_moment, degrees), info
 
@@ -210,7 +214,19 @@ def _log_density(predicted: PrecisionWalkPredicted, value: PyTree, seen: PyTree)
     def leaf(y: Array, s: Array, n: Array, o: Array) -> Array:
         proper = o & (n > 0) & (s > 0)
         n, s = jnp.where(proper, n, 1), jnp.where(proper, s, 1)
-        return jnp.where(proper, stats.t.logpdf(y, n, scale=jnp.sqrt(s)), 0)
+        return jnp.where(proper, _student.log_density(y, n, jnp.sqrt(s)), 0)
 
     sizes = jax.tree.broadcast(predicted.degrees_of_freedom, value)
     return jax.tree.map(leaf, value, predicted.second_moment, sizes, seen)
+
+
+def _scale(predicted: PrecisionWalkPredicted, seen: PyTree) -> PyTree:
+    r"""$\sqrt{S/n}$, infinite where the prior is improper."""
+
+    def leaf(s: Array, n: Array, o: Array) -> Array:
+        proper = (n > 0) & (s > 0)
+        scale = jnp.where(proper, jnp.sqrt(jnp.where(proper, s, 1)), jnp.inf)
+        return jnp.where(o, scale, 0)
+
+    sizes = jax.tree.broadcast(predicted.degrees_of_freedom, predicted.second_moment)
+    return jax.tree.map(leaf, predicted.second_moment, sizes, seen)

@@ -20,6 +20,7 @@ Reference:
 """
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -29,7 +30,7 @@ from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
 from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked, is_number
-from beliefnav.ssm import _discounting, _trees
+from beliefnav.ssm import _discounting, _student, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
 
 PyTree = Any
@@ -155,10 +156,7 @@ class UnknownNoise(NamedTuple):
         ) -> tuple[UnknownNoiseState, Info]:
             belief, info = inner.update(predicted.belief, gradient, curvature)
             if info.surprise is None or info.log_density is None:
-                raise ValueError(
-                    f"Cannot learn the noise of {type(self.model).__name__}. This is because it "
-                    "has no predictive density; for a LocalLevel, give a noise_variance of 1."
-                )
+                raise no_density(self)
             sensed = None if not has_second_sensor(self.model) else curvature
             seen = _trees.unzip(count_readings, 0, gradient, sensed)
             if hasattr(self.model, "prior_sample_size"):
@@ -189,7 +187,21 @@ class UnknownNoise(NamedTuple):
                 jax.tree.broadcast(before, predicted.noise_scale),
                 jax.tree.broadcast(after, predicted.noise_scale),
             )
-            info = info._replace(log_density=density, surprise=surprise)
+            info = info._replace(
+                log_density=density,
+                surprise=surprise,
+                predictive_scale=jax.tree.map(
+                    student_scale,
+                    info.predictive_scale,
+                    predicted.noise_scale,
+                    jax.tree.broadcast(before, predicted.noise_scale),
+                ),
+                predictive_degrees_of_freedom=jax.tree.map(
+                    lambda s2, n: jnp.broadcast_to(n, s2.shape),
+                    predicted.noise_scale,
+                    jax.tree.broadcast(before, predicted.noise_scale),
+                ),
+            )
             return UnknownNoiseState(belief, scale, after), info
 
         return Filter(init, predict, update, inner.uses_displacement)
@@ -199,8 +211,9 @@ class UnknownNoise(NamedTuple):
 
         Args:
             *args: those of the model's own program.
-            **kwargs: those of the model's own program; also ``noise_shape``, the shape of one
-                observation, that of the site $\sigma^2$.
+            **kwargs: those of the model's own program; also ``noise_shape``, the shape of the site
+                $\sigma^2$: by default that of one observation where they are recorded, one for
+                each entry, otherwise that of the prior.
 
         Returns:
             What the model's own program returns.
@@ -225,7 +238,9 @@ class UnknownNoise(NamedTuple):
             )
         half = self.prior_degrees_of_freedom / 2
         law = dist.InverseGamma(half, half * self.prior_noise_scale)
-        variance = numpyro.sample("noise_scale", law.expand(kwargs.pop("noise_shape", ())))
+        gradient = args[0] if args else kwargs.get("gradient")
+        shape = law.batch_shape if gradient is None else jnp.shape(gradient)[1:]
+        variance = numpyro.sample("noise_scale", law.expand(kwargs.pop("noise_shape", shape)))
         return self.model.scaled(variance).numpyro_model(*args, **kwargs)
 
 
@@ -234,14 +249,51 @@ def has_second_sensor(model: Any) -> bool:
     return getattr(model, "curvature_noise_variance", None) is not None
 
 
+def no_density(belief: UnknownNoise) -> ValueError:
+    """The error of a model from which no noise can be learned."""
+    return ValueError(
+        f"Cannot learn the noise of {type(belief.model).__name__}. This is because it has no "
+        "predictive density; for a LocalLevel, give a noise_variance of 1."
+    )
+
+
+def is_conjugate(belief: UnknownNoise) -> bool:
+    """Whether the densities of all steps are those of one Student-t: exact and proper."""
+    diffuse = any(
+        _discounting.is_zero(prior)
+        for prior in (
+            belief.prior_noise_scale,
+            belief.prior_degrees_of_freedom,
+            getattr(belief.model, "prior_sample_size", 1.0),
+        )
+    )
+    return is_number(belief.discount, 1) and not diffuse
+
+
 def count_readings(gradient: Array, curvature: Array | None) -> Array:
     """How many readings there are of each entry."""
     seen = jnp.isfinite(gradient).astype(int)
     return seen if curvature is None else seen + jnp.isfinite(curvature)
 
 
+def few_readings(degrees: Array, count: Array) -> Array:
+    r"""$\log\Gamma((\nu + k)/2) - \log\Gamma(\nu/2)$ for up to two readings."""
+    ratio = jnp.where(count == 2, jnp.log(degrees / 2), _student.log_gamma_half_step(degrees / 2))
+    return jnp.where(count == 0, 0, ratio)
+
+
+def many_readings(degrees: Array, count: Array) -> Array:
+    """The same for any number, accurate if they are many or the degrees few."""
+    return gammaln((degrees + count) / 2) - gammaln(degrees / 2)
+
+
 def predictive(
-    scale: Array, degrees: Array, surprise: Array, log_density: Array, count: Array
+    scale: Array,
+    degrees: Array,
+    surprise: Array,
+    log_density: Array,
+    count: Array,
+    log_gamma_ratio: Callable[[Array, Array], Array] = few_readings,
 ) -> tuple[Array, Array]:
     r"""The log density of a Student-t, and the surprise, from those of a Gaussian of unit noise.
 
@@ -250,7 +302,8 @@ def predictive(
         degrees: $\nu$ before the readings.
         surprise: $\sum e^2/S$ over the readings of this step, in units of $\sigma^2$.
         log_density: $-\frac12 \sum (e^2/S + \log 2 \pi S)$.
-        count: number of readings.
+        count: number of readings $k$.
+        log_gamma_ratio: $\log\Gamma((\nu + k)/2) - \log\Gamma(\nu/2)$ as a function of $\nu, k$.
 
     Returns:
         Both; 0 where there is no reading or the prior is improper.
@@ -259,10 +312,17 @@ def predictive(
     n, s2 = jnp.where(proper, degrees, 1), jnp.where(proper, scale, 1)
     relative = surprise / s2  # and not over n s2, which may overflow
     density = log_density + (surprise + count * math.log(2 * math.pi)) / 2
-    density += gammaln((n + count) / 2) - gammaln(n / 2)
+    density += log_gamma_ratio(n, count)
     density -= (count * jnp.log(math.pi * n) + count * jnp.log(s2)) / 2
     density -= (n + count) * jnp.log1p(relative / n) / 2
     return jnp.where(proper, density, 0), jnp.where(proper, relative, 0)
+
+
+def student_scale(scale: Array, noise_scale: Array, degrees: Array) -> Array:
+    r"""$s \sqrt S$ from $\sqrt S$, infinite where the prior is improper and 0 where missing."""
+    proper = (degrees > 0) & (noise_scale > 0)
+    learned = scale * jnp.sqrt(jnp.where(proper, noise_scale, 1))
+    return jnp.where(proper | (scale == 0), learned, jnp.inf)
 
 
 def in_units(posterior: Posterior, variance: PyTree) -> Posterior:

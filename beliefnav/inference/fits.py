@@ -1,0 +1,337 @@
+r"""What sampling gives: draws with labels, whether they can be trusted, and their way to arviz."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from tqdm import tqdm
+
+from beliefnav import filters, inspection
+from beliefnav.filters import Recording
+from beliefnav.inference.targets import Density, Target, Values, believe, recording
+from beliefnav.ssm import Belief
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+PyTree = Any
+
+R_HAT = 1.01
+EFFECTIVE_SAMPLES = 400
+"""Thresholds of convergence of Vehtari et al., "Rank-normalization, folding, and localization: an
+improved R-hat", Bayesian Analysis 2021."""
+
+
+class State(NamedTuple):
+    """Where a sampler stands, to go on from: the same for all of them.
+
+    Attributes:
+        position: site -> unconstrained values [(unit,) chain, ...].
+        step_size: [(unit,) chain].
+        inverse_mass_matrix: [(unit,) chain, dim], or [(unit,) chain, dim, dim] if dense.
+    """
+
+    position: Values
+    step_size: Array
+    inverse_mass_matrix: Array
+
+
+class Fit(NamedTuple):
+    """Draws from a posterior.
+
+    Attributes:
+        target: what was sampled.
+        posterior: constrained values, of dimensions (chain, draw), the dimension taken apart if
+            there is one, and those of the site.
+        sample_stats: of the sampler, of dimensions (chain, draw) and the dimension taken apart.
+        diagnostics: whether to trust it: ``converged``, and what that rests on, of the dimension
+            taken apart.
+        state: where the sampler stands.
+    """
+
+    target: Target
+    posterior: "xr.Dataset"
+    sample_stats: "xr.Dataset"
+    diagnostics: "xr.Dataset"
+    state: State
+
+    @property
+    def converged(self) -> bool:
+        """Whether all of it converged."""
+        return bool(self.diagnostics["converged"].all())
+
+
+def summary(fit: Fit) -> "pd.DataFrame":
+    """A table of the posterior, one row for each scalar, that says which did not converge.
+
+    Args:
+        fit: draws from a posterior.
+
+    Returns:
+        Columns ``mean``, ``sd``, ``5%``, ``50%``, ``95%`` and ``converged``.
+    """
+    import pandas as pd
+
+    over = ("chain", "draw")
+    tables = []
+    for name, draws in fit.posterior.data_vars.items():
+        quantiles = draws.quantile([0.05, 0.5, 0.95], over)
+        table = {"mean": draws.mean(over), "sd": draws.std(over)}
+        table |= {f"{q:.0%}": quantiles.sel(quantile=q, drop=True) for q in (0.05, 0.5, 0.95)}
+        table["converged"] = fit.diagnostics["converged"].broadcast_like(table["mean"])
+        rows = pd.DataFrame({column: values.values.ravel() for column, values in table.items()})
+        labels = table["mean"].to_series().index if table["mean"].ndim else [()]
+        rows.index = [_label(str(name), label) for label in labels]
+        tables.append(rows)
+    return pd.concat(tables)
+
+
+def _label(name: str, position: Any) -> str:
+    """``name[a, b]``, or ``name`` of a scalar."""
+    parts = position if isinstance(position, tuple) else (position,)
+    return f"{name}[{', '.join(map(str, parts))}]" if parts else name
+
+
+def map_draws(
+    target: Target,
+    posterior: "xr.Dataset",
+    function: Callable[[Belief, Recording, Array], PyTree],
+    *,
+    key: Array | None = None,
+    progress_bar: bool = False,
+) -> PyTree:
+    """Apply a function to the belief of every draw, and the recording.
+
+    Args:
+        target: whose prior makes the belief, and whose stream is the recording; it need not be
+            the stream that the draws were conditioned on.
+        posterior: draws, of dimensions (chain, draw, ...).
+        function: ``(belief, recording, key) -> tree`` of one draw and, if they are separate, of
+            one unit.
+        key: random key; ``jax.random.key(0)`` by default.
+        progress_bar: show progress.
+
+    Returns:
+        A tree of numpy arrays [chain, draw, (unit,) ...].
+    """
+    from numpyro import handlers
+
+    data = recording(target)
+    with handlers.trace() as trace, handlers.seed(rng_seed=0):
+        target.prior()
+    sampled = [name for name, site in trace.items() if site["type"] == "sample"]
+    leading = ["chain", "draw"] + ([] if target.separate is None else [target.separate])
+    draws = {
+        name: posterior[name].transpose(*leading, ...).values
+        for name in sampled
+        if not trace[name]["is_observed"]
+    }
+    num_chains, num_draws = posterior.sizes["chain"], posterior.sizes["draw"]
+    total = num_chains * num_draws
+    flat = {name: x.reshape(total, *x.shape[2:]) for name, x in draws.items()}
+    key = jax.random.key(0) if key is None else key
+    shape = () if target.separate is None else (target.stream.sizes[target.separate],)
+    keys = jax.random.split(key, (total, *shape))
+
+    def one(values: Values, key: Array, data: Recording) -> PyTree:
+        prior = handlers.substitute(handlers.seed(target.prior, jax.random.key(0)), values)
+        belief = prior()
+        return function(belief, believe(belief, data), key)
+
+    unit = one if target.separate is None else jax.vmap(one)
+    run = jax.jit(lambda values, keys: jax.vmap(unit, in_axes=(0, 0, None))(values, keys, data))
+    size = min(total, 64)
+    results = []
+    with tqdm(total=total, desc="draws", disable=not progress_bar) as bar:
+        for start in range(0, total, size):
+            # The last part is filled up from before, so that all compile once.
+            part = np.minimum(np.arange(start, start + size), total - 1)
+            result = run({name: x[part] for name, x in flat.items()}, keys[part])
+            count = min(size, total - start)
+            results.append(jax.tree.map(lambda x, n=count: np.asarray(x)[:n], result))
+            bar.update(count)
+
+    def join(*parts: np.ndarray) -> np.ndarray:
+        array = np.concatenate(parts)
+        return array.reshape(num_chains, num_draws, *array.shape[1:])
+
+    return jax.tree.map(join, *results)
+
+
+def predict(
+    target: Target,
+    posterior: "xr.Dataset",
+    *,
+    key: Array,
+    progress_bar: bool = False,
+) -> dict[str, "xr.Dataset"]:
+    r"""One step ahead: the density of every observation given those before it, and replicates.
+
+    For every draw $\psi$ the filter gives $p(y_t \mid y_{1:t-1}, \psi)$, of which are taken the log
+    density at what was observed, and one draw. Where an observation is missing the density is 0
+    and the replicate NaN.
+
+    Leaving one observation out by importance sampling (``arviz.loo``) takes its influence on
+    $\psi$ away, not that on the later latent states.
+
+    Args:
+        target: whose stream is predicted; it may go on where the stream of the draws ended.
+        posterior: draws, of dimensions (chain, draw, ...).
+        key: random key of the replicates.
+        progress_bar: show progress.
+
+    Returns:
+        The groups ``log_likelihood`` and ``posterior_predictive``, each with a ``gradient`` of
+        dimensions (chain, draw, step, ...).
+
+    Raises:
+        ValueError: the belief has no predictive density.
+    """
+    import xarray as xr
+
+    def function(belief: Belief, recording: Recording, key: Array) -> tuple[Array, Array]:
+        _, info = filters.filter_recording(belief, *recording)
+        if info.log_density is None or info.predictive_scale is None:
+            raise ValueError(f"{type(belief).__name__} has no predictive density.")
+        y = recording.gradient
+        degrees = info.predictive_degrees_of_freedom
+        noise = (
+            jax.random.normal(key, y.shape, y.dtype)
+            if degrees is None
+            else jax.random.t(key, jnp.where(degrees > 0, degrees, 1), y.shape, y.dtype)
+        )
+        # Where nothing was predicted, because the prior is improper, nothing is replicated.
+        proper = jnp.isfinite(y) & jnp.isfinite(info.predictive_scale)
+        scale = jnp.where(proper, info.predictive_scale, 0)
+        replicate = jnp.where(proper, y - info.innovation + scale * noise, jnp.nan)
+        return info.log_density, replicate
+
+    results = map_draws(target, posterior, function, key=key, progress_bar=progress_bar)
+    others = [d for d in target.stream["gradient"].dims if d not in ("step", target.separate)]
+    separate = [] if target.separate is None else [target.separate]
+    dims = ("chain", "draw", *separate, "step", *others)
+    coords = {name: posterior[name] for name in ("chain", "draw")}
+    coords |= dict(target.stream["gradient"].coords)
+    return {
+        group: xr.Dataset({"gradient": (dims, values)}, coords).transpose(
+            "chain", "draw", *target.stream["gradient"].dims
+        )
+        for group, values in zip(("log_likelihood", "posterior_predictive"), results, strict=True)
+    }
+
+
+def to_groups(fit: Fit, *, key: Array | None = None) -> dict[str, "xr.Dataset"]:
+    """The groups of `to_arviz`, to be joined with others.
+
+    Args:
+        fit: draws from a posterior.
+        key: random key of the replicates; ``jax.random.key(0)`` by default.
+
+    Returns:
+        Group name -> Dataset.
+    """
+    key = jax.random.key(0) if key is None else key
+    names = [n for n in ("gradient", "displacement", "curvature") if n in fit.target.stream]
+    return {
+        "posterior": fit.posterior,
+        "sample_stats": fit.sample_stats,
+        "observed_data": fit.target.stream[names],
+        "convergence": fit.diagnostics,
+        **predict(fit.target, fit.posterior, key=key),
+    }
+
+
+def to_arviz(fit: Fit, *, key: Array | None = None) -> Any:
+    """A fit as arviz opens it: InferenceData (arviz 0.x) or DataTree (arviz 1.x).
+
+    Groups: ``posterior`` (constrained values), ``sample_stats`` (``diverging`` among them),
+    ``log_likelihood`` and ``posterior_predictive`` (one step ahead, see `predict`),
+    ``observed_data`` and ``convergence``.
+
+    Args:
+        fit: draws from a posterior.
+        key: random key of the replicates; ``jax.random.key(0)`` by default.
+
+    Returns:
+        The container of the installed arviz.
+    """
+    return inspection.to_container(to_groups(fit, key=key))
+
+
+def labelled(
+    density: Density,
+    target: Target,
+    positions: Values,
+    statistics: Mapping[str, Array],
+) -> tuple["xr.Dataset", "xr.Dataset"]:
+    """Posterior and sample_stats, from unconstrained values [draw, (unit,) chain, ...]."""
+    import xarray as xr
+
+    separate = target.separate is not None
+
+    def order(x: Array) -> Array:  # [chain, draw, (unit,) ...]
+        return jnp.moveaxis(x, 2 if separate else 1, 0)
+
+    positions = jax.tree.map(order, positions)
+    constrain = jax.vmap(density.constrain) if separate else density.constrain
+    for _ in range(2):
+        constrain = jax.vmap(constrain, in_axes=(0, None))
+    values = jax.jit(constrain)(positions, density.data)
+    leading = ("chain", "draw", *([target.separate] if separate else []))
+    num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
+    coords: dict[str, Any] = {"chain": np.arange(num_chains), "draw": np.arange(num_draws)}
+    known = target.stream["gradient"].coords
+    dims = {dim for name in values for dim in density.dims[name]} | set(leading[2:])
+    coords |= {dim: known[dim] for dim in dims if dim in known}
+    posterior = xr.Dataset(
+        {
+            name: ((*leading, *density.dims[name]), np.asarray(value))
+            for name, value in values.items()
+        },
+        coords,
+    )
+    own = {name: coords[name] for name in leading if name in coords}
+    sample_stats = xr.Dataset(
+        {name: (leading, np.asarray(order(value))) for name, value in statistics.items()}, own
+    )
+    return posterior, sample_stats
+
+
+def diagnose(
+    density: Density, target: Target, posterior: "xr.Dataset", sample_stats: "xr.Dataset"
+) -> "xr.Dataset":
+    """Whether chains agree: the worst over all sites, for every unit."""
+    import arviz
+    import xarray as xr
+
+    keep = () if target.separate is None else (target.separate,)
+    sampled = posterior[list(density.like)]
+
+    def worst(table: "xr.Dataset", largest: bool) -> "xr.DataArray":
+        fields = []
+        for values in table.data_vars.values():
+            # NaN, where nothing moved or there is one chain, is the worst there is.
+            values = values.fillna(np.inf if largest else 0.0)
+            others = [dim for dim in values.dims if dim not in keep]
+            fields.append(values.max(others) if largest else values.min(others))
+        joined = xr.concat(fields, "site")
+        return joined.max("site") if largest else joined.min("site")
+
+    tables: dict[str, Any] = {
+        "r_hat": arviz.rhat(sampled),
+        "ess_bulk": arviz.ess(sampled, method="bulk"),
+        "ess_tail": arviz.ess(sampled, method="tail"),
+    }
+    result = {name: worst(table, name == "r_hat") for name, table in tables.items()}
+    result["divergences"] = sample_stats["diverging"].sum(("chain", "draw"))
+    result["converged"] = (
+        (result["r_hat"] < R_HAT)
+        & (result["ess_bulk"] >= EFFECTIVE_SAMPLES)
+        & (result["ess_tail"] >= EFFECTIVE_SAMPLES)
+        & (result["divergences"] == 0)
+    )
+    return xr.Dataset(result)

@@ -1,0 +1,332 @@
+"""The no-U-turn sampler of numpyro and of blackjax on one target, in the same words.
+
+All chains of all units run side by side, vmapped, in compiled parts between which a progress bar
+moves. Each chain adapts its step size and mass matrix by itself, in Stan's windows.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from tqdm import tqdm
+
+from beliefnav.filters import Recording
+from beliefnav.inference.fits import Fit, State, diagnose, labelled
+from beliefnav.inference.targets import Density, Target, Values, density
+
+NUM_PARTS = 20
+"""How often the progress bar moves."""
+
+
+class _Chain(NamedTuple):
+    """A chain of blackjax between two steps."""
+
+    state: Any
+    step_size: Array
+    inverse_mass_matrix: Array
+    key: Array
+
+
+class _Draw(NamedTuple):
+    position: Values
+    statistics: dict[str, Array]
+
+
+class _Kernel(NamedTuple):
+    """A sampler for one chain of one unit.
+
+    Attributes:
+        begin: ``(key, State, recording) -> chain``.
+        step: ``(chain, recording) -> (chain, _Draw)``.
+        end: ``chain -> State``.
+        num_discarded: number of first steps that are warm-up.
+    """
+
+    begin: Callable[[Array, State, Recording], Any]
+    step: Callable[[Any, Recording], tuple[Any, _Draw]]
+    end: Callable[[Any], State]
+    num_discarded: int
+
+
+def numpyro_nuts(
+    target: Target,
+    *,
+    key: Array,
+    num_warmup: int = 500,
+    num_samples: int = 500,
+    num_chains: int = 4,
+    start: State | None = None,
+    target_acceptance: float = 0.8,
+    dense_mass: bool = False,
+    max_tree_depth: int = 10,
+    progress_bar: bool = True,
+) -> Fit:
+    """Draw from a posterior by numpyro's no-U-turn sampler.
+
+    Args:
+        target: the posterior, made by `beliefnav.inference.target`.
+        key: random key.
+        num_warmup: adaptation steps of a chain; 0 to go on from ``start`` as it is.
+        num_samples: draws of a chain.
+        num_chains: number of chains.
+        start: where to start and with which step size and mass matrix, from ``Fit.state``: of an
+            earlier run, of the same beliefs on another stream, or of `beliefnav.inference.laplace`.
+            By default uniform in [-2, 2] in every unconstrained direction.
+        target_acceptance: the acceptance probability that the step size is adapted to.
+        dense_mass: adapt a dense mass matrix instead of a diagonal one.
+        max_tree_depth: at most 2 to this power leapfrog steps a draw.
+        progress_bar: show progress.
+
+    Returns:
+        The draws, their statistics and whether the chains agree.
+
+    Raises:
+        ValueError: a number is out of its range, or ``start`` does not fit the target.
+    """
+    from numpyro.infer.hmc import hmc
+
+    sampled = density(target)
+    begin, sample = hmc(
+        potential_fn_gen=lambda recording: lambda z: sampled.potential(z, recording), algo="NUTS"
+    )
+
+    def begin_chain(key: Array, state: State, recording: Recording) -> Any:
+        return begin(
+            state.position,
+            num_warmup,
+            step_size=state.step_size,
+            inverse_mass_matrix=state.inverse_mass_matrix,
+            dense_mass=dense_mass,
+            target_accept_prob=target_acceptance,
+            max_tree_depth=max_tree_depth,
+            model_args=(recording,),
+            rng_key=key,
+        )
+
+    def step(chain: Any, recording: Recording) -> tuple[Any, _Draw]:
+        chain = sample(chain, (recording,))
+        statistics = _statistics(
+            chain.diverging,
+            chain.accept_prob,
+            chain.num_steps,
+            -chain.potential_energy,
+            chain.energy,
+            chain.adapt_state.step_size,
+        )
+        return chain, _Draw(chain.z, statistics)
+
+    def end(chain: Any) -> State:
+        adapted = chain.adapt_state
+        return State(chain.z, adapted.step_size, adapted.inverse_mass_matrix)
+
+    kernel = _Kernel(begin_chain, step, end, num_warmup)
+    start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
+    return _run(target, sampled, kernel, key, start, num_samples, "numpyro", progress_bar)
+
+
+def blackjax_nuts(
+    target: Target,
+    *,
+    key: Array,
+    num_warmup: int = 500,
+    num_samples: int = 500,
+    num_chains: int = 4,
+    start: State | None = None,
+    target_acceptance: float = 0.8,
+    dense_mass: bool = False,
+    max_tree_depth: int = 10,
+    progress_bar: bool = True,
+) -> Fit:
+    """Draw from a posterior by blackjax's no-U-turn sampler, after its window adaptation.
+
+    The window adaptation is one compiled loop: the progress bar starts to move after it.
+
+    Args:
+        target: as in `numpyro_nuts`.
+        key: as in `numpyro_nuts`.
+        num_warmup: as in `numpyro_nuts`.
+        num_samples: as in `numpyro_nuts`.
+        num_chains: as in `numpyro_nuts`.
+        start: as in `numpyro_nuts`.
+        target_acceptance: as in `numpyro_nuts`.
+        dense_mass: as in `numpyro_nuts`.
+        max_tree_depth: as in `numpyro_nuts`.
+        progress_bar: as in `numpyro_nuts`.
+
+    Returns:
+        The draws, their statistics and whether the chains agree.
+
+    Raises:
+        ValueError: see `numpyro_nuts`.
+    """
+    import blackjax
+
+    sampled = density(target)
+    kernel_step = blackjax.nuts.build_kernel()
+
+    def log_density(recording: Recording) -> Callable[[Values], Array]:
+        return lambda z: -sampled.potential(z, recording)
+
+    def begin(key: Array, state: State, recording: Recording) -> _Chain:
+        position, step_size, inverse_mass_matrix = state
+        key_warmup, key = jax.random.split(key)
+        if num_warmup:
+            adaptation = blackjax.window_adaptation(
+                blackjax.nuts,
+                log_density(recording),
+                is_mass_matrix_diagonal=not dense_mass,
+                initial_inverse_mass_matrix=inverse_mass_matrix,
+                initial_step_size=step_size,
+                target_acceptance_rate=target_acceptance,
+                adaptation_info_fn=lambda *_: None,
+                max_num_doublings=max_tree_depth,
+            )
+            (warm, adapted), _ = adaptation.run(key_warmup, position, num_warmup)
+            position = warm.position
+            step_size = adapted["step_size"]
+            inverse_mass_matrix = adapted["inverse_mass_matrix"]
+        state = blackjax.nuts.init(position, log_density(recording))
+        return _Chain(state, step_size, inverse_mass_matrix, key)
+
+    def step(chain: _Chain, recording: Recording) -> tuple[_Chain, _Draw]:
+        key, now = jax.random.split(chain.key)
+        state, info = kernel_step(
+            now,
+            chain.state,
+            log_density(recording),
+            chain.step_size,
+            chain.inverse_mass_matrix,
+            max_num_doublings=max_tree_depth,
+        )
+        statistics = _statistics(
+            info.is_divergent,
+            info.acceptance_rate,
+            info.num_integration_steps,
+            state.logdensity,
+            info.energy,
+            chain.step_size,
+        )
+        return chain._replace(state=state, key=key), _Draw(state.position, statistics)
+
+    def end(chain: _Chain) -> State:
+        return State(chain.state.position, chain.step_size, chain.inverse_mass_matrix)
+
+    kernel = _Kernel(begin, step, end, 0)
+    start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
+    return _run(target, sampled, kernel, key, start, num_samples, "blackjax", progress_bar)
+
+
+def _statistics(
+    diverging: Array,
+    acceptance_rate: Array,
+    num_steps: Array,
+    log_density: Array,
+    energy: Array,
+    step_size: Array,
+) -> dict[str, Array]:
+    """Statistics of a draw under the names of arviz's schema."""
+    return {
+        "diverging": diverging,
+        "acceptance_rate": acceptance_rate,
+        "n_steps": num_steps,
+        "tree_depth": jnp.ceil(jnp.log2(num_steps + 1.0)).astype(int),
+        "lp": log_density,
+        "energy": energy,
+        "step_size": step_size,
+    }
+
+
+def _start(
+    sampled: Density,
+    target: Target,
+    key: Array,
+    num_warmup: int,
+    num_samples: int,
+    num_chains: int,
+    start: State | None,
+    dense_mass: bool,
+) -> State:
+    """The given start, checked, or a random one."""
+    if num_warmup < 0 or num_samples < 1 or num_chains < 1:
+        raise ValueError(
+            "NUTS needs num_warmup >= 0, num_samples >= 1 and num_chains >= 1, got "
+            f"{num_warmup}, {num_samples} and {num_chains}."
+        )
+    units = () if target.separate is None else (target.stream.sizes[target.separate],)
+    batch = (*units, num_chains)
+    shapes = {name: (*batch, *like.shape) for name, like in sampled.like.items()}
+    dim = sum(math.prod(like.shape) for like in sampled.like.values())
+    if start is None:
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(shapes))
+        position = {
+            name: jax.random.uniform(k, shape, sampled.like[name].dtype, -2, 2)
+            for k, (name, shape) in zip(keys, shapes.items(), strict=True)
+        }
+        dtype = jnp.result_type(float)
+        start = State(position, jnp.ones(batch, dtype), jnp.ones((*batch, dim), dtype))
+    given = {name: jnp.shape(value) for name, value in start.position.items()}
+    if given != shapes:
+        raise ValueError(
+            f"start does not fit the target: its positions have shapes {given}, the target needs "
+            f"{shapes}: separate units, chains, and the site itself."
+        )
+    matrix = start.inverse_mass_matrix
+    if dense_mass and matrix.ndim == len(batch) + 1:
+        matrix = matrix[..., None] * jnp.eye(dim, dtype=matrix.dtype)
+    elif not dense_mass and matrix.ndim == len(batch) + 2:
+        matrix = jnp.diagonal(matrix, axis1=-2, axis2=-1)
+    return start._replace(inverse_mass_matrix=matrix)
+
+
+def _run(
+    target: Target,
+    sampled: Density,
+    kernel: _Kernel,
+    key: Array,
+    start: State,
+    num_samples: int,
+    name: str,
+    progress_bar: bool,
+) -> Fit:
+    """Run all chains of all units, and label what comes out."""
+    data = sampled.data
+
+    def batched(f: Callable[..., Any], num_args: int) -> Callable[..., Any]:
+        """``f(*args, recording)`` over chains and, if they are separate, over units."""
+        f = jax.vmap(f, in_axes=(*(0,) * num_args, None))
+        return f if target.separate is None else jax.vmap(f)
+
+    step = jax.jit(batched(kernel.step, 1))  # traced once, for its shapes and for its use
+
+    # The buffer and the chains are handed on from part to part.
+    def advance(chain: Any, buffer: _Draw, data: Recording, first: Any, last: Any) -> Any:
+        def body(i: Any, carry: Any) -> Any:
+            chain, buffer = carry
+            chain, draw = step(chain, data)
+            # Warm-up draws go where the first draw will overwrite them.
+            row = jnp.maximum(i - kernel.num_discarded, 0)
+            return chain, jax.tree.map(lambda b, x: b.at[row].set(x), buffer, draw)
+
+        return lax.fori_loop(first, last, body, (chain, buffer))
+
+    advance = jax.jit(advance, donate_argnums=(0, 1))
+    total = kernel.num_discarded + num_samples
+    with tqdm(total=total, desc=f"NUTS ({name})", disable=not progress_bar) as bar:
+        keys = jax.random.split(key, start.step_size.shape)
+        chain = jax.jit(batched(kernel.begin, 2))(keys, start, data)
+        like = jax.eval_shape(step, chain, data)[1]
+        buffer = jax.tree.map(lambda x: jnp.zeros((num_samples, *x.shape), x.dtype), like)
+        edges = np.linspace(0, total, min(NUM_PARTS, total) + 1).astype(int)
+        for first, last in zip(edges[:-1], edges[1:], strict=True):
+            chain, buffer = advance(chain, buffer, data, first, last)
+            bar.set_postfix(divergences=int(buffer.statistics["diverging"].sum()))
+            bar.update(last - first)
+    end = jax.vmap(kernel.end)
+    state = (end if target.separate is None else jax.vmap(end))(chain)
+    posterior, sample_stats = labelled(sampled, target, buffer.position, buffer.statistics)
+    diagnostics = diagnose(sampled, target, posterior, sample_stats)
+    return Fit(target, posterior, sample_stats, diagnostics, state)

@@ -1,0 +1,355 @@
+r"""What is sampled: a prior over beliefs, a recorded stream, and the density they make.
+
+A *prior* is a NumPyro program without arguments that samples hyper-parameters and returns a belief
+of `beliefnav.ssm` made of them. With $\psi$ for what it samples and $x$ for the latent path,
+
+$$ p(\psi \mid y_{1:T}) \propto p(\psi) \prod_t p(y_t \mid y_{1:t-1}, \psi), \qquad
+   p(y_{1:T} \mid \psi) = \int p(y_{1:T}, x_{1:T} \mid \psi) \, dx, $$
+
+where the filter of the belief does the integral exactly, one step at a time.
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from beliefnav import filters
+from beliefnav.filters import Recording
+from beliefnav.ssm import Belief
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+Values = dict[str, Array]
+
+MIN_STEPS = 20
+"""Fewer observations say nothing about a memory."""
+
+
+class Target(NamedTuple):
+    """A posterior to be sampled, made by `target`.
+
+    Attributes:
+        prior: the program of the hyper-parameters, which returns a belief.
+        stream: a Dataset with ``gradient`` of dimensions (step, ...) and, if they were recorded,
+            ``displacement`` and ``curvature`` of the same.
+        separate: the dimension along which every entry has a posterior of its own, or ``None``.
+        integrate: whether the latent path is integrated out, or sampled as well.
+    """
+
+    prior: Callable[[], Belief]
+    stream: "xr.Dataset"
+    separate: str | None
+    integrate: bool
+
+
+def target(
+    prior: Callable[[], Belief],
+    stream: "xr.Dataset",
+    *,
+    separate: str | None = None,
+    integrate: bool = True,
+) -> Target:
+    """A prior over beliefs and a recorded stream.
+
+    Without ``separate`` there is one posterior: the prior's belief is about observations of the
+    shape of ``gradient`` without its step, and may share hyper-parameters among them (a
+    hierarchy). With ``separate="param"``, say, every coordinate has a posterior of its own, and
+    the prior is about one of them; they are sampled side by side, vmapped, each with its own
+    adaptation.
+
+    Args:
+        prior: a NumPyro program without arguments that returns a belief of `beliefnav.ssm`.
+        stream: such as a stream file, see `beliefnav.inspection`, or the result of `stream`.
+            Entries of ``gradient`` that are not finite are missing.
+        separate: the dimension of ``stream`` to take apart.
+        integrate: integrate the latent path out, exactly, by the filter. ``False`` samples it too,
+            by the belief's own program, as a check.
+
+    Returns:
+        What the samplers take.
+
+    Raises:
+        ValueError: the stream has no gradient, another layout, fewer than 20 steps or coordinates
+            that say nothing (see `informative`); ``separate`` is not one of its dimensions; the
+            belief needs displacements that are not there or not finite.
+    """
+    check_layout(stream)
+    if stream.sizes["step"] < MIN_STEPS:
+        raise ValueError(
+            f"The stream has {stream.sizes['step']} steps; inference needs at least {MIN_STEPS}."
+        )
+    others = [dim for dim in stream["gradient"].dims if dim != "step"]
+    if separate is not None and separate not in others:
+        raise ValueError(
+            f"separate={separate!r} is not a dimension of the gradient other than step; there are: "
+            f"{', '.join(map(repr, others)) or 'none'}."
+        )
+    says = informative(stream)
+    if not says.all():
+        silent = says.where(~says, drop=True) if says.ndim else says
+        names = [str(name) for name in silent.coords[others[0]].values] if says.ndim == 1 else []
+        where = f" in {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else ""
+        raise ValueError(
+            f"The gradient is constant or never observed{where} ({int((~says).sum())} of "
+            f"{says.size} coordinates), which says nothing about a belief. Leave them out; "
+            "inference.informative(stream) tells which to keep."
+        )
+    if _uses_displacement(prior):
+        if "displacement" not in stream:
+            raise ValueError(
+                "Cannot infer this belief from a stream without displacement. This is because its "
+                "prediction depends on how far the parameters moved."
+            )
+        if not np.isfinite(stream["displacement"].values[:-1]).all():
+            raise ValueError("The displacement has entries that are not finite.")
+    return Target(prior, stream, separate, integrate)
+
+
+def stream(
+    gradient: Any, displacement: Any = None, curvature: Any = None, labels: Any = None
+) -> "xr.Dataset":
+    """Arrays as the Dataset that `target` takes.
+
+    Args:
+        gradient: [step] or [step, param].
+        displacement: as ``gradient``: the displacement after each observation.
+        curvature: as ``gradient``: readings of a second sensor.
+        labels: [param] names of the coordinates; their positions by default.
+
+    Returns:
+        A Dataset of dimensions (step, param).
+
+    Raises:
+        ValueError: the arrays are not of that shape, or differ in it.
+    """
+    import xarray as xr
+
+    given = {"gradient": gradient, "displacement": displacement, "curvature": curvature}
+    arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or arrays["gradient"].ndim not in (1, 2):
+        raise ValueError(f"A stream has arrays [step] or [step, param] of one shape, got {shapes}.")
+    dims = ("step", "param")[: arrays["gradient"].ndim]
+    coords: dict[str, Any] = {"step": np.arange(len(arrays["gradient"]))}
+    if len(dims) == 2:
+        coords["param"] = np.arange(arrays["gradient"].shape[1]) if labels is None else labels
+    return xr.Dataset({name: (dims, array) for name, array in arrays.items()}, coords)
+
+
+def check_layout(stream: "xr.Dataset") -> None:
+    """Raise unless a Dataset is laid out as a stream.
+
+    Raises:
+        ValueError: it has no ``gradient``, that has no step, or the other variables differ.
+    """
+    if "gradient" not in stream:
+        raise ValueError(
+            f"The stream has no variable 'gradient'; it has: {', '.join(map(str, stream)) or '-'}."
+        )
+    dims = stream["gradient"].dims
+    if "step" not in dims:
+        raise ValueError(
+            f"The gradient of a stream has dimensions ('step', 'param'), found {dims}."
+        )
+    for name in ("displacement", "curvature"):
+        if name in stream and set(stream[name].dims) != set(dims):
+            raise ValueError(
+                f"The {name} of a stream has the dimensions of its gradient, {dims}, found "
+                f"{stream[name].dims}."
+            )
+
+
+def informative(stream: "xr.Dataset") -> "xr.DataArray":
+    """Which coordinates of a stream have at least two different observed gradients.
+
+    Args:
+        stream: as in `target`.
+
+    Returns:
+        True or False for every coordinate, without the dimension step.
+    """
+    gradient = stream["gradient"].where(np.isfinite(stream["gradient"]))
+    return gradient.max("step") > gradient.min("step")
+
+
+class Density(NamedTuple):
+    """The density of one unit: of all, or of one entry of the dimension taken apart.
+
+    Attributes:
+        data: the recording; if units are separate, all arrays have them as their first axis.
+        like: site -> shape and dtype of its unconstrained value.
+        potential: ``(unconstrained values, recording of a unit)`` -> minus the log density.
+        constrain: ``(unconstrained values, recording of a unit)`` -> all sites, those that are
+            computed from others too.
+        dims: site -> the names of its dimensions.
+    """
+
+    data: Recording
+    like: dict[str, jax.ShapeDtypeStruct]
+    potential: Callable[[Values, Recording], Array]
+    constrain: Callable[[Values, Recording], Values]
+    dims: dict[str, tuple[str, ...]]
+
+
+def density(target: Target) -> Density:
+    """What samplers need to know of a target."""
+    from numpyro import handlers
+    from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
+
+    data = recording(target)
+    unit = data if target.separate is None else jax.tree.map(lambda x: x[0], data)
+
+    def program(recording: Recording) -> None:
+        _program(target, recording)
+
+    def sites(recording: Recording) -> dict[str, Any]:
+        # Where latents are integrated out the prior has all sites there are.
+        run = (lambda _: target.prior()) if target.integrate else program
+        return handlers.trace(handlers.seed(run, jax.random.key(0))).get_trace(recording)
+
+    trace = {
+        name: site
+        for name, site in sites(unit).items()
+        if site["type"] == "deterministic" or (site["type"] == "sample" and not site["is_observed"])
+    }
+
+    def values(recording: Recording) -> Values:
+        found = sites(recording)
+        return {name: found[name]["value"] for name in trace if trace[name]["type"] == "sample"}
+
+    def unconstrain(recording: Recording) -> Values:
+        seeded = handlers.seed(program, jax.random.key(0))
+        return unconstrain_fn(seeded, (recording,), {}, values(recording))
+
+    def constrain(position: Values, recording: Recording) -> Values:
+        run = (lambda _: target.prior()) if target.integrate else program
+        return constrain_fn(run, (recording,), {}, position, return_deterministic=True)
+
+    @jax.jit  # traced once, however often a sampler mentions it
+    def potential(position: Values, recording: Recording) -> Array:
+        return potential_energy(program, (recording,), {}, position)
+
+    shape = unit.gradient.shape
+    dims = tuple(d for d in target.stream["gradient"].dims if d not in ("step", target.separate))
+    return Density(
+        data=data,
+        like=jax.eval_shape(unconstrain, unit),
+        potential=potential,
+        constrain=constrain,
+        dims={name: _dims(site, shape, ("step", *map(str, dims))) for name, site in trace.items()},
+    )
+
+
+def recording(target: Target) -> Recording:
+    """The arrays of a target, [step, ...], or [unit, step, ...] if units are separate."""
+    others = [d for d in target.stream["gradient"].dims if d not in ("step", target.separate)]
+    order = ("step", *others) if target.separate is None else (target.separate, "step", *others)
+
+    def read(name: str) -> Any:
+        if name not in target.stream:
+            return None
+        return jnp.asarray(target.stream[name].transpose(*order).values, jnp.result_type(float))
+
+    return Recording(read("gradient"), read("displacement"), read("curvature"))
+
+
+def believe(belief: Belief, recording: Recording) -> Recording:
+    """The part of a recording that a belief uses."""
+    if belief.filter().uses_displacement:
+        return recording
+    return recording._replace(displacement=None)
+
+
+def simulate(
+    prior: Callable[[], Belief],
+    *,
+    key: Array,
+    num_steps: int | None = None,
+    displacement: Any = None,
+    shape: tuple[int, ...] = (),
+) -> tuple[Values, Recording]:
+    """Draw hyper-parameters from a prior, and a recording from the belief that they make.
+
+    Args:
+        prior: as in `target`.
+        key: random key.
+        num_steps: number of steps, for a belief that does not use displacements.
+        displacement: [step, ...] otherwise.
+        shape: shape of one observation, where there is no displacement.
+
+    Returns:
+        Site -> value, and the recording.
+
+    Raises:
+        ValueError: ``num_steps`` or ``displacement`` is missing, or the belief has no proper
+            program.
+    """
+    from numpyro import handlers
+
+    keys = jax.random.split(key)
+    with handlers.trace() as trace, handlers.seed(rng_seed=keys[0]):
+        belief = prior()
+    values = {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
+    program = handlers.seed(_numpyro_model(belief), keys[1])
+    if belief.filter().uses_displacement:
+        if displacement is None:
+            raise ValueError(f"simulate: {type(belief).__name__} needs a displacement [step, ...].")
+        observed = program(displacement=displacement)
+    elif num_steps is None:
+        raise ValueError(f"simulate: {type(belief).__name__} needs num_steps.")
+    else:
+        observed = program(num_steps=num_steps, shape=shape)
+    gradient, curvature = observed if isinstance(observed, tuple) else (observed, None)
+    return values, Recording(gradient, displacement, curvature)
+
+
+def _program(target: Target, recording: Recording) -> None:
+    """The NumPyro program of hyper-parameters and stream."""
+    import numpyro
+
+    belief = target.prior()
+    used = believe(belief, recording)
+    if target.integrate:
+        numpyro.factor("log_likelihood", filters.log_likelihood(belief, *used).sum())
+    else:
+        _numpyro_model(belief)(*(part for part in used if part is not None))
+
+
+def _numpyro_model(belief: Any) -> Callable[..., Any]:
+    if not hasattr(belief, "numpyro_model"):
+        raise ValueError(
+            f"{type(belief).__name__} has no NumPyro program, only a filter: it cannot be "
+            "simulated, and its latents cannot be sampled."
+        )
+    return belief.numpyro_model
+
+
+def _uses_displacement(prior: Callable[[], Belief]) -> bool:
+    from numpyro import handlers
+
+    belief = handlers.seed(prior, jax.random.key(0))()
+    if not isinstance(belief, Belief):
+        raise ValueError(
+            f"A prior is a NumPyro program that returns a belief, such as ssm.OrnsteinUhlenbeck; "
+            f"this one returned {belief!r}."
+        )
+    return belief.filter().uses_displacement
+
+
+def _dims(site: dict[str, Any], shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the dimensions of a site: of its plates; of the stream, if it has its shape."""
+    value_shape = jnp.shape(site["value"])
+    if value_shape == shape:
+        return names
+    dims = [f"{site['name']}_dim_{i}" for i in range(len(value_shape))]
+    event_dims = site["fn"].event_dim if site["type"] == "sample" else 0
+    for frame in site["cond_indep_stack"]:
+        axis = len(dims) - event_dims + frame.dim
+        if 0 <= axis < len(dims) and value_shape[axis] == frame.size:
+            dims[axis] = frame.name
+    return tuple(dims)
