@@ -10,6 +10,7 @@ $\theta_{t+1} - \theta_t$, the step taken after ``gradient[t]`` was seen at $\th
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -269,6 +270,44 @@ def to_container(groups: Mapping[str, "xr.Dataset"]) -> Any:
     if int(arviz.__version__.split(".")[0]) < 1:
         return arviz.InferenceData(**datasets)
     return xr.DataTree.from_dict(datasets)
+
+
+def read_stream(path: str | Path) -> "xr.Dataset":
+    """Read a stream file: ``gradient`` and ``displacement`` of dimensions (step, param).
+
+    Args:
+        path: a NetCDF file.
+
+    Returns:
+        The stream, in memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not NetCDF, or does not hold a ``gradient`` of dimensions (step, param).
+    """
+    import xarray as xr
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"No stream file at {path}. `python -m experiments classify` writes one; so does "
+            "to_netcdf on the variables gradient and displacement of inspection.to_dataset(...)."
+        )
+    try:
+        stream = xr.load_dataset(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a stream file: it cannot be read as NetCDF.") from error
+    if "gradient" not in stream:
+        raise ValueError(
+            f"{path} is not a stream file: it needs a variable 'gradient' of dimensions "
+            f"('step', 'param'), found {list(stream.data_vars)}."
+        )
+    for name in ("gradient", "displacement"):
+        if name in stream and set(stream[name].dims) != {"step", "param"}:
+            raise ValueError(
+                f"{path} is not a stream file: its {name} needs the dimensions ('step', 'param'), "
+                f"found {stream[name].dims}."
+            )
+    return stream
 
 
 def _choose(

@@ -4,7 +4,15 @@ import sys
 
 from experiments import command_line
 
-EXPERIMENTS = ("classify", "double_well", "horizons", "geometry", "curvature", "device_check")
+EXPERIMENTS = (
+    "classify",
+    "double_well",
+    "horizons",
+    "geometry",
+    "curvature",
+    "gradient_noise",
+    "device_check",
+)
 
 if __name__ == "__main__":
     command_line.main("experiments", "experiment", EXPERIMENTS, sys.argv[1:])

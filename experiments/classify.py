@@ -26,7 +26,7 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from beliefnav import inspection, rules
+from beliefnav import inference, inspection, rules
 from experiments import data as data_sets
 from experiments import figures, report
 from experiments.networks import NETWORKS
@@ -313,19 +313,19 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
     stream = recording[["gradient", "displacement"]]
     stream.to_netcdf(config.out / "stream.nc", engine="h5netcdf")
     draws = 50 if config.quick else 200
-    recorded = landscape.read_stream(config.out / "stream.nc").isel(
+    recorded = inspection.read_stream(config.out / "stream.nc").isel(
         step=slice(-config.fitted_steps, None), param=_livest(recording)
     )
     print(f"NUTS over {recorded.sizes['param']} streams of {recorded.sizes['step']} gradients")
-    posterior, sample_stats = landscape.infer(
-        recorded["gradient"].values,
-        recorded["displacement"].values,
+    fit = inference.numpyro_nuts(
+        landscape.target(recorded),
         key=jax.random.key(config.seed),
         num_warmup=draws,
         num_samples=draws,
-        labels=recorded["param"].values,
+        num_chains=2,
+        target_acceptance=0.9,
     )
-    groups = {"posterior": posterior, "sample_stats": sample_stats}
+    groups = {"posterior": fit.posterior, "sample_stats": fit.sample_stats}
     return groups | inspection.to_groups(recording, num_draws=100)
 
 

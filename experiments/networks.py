@@ -12,19 +12,26 @@ LARGE = 28 * 28
 """Number of inputs from which on the networks have their full size."""
 
 
-def mlp(input_shape: tuple[int, ...], num_classes: int, key: Array) -> eqx.nn.Sequential:
+def mlp(
+    input_shape: tuple[int, ...],
+    num_classes: int,
+    key: Array,
+    hidden: tuple[int, ...] | None = None,
+) -> eqx.nn.Sequential:
     """Multi-layer perceptron with ReLU: 512-256, or 128-64 for inputs smaller than 28x28.
 
     Args:
         input_shape: shape of one input.
         num_classes: number of outputs.
         key: random key of the initial weights.
+        hidden: other widths of the hidden layers.
 
     Returns:
         A module from one input to logits.
     """
     size = math.prod(input_shape)
-    widths = (size, *((512, 256) if size >= LARGE else (128, 64)), num_classes)
+    hidden = hidden or ((512, 256) if size >= LARGE else (128, 64))
+    widths = (size, *hidden, num_classes)
     keys = jax.random.split(key, len(widths) - 1)
     layers: list[Any] = [eqx.nn.Lambda(jnp.ravel)]
     for i, k in enumerate(keys):

@@ -17,45 +17,35 @@ quantities. With the root mean squares $u$ of the stream and $d$ of the displace
 
 Where $\kappa$ is near 0 the stream says nothing of $\rho$, and its posterior stays the prior.
 
-This one definition is simulated (`landscape` without a recording), fitted (`infer`), filtered
+This one definition is simulated (`landscape` without a recording), fitted (`target`), filtered
 (`belief`) and, with a policy, followed:
 
 Example:
     From a stream file (see `beliefnav.inspection`) to a posterior, and to an optimizer:
 
     >>> import jax
-    >>> from beliefnav import control, navigator
+    >>> from beliefnav import control, inference, inspection, navigator
     >>> from models import landscape
-    >>> stream = landscape.read_stream("runs/classify/stream.nc")  # doctest: +SKIP
-    >>> posterior, _ = landscape.infer(
-    ...     stream["gradient"].values, stream["displacement"].values, key=jax.random.key(0)
+    >>> stream = inspection.read_stream("runs/classify/stream.nc")  # doctest: +SKIP
+    >>> fit = inference.numpyro_nuts(
+    ...     landscape.target(stream), key=jax.random.key(0)
     ... )  # doctest: +SKIP
-    >>> believed = landscape.belief(posterior.median().to_array())  # doctest: +SKIP
+    >>> believed = landscape.belief(fit.posterior.median(("chain", "draw")))  # doctest: +SKIP
     >>> optimizer = navigator(0.01, believed, control.ballistic())  # doctest: +SKIP
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav import filters, ssm
+from beliefnav import filters, inference, ssm
+from beliefnav.inference import Target
 
 if TYPE_CHECKING:
     import xarray as xr
-
-HYPERPARAMETERS = (
-    "autocorrelation",
-    "signal_fraction",
-    "stream_scale",
-    "process_variance",
-    "noise_variance",
-    "curvature_scale",
-)
 
 
 def landscape(
@@ -117,26 +107,7 @@ def landscape(
     u = jnp.asarray(1.0 if unit is None else unit)
     d = jnp.asarray(1.0 if step_unit is None else step_unit)
 
-    with numpyro.plate("param", num_params):
-        autocorrelation = numpyro.sample("autocorrelation", dist.Uniform(0, 1))
-        fraction = numpyro.sample("signal_fraction", dist.Uniform(0, 1))
-        relative_scale = numpyro.sample("relative_scale", dist.LogNormal(0, 1))
-        relative_curvature = numpyro.sample("relative_curvature", dist.HalfNormal(1))
-    scale = numpyro.deterministic("stream_scale", relative_scale * u)
-    signal = fraction * scale**2
-    believed = belief(
-        {
-            "autocorrelation": autocorrelation,
-            "process_variance": numpyro.deterministic(
-                "process_variance", signal * (1 - autocorrelation**2)
-            ),
-            "noise_variance": numpyro.deterministic("noise_variance", (1 - fraction) * scale**2),
-            "curvature_scale": numpyro.deterministic(
-                "curvature_scale", relative_curvature * scale / d
-            ),
-        },
-        curvature_noise_variance,
-    )
+    believed = hyperparameters(num_params, u, d, curvature_noise_variance)
     steps = dist.Normal(0, d).expand((num_steps, num_params)).to_event(2)
     moved = numpyro.sample("displacement", steps, obs=displacement)
     if gradient is not None and integrate:
@@ -144,6 +115,45 @@ def landscape(
         numpyro.factor("stream", stream.sum())
     else:
         believed.numpyro_model(gradient, moved, curvature)
+
+
+def hyperparameters(
+    num_params: int,
+    unit: ArrayLike,
+    step_unit: ArrayLike,
+    curvature_noise_variance: ArrayLike | None = None,
+) -> ssm.Secant:
+    """The part of the program that samples the hyper-parameters, and the belief that they make.
+
+    Args:
+        num_params: number of coordinates.
+        unit: $u$, a scalar or [param].
+        step_unit: $d$, a scalar or [param].
+        curvature_noise_variance: of the second sensor, if there is one.
+
+    Returns:
+        The belief.
+    """
+    import numpyro
+    from numpyro import distributions as dist
+
+    with numpyro.plate("param", num_params):
+        autocorrelation = numpyro.sample("autocorrelation", dist.Uniform(0, 1))
+        fraction = numpyro.sample("signal_fraction", dist.Uniform(0, 1))
+        relative_scale = numpyro.sample("relative_scale", dist.LogNormal(0, 1))
+        relative_curvature = numpyro.sample("relative_curvature", dist.HalfNormal(1))
+        scale = numpyro.deterministic("stream_scale", relative_scale * unit)
+        signal = fraction * scale**2
+        process_variance = signal * (1 - autocorrelation**2)
+        values = {
+            "autocorrelation": autocorrelation,
+            "process_variance": numpyro.deterministic("process_variance", process_variance),
+            "noise_variance": numpyro.deterministic("noise_variance", (1 - fraction) * scale**2),
+            "curvature_scale": numpyro.deterministic(
+                "curvature_scale", relative_curvature * scale / step_unit
+            ),
+        }
+    return belief(values, curvature_noise_variance)
 
 
 def belief(
@@ -188,108 +198,26 @@ def root_mean_square(gradient: Array) -> Array:
     return jnp.where(mean > 0, jnp.sqrt(jnp.where(mean > 0, mean, 1)), 1)
 
 
-def infer(
-    gradient: ArrayLike,
-    displacement: ArrayLike,
-    curvature: ArrayLike | None = None,
-    *,
-    key: Array,
-    num_warmup: int = 500,
-    num_samples: int = 500,
-    num_chains: int = 2,
-    curvature_noise_variance: ArrayLike | None = None,
-    labels: Any = None,
-    progress_bar: bool = True,
-) -> tuple["xr.Dataset", "xr.Dataset"]:
-    """Draw from the posterior of the hyper-parameters by NUTS, the latents integrated out.
+def target(stream: "xr.Dataset", curvature_noise_variance: ArrayLike | None = None) -> Target:
+    """The posterior of the hyper-parameters given a recorded stream, for `beliefnav.inference`.
 
     Args:
-        gradient: [step, param] a recorded stream; NaN or infinite entries are missing.
-        displacement: [step, param] the displacement after each observation.
-        curvature: [step, param] readings of a second sensor, if there is one.
-        key: random key.
-        num_warmup: adaptation steps of a chain.
-        num_samples: draws of a chain.
-        num_chains: number of chains; they run side by side, vectorised.
+        stream: ``gradient`` and ``displacement`` of dimensions (step, param), as of a stream file;
+            readings of a second sensor, if there are any, as ``curvature``.
         curvature_noise_variance: of the second sensor.
-        labels: names of the coordinates; their positions by default.
-        progress_bar: show progress.
 
     Returns:
-        The posterior, variables `HYPERPARAMETERS` of dimensions (chain, draw, param), and the
-        sampler's statistics, of dimensions (chain, draw): ``diverging``, ``acceptance_rate``,
-        ``tree_depth``, ``lp``.
+        What the samplers take.
 
     Raises:
-        ValueError: see `landscape`.
+        ValueError: see `beliefnav.inference.target`.
     """
-    import numpyro
-    import xarray as xr
-
-    gradient = jnp.asarray(gradient)
-    mcmc = numpyro.infer.MCMC(
-        numpyro.infer.NUTS(landscape, target_accept_prob=0.9),
-        num_warmup=num_warmup,
-        num_samples=num_samples,
-        num_chains=num_chains,
-        chain_method="vectorized",
-        progress_bar=progress_bar,
+    unit, step_unit = (
+        root_mean_square(jnp.asarray(stream[name].transpose("step", "param").values))
+        for name in ("gradient", "displacement")
     )
-    fields = ("diverging", "accept_prob", "num_steps", "potential_energy")
-    mcmc.run(
-        key,
-        gradient,
-        jnp.asarray(displacement),
-        curvature,
-        curvature_noise_variance=curvature_noise_variance,
-        extra_fields=fields,
-    )
-    samples = mcmc.get_samples(group_by_chain=True)
-    extra = mcmc.get_extra_fields(group_by_chain=True)
-    chain, draw = np.arange(num_chains), np.arange(num_samples)
-    param = np.arange(gradient.shape[1]) if labels is None else np.asarray(labels)
-    posterior = xr.Dataset(
-        {name: (("chain", "draw", "param"), np.asarray(samples[name])) for name in HYPERPARAMETERS},
-        coords={"chain": chain, "draw": draw, "param": param},
-    )
-    statistics = {
-        "diverging": extra["diverging"],
-        "acceptance_rate": extra["accept_prob"],
-        "tree_depth": np.ceil(np.log2(np.asarray(extra["num_steps"]) + 1)).astype(int),
-        "lp": -extra["potential_energy"],
-    }
-    sample_stats = xr.Dataset(
-        {name: (("chain", "draw"), np.asarray(value)) for name, value in statistics.items()},
-        coords={"chain": chain, "draw": draw},
-    )
-    return posterior, sample_stats
 
+    def prior() -> ssm.Secant:
+        return hyperparameters(stream.sizes["param"], unit, step_unit, curvature_noise_variance)
 
-def read_stream(path: str | Path) -> "xr.Dataset":
-    """Read a stream file: ``gradient`` and ``displacement`` of dimensions (step, param).
-
-    Args:
-        path: a NetCDF file.
-
-    Returns:
-        The stream, in memory.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it does not hold a ``gradient`` of dimensions (step, param).
-    """
-    import xarray as xr
-
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"No stream file at {path}. `python -m experiments classify` writes one; so does "
-            "to_netcdf on the variables gradient and displacement of inspection.to_dataset(...)."
-        )
-    with xr.open_dataset(path) as stream:
-        dims = stream["gradient"].dims if "gradient" in stream else None
-        if dims != ("step", "param"):
-            raise ValueError(
-                f"{path} is not a stream file: it needs a variable 'gradient' of dimensions "
-                f"('step', 'param'), found {dims or list(stream.data_vars)}."
-            )
-        return stream.load()
+    return inference.target(prior, stream)

@@ -43,9 +43,10 @@ from beliefnav.inference.fits import (
 )
 from beliefnav.inference.modes import Mode, laplace, map_estimate
 from beliefnav.inference.sampling import blackjax_nuts, numpyro_nuts
-from beliefnav.inference.targets import Target, informative, simulate, stream, target
+from beliefnav.inference.targets import MIN_STEPS, Target, informative, simulate, stream, target
 
 __all__ = [
+    "MIN_STEPS",
     "Fit",
     "Mode",
     "State",

@@ -1,5 +1,6 @@
 r"""What sampling gives: draws with labels, whether they can be trusted, and their way to arviz."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,14 @@ from tqdm import tqdm
 
 from beliefnav import filters, inspection
 from beliefnav.filters import Recording
-from beliefnav.inference.targets import Density, Target, Values, believe, recording
+from beliefnav.inference.targets import (
+    Density,
+    Target,
+    Values,
+    believe,
+    hyperparameters,
+    recording,
+)
 from beliefnav.ssm import Belief
 
 if TYPE_CHECKING:
@@ -121,15 +129,9 @@ def map_draws(
     from numpyro import handlers
 
     data = recording(target)
-    with handlers.trace() as trace, handlers.seed(rng_seed=0):
-        target.prior()
-    sampled = [name for name, site in trace.items() if site["type"] == "sample"]
+    sampled = hyperparameters(target)
     leading = ["chain", "draw"] + ([] if target.separate is None else [target.separate])
-    draws = {
-        name: posterior[name].transpose(*leading, ...).values
-        for name in sampled
-        if not trace[name]["is_observed"]
-    }
+    draws = {name: posterior[name].transpose(*leading, ...).values for name in sampled}
     num_chains, num_draws = posterior.sizes["chain"], posterior.sizes["draw"]
     total = num_chains * num_draws
     flat = {name: x.reshape(total, *x.shape[2:]) for name, x in draws.items()}
@@ -139,7 +141,7 @@ def map_draws(
 
     def one(values: Values, key: Array, data: Recording) -> PyTree:
         prior = handlers.substitute(handlers.seed(target.prior, jax.random.key(0)), values)
-        belief = prior()
+        belief: Any = prior()
         return function(belief, believe(belief, data), key)
 
     unit = one if target.separate is None else jax.vmap(one)
@@ -176,7 +178,8 @@ def predict(
     and the replicate NaN.
 
     Leaving one observation out by importance sampling (``arviz.loo``) takes its influence on
-    $\psi$ away, not that on the later latent states.
+    $\psi$ away, not that on the later latent states. arviz 1.x needs missing observations taken
+    out first: stack the dimensions but chain and draw, and select.
 
     Args:
         target: whose stream is predicted; it may go on where the stream of the draws ended.
@@ -198,12 +201,7 @@ def predict(
         if info.log_density is None or info.predictive_scale is None:
             raise ValueError(f"{type(belief).__name__} has no predictive density.")
         y = recording.gradient
-        degrees = info.predictive_degrees_of_freedom
-        noise = (
-            jax.random.normal(key, y.shape, y.dtype)
-            if degrees is None
-            else jax.random.t(key, jnp.where(degrees > 0, degrees, 1), y.shape, y.dtype)
-        )
+        noise = _draw(key, info.predictive_degrees_of_freedom, y)
         # Where nothing was predicted, because the prior is improper, nothing is replicated.
         proper = jnp.isfinite(y) & jnp.isfinite(info.predictive_scale)
         scale = jnp.where(proper, info.predictive_scale, 0)
@@ -214,7 +212,7 @@ def predict(
     others = [d for d in target.stream["gradient"].dims if d not in ("step", target.separate)]
     separate = [] if target.separate is None else [target.separate]
     dims = ("chain", "draw", *separate, "step", *others)
-    coords = {name: posterior[name] for name in ("chain", "draw")}
+    coords: dict[Any, Any] = {name: posterior[name] for name in ("chain", "draw")}
     coords |= dict(target.stream["gradient"].coords)
     return {
         group: xr.Dataset({"gradient": (dims, values)}, coords).transpose(
@@ -222,6 +220,21 @@ def predict(
         )
         for group, values in zip(("log_likelihood", "posterior_predictive"), results, strict=True)
     }
+
+
+def _draw(key: Array, degrees: Array | None, like: Array) -> Array:
+    """Standard draws of a Student-t or, without degrees of freedom, of a Gaussian.
+
+    By Bailey's polar method (Mathematics of Computation 62, 1994), which rejects nothing.
+    """
+    if degrees is None:
+        return jax.random.normal(key, like.shape, like.dtype)
+    degrees = jnp.where(degrees > 0, degrees, 1)
+    keys = jax.random.split(key)
+    tiny = jnp.finfo(like.dtype).tiny
+    log_u = jnp.log(jax.random.uniform(keys[0], like.shape, like.dtype, tiny))
+    angle = jax.random.uniform(keys[1], like.shape, like.dtype, 0, 2 * math.pi)
+    return jnp.sqrt(degrees * jnp.expm1(-2 / degrees * log_u)) * jnp.cos(angle)
 
 
 def to_groups(fit: Fit, *, key: Array | None = None) -> dict[str, "xr.Dataset"]:
@@ -284,7 +297,7 @@ def labelled(
     leading = ("chain", "draw", *([target.separate] if separate else []))
     num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
     coords: dict[str, Any] = {"chain": np.arange(num_chains), "draw": np.arange(num_draws)}
-    known = target.stream["gradient"].coords
+    known = target.stream.coords
     dims = {dim for name in values for dim in density.dims[name]} | set(leading[2:])
     coords |= {dim: known[dim] for dim in dims if dim in known}
     posterior = xr.Dataset(
@@ -311,7 +324,7 @@ def diagnose(
     keep = () if target.separate is None else (target.separate,)
     sampled = posterior[list(density.like)]
 
-    def worst(table: "xr.Dataset", largest: bool) -> "xr.DataArray":
+    def worst(table: Any, largest: bool) -> Any:
         fields = []
         for values in table.data_vars.values():
             # NaN, where nothing moved or there is one chain, is the worst there is.
@@ -321,11 +334,12 @@ def diagnose(
         joined = xr.concat(fields, "site")
         return joined.max("site") if largest else joined.min("site")
 
-    tables: dict[str, Any] = {
-        "r_hat": arviz.rhat(sampled),
-        "ess_bulk": arviz.ess(sampled, method="bulk"),
-        "ess_tail": arviz.ess(sampled, method="tail"),
-    }
+    with np.errstate(divide="ignore", invalid="ignore"):  # of chains that stand still
+        tables: dict[str, Any] = {
+            "r_hat": arviz.rhat(sampled),
+            "ess_bulk": arviz.ess(sampled, method="bulk"),
+            "ess_tail": arviz.ess(sampled, method="tail"),
+        }
     result = {name: worst(table, name == "r_hat") for name, table in tables.items()}
     result["divergences"] = sample_stats["diverging"].sum(("chain", "draw"))
     result["converged"] = (

@@ -14,6 +14,7 @@ Reference:
 """
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 DECREMENT = 1e-2
 """The Newton decrement, in nats, up to which a mode is taken for one."""
 PARETO_K = 0.7
+"""The shape of the tail of importance weights from which on they cannot be repaired."""
+FLAT = 1e-3
+"""An eigenvalue below this is taken for flat; a proper prior has more."""
 
 
 class Mode(NamedTuple):
@@ -48,15 +52,18 @@ class Mode(NamedTuple):
 
 
 class _Peak(NamedTuple):
+    """Where a minimiser stands: size of eigenvalues, eigenvectors of the Hessian, Newton's step."""
+
     position: Array
     potential: Array
     decrement: Array
     values: Array
     vectors: Array
+    step: Array
 
 
-def map_estimate(target: Target, *, key: Array, num_starts: int = 4, max_steps: int = 200) -> Mode:
-    """The mode of a posterior in unconstrained coordinates, by BFGS from several starts.
+def map_estimate(target: Target, *, key: Array, num_starts: int = 4, max_steps: int = 100) -> Mode:
+    """The mode of a posterior in unconstrained coordinates, by Newton's method from several starts.
 
     Args:
         target: the posterior, made by `beliefnav.inference.target`.
@@ -83,7 +90,7 @@ def laplace(
     num_draws: int = 1000,
     num_chains: int = 4,
     num_starts: int = 4,
-    max_steps: int = 200,
+    max_steps: int = 100,
 ) -> Fit:
     """Draw from the Gaussian approximation of a posterior around its mode.
 
@@ -115,13 +122,13 @@ def laplace(
 
     unravel = _unravel(sampled)
 
-    def log_weight(draw: Array, noise: Array, peak: _Peak, data: Recording) -> Any:
+    def log_weight(draw: Array, noise: Array, peak: _Peak, data: Any) -> Any:
         lp = -sampled.potential(unravel(draw), data)
         log_det = jnp.log(peak.values).sum() / 2
         own = log_det - noise.shape[-1] / 2 * math.log(2 * math.pi) - (noise**2).sum() / 2
         return lp, lp - own
 
-    weigh = log_weight if target.separate is None else jax.vmap(log_weight)
+    weigh: Any = log_weight if target.separate is None else jax.vmap(log_weight)
     lp, weights = jax.jit(
         lambda draws, noise, peak, data: lax.map(
             lambda now: weigh(*now, peak, data), (draws, noise), batch_size=32
@@ -166,8 +173,6 @@ def _labelled(
 
 def _peaks(target: Target, sampled: Density, key: Array, num_starts: int, max_steps: int) -> _Peak:
     """The mode and the Hessian's eigenvalues and -vectors there, of every unit."""
-    import optimistix
-
     if num_starts < 1 or max_steps < 1:
         raise ValueError(
             f"num_starts and max_steps must be at least 1, got {num_starts} and {max_steps}."
@@ -177,30 +182,61 @@ def _peaks(target: Target, sampled: Density, key: Array, num_starts: int, max_st
     dtype = jnp.result_type(float)
     others = jax.random.uniform(key, (num_starts - 1, dim), dtype, -2, 2)
     starts = jnp.concatenate([jnp.zeros((1, dim), dtype), others])
-    solver = optimistix.BFGS(rtol=1e-5, atol=1e-5)
 
     def peak(data: Recording) -> _Peak:
-        def potential(x: Array, _: Any) -> Array:
-            value = sampled.potential(unravel(x), data)
-            return jnp.where(jnp.isfinite(value), value, jnp.finfo(value.dtype).max / 1e6)
+        def potential(x: Array) -> Array:
+            return sampled.potential(unravel(x), data)
 
-        def descend(start: Array) -> tuple[Array, Array]:
-            found = optimistix.minimise(
-                potential, solver, start, None, max_steps=max_steps, throw=False
-            ).value
-            return found, potential(found, None)
-
-        found, height = jax.vmap(descend)(starts)
-        position = found[jnp.argmin(height)]
-        gradient = jax.grad(potential)(position, None)
-        values, vectors = jnp.linalg.eigh(jax.hessian(potential)(position, None))
-        floor = 1e-3  # flatter than any proper prior: only to have a Gaussian at all
-        slope = vectors.T @ gradient
-        decrement = (slope**2 / jnp.maximum(values, floor)).sum() / 2
-        decrement = jnp.where(values[0] > floor, decrement, jnp.inf)
-        return _Peak(position, height.min(), decrement, jnp.maximum(values, floor), vectors)
+        found = jax.vmap(lambda start: newton(potential, start, max_steps))(starts)
+        return jax.tree.map(lambda x: x[jnp.nanargmin(found.potential)], found)
 
     return jax.jit(peak if target.separate is None else jax.vmap(peak))(sampled.data)
+
+
+def newton(potential: Callable[[Array], Array], start: Array, max_steps: int) -> _Peak:
+    """Minimise by Newton steps of bounded length, on the absolute value of the Hessian.
+
+    The Hessian is wanted at the end anyway, its eigenvalues are few, and the scale is known:
+    unconstrained hyper-parameters are of order one, so a step of length one is a long one. A step
+    that does not descend is taken back, and the next is a quarter as long.
+    """
+
+    def slopes(x: Array) -> tuple[Array, tuple[Array, Array]]:
+        value, gradient = jax.value_and_grad(potential)(x)
+        return gradient, (value, gradient)
+
+    def look(x: Array) -> _Peak:
+        hessian, (value, gradient) = jax.jacfwd(slopes, has_aux=True)(x)
+        values, vectors = jnp.linalg.eigh(hessian)
+        size = jnp.maximum(jnp.abs(values), FLAT)
+        slope = vectors.T @ gradient
+        finite = jnp.isfinite(value) & jnp.isfinite(size).all() & jnp.isfinite(slope).all()
+        decrement = jnp.where(finite & (values[0] > FLAT), (slope**2 / size).sum() / 2, jnp.inf)
+        step = -vectors @ (slope / size)
+        return _Peak(x, jnp.where(finite, value, jnp.inf), decrement, size, vectors, step)
+
+    def go_on(carry: tuple[_Peak, Array, Array]) -> Array:
+        peak, radius, count = carry
+        return (peak.decrement > DECREMENT / 10) & (radius > 1e-4) & (count < max_steps)
+
+    def body(carry: tuple[_Peak, Array, Array]) -> tuple[_Peak, Array, Array]:
+        peak, radius, count = carry
+        length = jnp.linalg.norm(peak.step)
+        scale = jnp.minimum(1, radius / jnp.where(length > 0, length, 1))
+        there = look(peak.position + peak.step * scale)
+        better = there.potential < peak.potential
+        peak = jax.tree.map(lambda new, old: jnp.where(better, new, old), there, peak)
+        short = jnp.minimum(radius, length) / 4
+        longer = jnp.where(count == 0, radius, jnp.minimum(2 * radius, 2.0))
+        return peak, jnp.where(better, longer, short), count + 1
+
+    # The first step has length 0: what is looked at is compiled once.
+    like = jax.eval_shape(look, start)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), like)
+    infinite = jnp.full_like(nothing.potential, jnp.inf)
+    before = nothing._replace(position=start, potential=infinite, decrement=infinite)
+    one = jnp.ones((), start.dtype)
+    return lax.while_loop(go_on, body, (before, one, jnp.zeros((), int)))[0]
 
 
 def _diagnostics(target: Target, peak: _Peak) -> "xr.Dataset":
@@ -225,4 +261,6 @@ def _pareto_k(log_weights: np.ndarray) -> np.ndarray:
 
     columns = log_weights.reshape(len(log_weights), -1).T
     weights = jnp.exp(columns - columns.max(1, keepdims=True))
-    return np.asarray(jax.jit(jax.vmap(lambda w: pareto_khat(w, tail="upper")))(weights))
+    shape = np.asarray(jax.jit(jax.vmap(lambda w: pareto_khat(w, tail="upper")))(weights))
+    # Weights that are all equal, up to rounding, have no tail.
+    return np.where(np.ptp(columns, axis=1) < 1e-2, 0.0, shape)

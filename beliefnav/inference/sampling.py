@@ -90,12 +90,13 @@ def numpyro_nuts(
     from numpyro.infer.hmc import hmc
 
     sampled = density(target)
-    begin, sample = hmc(
+    start_hmc: Any
+    start_hmc, sample = hmc(
         potential_fn_gen=lambda recording: lambda z: sampled.potential(z, recording), algo="NUTS"
     )
 
     def begin_chain(key: Array, state: State, recording: Recording) -> Any:
-        return begin(
+        return start_hmc(
             state.position,
             num_warmup,
             step_size=state.step_size,
@@ -166,7 +167,8 @@ def blackjax_nuts(
     import blackjax
 
     sampled = density(target)
-    kernel_step = blackjax.nuts.build_kernel()
+    kernel_step: Any = blackjax.nuts.build_kernel()
+    window_adaptation: Any = blackjax.window_adaptation
 
     def log_density(recording: Recording) -> Callable[[Values], Array]:
         return lambda z: -sampled.potential(z, recording)
@@ -175,7 +177,7 @@ def blackjax_nuts(
         position, step_size, inverse_mass_matrix = state
         key_warmup, key = jax.random.split(key)
         if num_warmup:
-            adaptation = blackjax.window_adaptation(
+            adaptation = window_adaptation(
                 blackjax.nuts,
                 log_density(recording),
                 is_mass_matrix_diagonal=not dense_mass,

@@ -105,7 +105,8 @@ def target(
                 "Cannot infer this belief from a stream without displacement. This is because its "
                 "prediction depends on how far the parameters moved."
             )
-        if not np.isfinite(stream["displacement"].values[:-1]).all():
+        # The last displacement leads nowhere that is observed.
+        if not np.isfinite(stream["displacement"].isel(step=slice(-1))).all():
             raise ValueError("The displacement has entries that are not finite.")
     return Target(prior, stream, separate, integrate)
 
@@ -212,11 +213,16 @@ def density(target: Target) -> Density:
         run = (lambda _: target.prior()) if target.integrate else program
         return handlers.trace(handlers.seed(run, jax.random.key(0))).get_trace(recording)
 
-    trace = {
-        name: site
-        for name, site in sites(unit).items()
-        if site["type"] == "deterministic" or (site["type"] == "sample" and not site["is_observed"])
-    }
+    trace: dict[str, Any] = {}
+
+    def look(recording: Recording) -> Values:
+        for name, site in sites(recording).items():
+            sampled = site["type"] == "sample" and not site["is_observed"]
+            if sampled or site["type"] == "deterministic":
+                trace[name] = site
+        return {name: site["value"] for name, site in trace.items()}
+
+    shapes = jax.eval_shape(look, unit)  # nothing is computed
 
     def values(recording: Recording) -> Values:
         found = sites(recording)
@@ -231,7 +237,7 @@ def density(target: Target) -> Density:
         return constrain_fn(run, (recording,), {}, position, return_deterministic=True)
 
     @jax.jit  # traced once, however often a sampler mentions it
-    def potential(position: Values, recording: Recording) -> Array:
+    def potential(position: Values, recording: Recording) -> Any:
         return potential_energy(program, (recording,), {}, position)
 
     shape = unit.gradient.shape
@@ -241,7 +247,10 @@ def density(target: Target) -> Density:
         like=jax.eval_shape(unconstrain, unit),
         potential=potential,
         constrain=constrain,
-        dims={name: _dims(site, shape, ("step", *map(str, dims))) for name, site in trace.items()},
+        dims={
+            name: _dims(site, shapes[name].shape, shape, ("step", *map(str, dims)))
+            for name, site in trace.items()
+        },
     )
 
 
@@ -258,11 +267,32 @@ def recording(target: Target) -> Recording:
     return Recording(read("gradient"), read("displacement"), read("curvature"))
 
 
-def believe(belief: Belief, recording: Recording) -> Recording:
-    """The part of a recording that a belief uses."""
-    if belief.filter().uses_displacement:
-        return recording
-    return recording._replace(displacement=None)
+def hyperparameters(target: Target) -> list[str]:
+    """The sites that the prior samples."""
+    from numpyro import handlers
+
+    names: list[str] = []
+
+    def look() -> None:
+        trace = handlers.trace(handlers.seed(target.prior, jax.random.key(0))).get_trace()
+        names.extend(
+            name
+            for name, site in trace.items()
+            if site["type"] == "sample" and not site["is_observed"]
+        )
+
+    jax.eval_shape(look)  # nothing is computed
+    return names
+
+
+def believe(belief: Any, recording: Recording) -> Recording:
+    """The part of a recording that a belief knows of."""
+    gradient, displacement, curvature = recording
+    if not belief.filter().uses_displacement:
+        displacement = None
+    if not hasattr(getattr(belief, "model", belief), "curvature_noise_variance"):
+        curvature = None
+    return Recording(gradient, displacement, curvature)
 
 
 def simulate(
@@ -317,7 +347,8 @@ def _program(target: Target, recording: Recording) -> None:
     if target.integrate:
         numpyro.factor("log_likelihood", filters.log_likelihood(belief, *used).sum())
     else:
-        _numpyro_model(belief)(*(part for part in used if part is not None))
+        named = {name: part for name, part in used._asdict().items() if part is not None}
+        _numpyro_model(belief)(named.pop("gradient"), **named)
 
 
 def _numpyro_model(belief: Any) -> Callable[..., Any]:
@@ -332,18 +363,28 @@ def _numpyro_model(belief: Any) -> Callable[..., Any]:
 def _uses_displacement(prior: Callable[[], Belief]) -> bool:
     from numpyro import handlers
 
-    belief = handlers.seed(prior, jax.random.key(0))()
-    if not isinstance(belief, Belief):
-        raise ValueError(
-            f"A prior is a NumPyro program that returns a belief, such as ssm.OrnsteinUhlenbeck; "
-            f"this one returned {belief!r}."
-        )
-    return belief.filter().uses_displacement
+    uses = []
+
+    def look() -> None:
+        belief: Any = handlers.seed(prior, jax.random.key(0))()
+        if not isinstance(belief, Belief):
+            raise ValueError(
+                "A prior is a NumPyro program that returns a belief, such as "
+                f"ssm.OrnsteinUhlenbeck; this one returned {belief!r}."
+            )
+        uses.append(belief.filter().uses_displacement)
+
+    jax.eval_shape(look)  # nothing is computed
+    return uses[0]
 
 
-def _dims(site: dict[str, Any], shape: tuple[int, ...], names: tuple[str, ...]) -> tuple[str, ...]:
+def _dims(
+    site: dict[str, Any],
+    value_shape: tuple[int, ...],
+    shape: tuple[int, ...],
+    names: tuple[str, ...],
+) -> tuple[str, ...]:
     """Names of the dimensions of a site: of its plates; of the stream, if it has its shape."""
-    value_shape = jnp.shape(site["value"])
     if value_shape == shape:
         return names
     dims = [f"{site['name']}_dim_{i}" for i in range(len(value_shape))]

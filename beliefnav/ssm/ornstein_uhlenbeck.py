@@ -91,7 +91,9 @@ class OrnsteinUhlenbeck(NamedTuple):
         $K = v/(v + R)$, where the predicted variance solves $v = \rho^2 R v/(v + R) + q$. The
         memory of the filter is then $\rho (1 - K)$, which is what $\beta_1$ is to Adam.
         """
-        q, noise = self.process_variance, self.noise_variance
+        total = jnp.asarray(self.process_variance) + self.noise_variance
+        # The gain has no unit; in this one nothing over- or underflows.
+        q, noise = self.process_variance / total, self.noise_variance / total
         half = (q - noise * (1 - self.autocorrelation**2)) / 2
         root = jnp.sqrt(half**2 + q * noise)
         # Of the two forms of the root the one that does not subtract.

@@ -25,11 +25,19 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
-from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked, is_number
+from beliefnav._checks import (
+    COUNT,
+    NON_NEGATIVE,
+    UNIT_INTERVAL,
+    checked,
+    is_concrete,
+    is_number,
+)
 from beliefnav.ssm import _discounting, _student, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
 
@@ -258,16 +266,14 @@ def no_density(belief: UnknownNoise) -> ValueError:
 
 
 def is_conjugate(belief: UnknownNoise) -> bool:
-    """Whether the densities of all steps are those of one Student-t: exact and proper."""
-    diffuse = any(
-        _discounting.is_zero(prior)
-        for prior in (
-            belief.prior_noise_scale,
-            belief.prior_degrees_of_freedom,
-            getattr(belief.model, "prior_sample_size", 1.0),
-        )
+    """Whether the densities of all steps are known to be those of one Student-t: exact, proper."""
+    priors = (
+        belief.prior_noise_scale,
+        belief.prior_degrees_of_freedom,
+        getattr(belief.model, "prior_sample_size", 1.0),
     )
-    return is_number(belief.discount, 1) and not diffuse
+    proper = all(is_concrete(prior) and bool(np.all(np.asarray(prior) > 0)) for prior in priors)
+    return is_number(belief.discount, 1) and proper
 
 
 def count_readings(gradient: Array, curvature: Array | None) -> Array:

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy import stats
 
 from beliefnav import filters, ssm
 from tests import oracles
@@ -104,6 +105,116 @@ def test_belief_that_does_not_use_displacements_is_given_none():
 def test_log_likelihood_needs_a_density():
     with pytest.raises(ValueError, match="Odometer has no predictive density"):
         filters.log_likelihood(Odometer(), jnp.zeros(3), jnp.zeros(3))
+
+
+# --- the predictive density ---------------------------------------------------------------------
+
+OU = ssm.OrnsteinUhlenbeck(0.8, 0.3, 0.7)
+LEVEL = ssm.LocalLevel(0.8, 0.7, 0.4, 1.5)
+SENSED = ssm.Secant(0.3, 2.0, 1.5, 0.2, -0.1, 0.1, 0.2, 0.9, 0.8, curvature_noise_variance=0.4)
+OPTIMUM = ssm.Optimum(0.8, 0.5, 2.0, 0.3, 0.1, 0.9)
+PARALLEL = {
+    "ornstein uhlenbeck": OU,
+    "level": LEVEL,
+    "secant": SENSED,
+    "optimum": OPTIMUM,
+    "unknown noise": ssm.UnknownNoise(OU, 0.7, 2.5),
+    "drifting noise of a level": ssm.UnknownNoise(LEVEL, 0.7, 2.5, 0.9),
+    "unknown noise of a secant": ssm.UnknownNoise(SENSED, 0.7, 2.5),
+    "improper noise": ssm.UnknownNoise(OU),
+}
+PREDICTIVE = PARALLEL | {
+    "no noise": OU._replace(noise_variance=0.0),
+    "shared": OU.filter(shared=True),
+    "diffuse level": LEVEL._replace(prior_sample_size=0.0),
+    "shared level": LEVEL.filter(shared=True),
+    "precision": ssm.PrecisionWalk(0.9, 0.6, 3.0),
+    "shared precision": ssm.PrecisionWalk(0.9, 0.6, 3.0).filter(shared=True),
+    "improper precision": ssm.PrecisionWalk(0.9),
+    "diffuse level of unknown noise": ssm.UnknownNoise(
+        LEVEL._replace(prior_sample_size=0.0), 0.7, 2.5
+    ),
+    "shared noise": ssm.UnknownNoise(OU, 0.7, 2.5).filter(shared=True),
+    "independent": BELIEF,
+    "positive": ssm.positive(SENSED),
+}
+IMPROPER = {
+    "diffuse level",
+    "improper precision",
+    "improper noise",
+    "diffuse level of unknown noise",
+}
+
+
+def with_holes() -> filters.Recording:
+    """Gradients [12, 3], a third of them missing, and displacements."""
+    y = oracles.random_stream(seed=3, num_steps=12)["matrix"][:, :, 0]
+    d = oracles.random_stream(seed=4, num_steps=12, missing=0.0)["matrix"][:, :, 0]
+    assert not np.isfinite(y).all()
+    return filters.Recording(jnp.asarray(y), jnp.asarray(d))
+
+
+def recorded_for(belief: Any) -> filters.Recording:
+    y, d, _ = with_holes()
+    return filters.Recording(y, d if belief.filter().uses_displacement else None)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", PREDICTIVE)
+def test_log_density_is_that_of_the_innovation_at_its_scale(name: str):
+    """Around 0, Gaussian or Student-t; 0 where missing, infinite where nothing was predicted."""
+    belief = PREDICTIVE[name]
+    seen = np.isfinite(with_holes().gradient)
+    info = filters.filter_recording(belief, *recorded_for(belief))[1]
+    scale = np.asarray(info.predictive_scale)
+    assert scale.shape == seen.shape
+    np.testing.assert_array_equal(scale[~seen], 0)
+    assert (scale[seen] > 0).all()
+    improper = np.isinf(scale)
+    first = seen & (np.cumsum(seen, 0) == 1)
+    np.testing.assert_array_equal(improper, first if name in IMPROPER else False)
+    density, innovation = np.asarray(info.log_density), np.asarray(info.innovation)
+    np.testing.assert_array_equal(density[improper | ~seen], 0)
+    at = seen & ~improper
+    if info.predictive_degrees_of_freedom is None:
+        want = stats.norm.logpdf(innovation[at], scale=scale[at])
+    else:
+        degrees = np.asarray(info.predictive_degrees_of_freedom)
+        assert degrees.shape == seen.shape
+        want = stats.t.logpdf(innovation[at], degrees[at], scale=scale[at])
+    # Float64 round-off; half-step gamma functions to 1e-13.
+    np.testing.assert_allclose(density[at], want, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", PARALLEL)
+def test_predictive_density_in_parallel_is_the_sequential_one(name: str):
+    belief = PARALLEL[name]
+    recorded = recorded_for(belief)
+
+    @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+    def run() -> Any:
+        infos = (
+            filters.filter_recording(belief, *recorded, parallel=parallel)[1]
+            for parallel in (False, True)
+        )
+        return [(info.predictive_scale, info.predictive_degrees_of_freedom) for info in infos]
+
+    want, got = run()
+    # Float64 round-off of two orders of summation.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), got, want)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(
+    "belief", [SENSED, PARALLEL["unknown noise of a secant"]], ids=["known", "unknown"]
+)
+def test_predictive_scale_is_of_the_gradient_alone(belief: Any):
+    """What the second sensor reads at a step comes after the gradient was predicted."""
+    y, d, _ = with_holes()
+    two = filters.filter_recording(belief, y[:1], d[:1], y[:1])[1]
+    one = filters.filter_recording(belief, y[:1], d[:1])[1]
+    np.testing.assert_array_equal(two.predictive_scale, one.predictive_scale)
 
 
 # --- what does not fit --------------------------------------------------------------------------

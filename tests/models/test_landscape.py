@@ -7,11 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import xarray as xr
 from numpyro import handlers
 from numpyro.infer.util import log_density
 
-from beliefnav import Objective, control, filters, navigator, posterior, ssm
+from beliefnav import Objective, control, filters, inference, navigator, posterior, ssm
 from models import landscape
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -44,10 +43,17 @@ def simulate(
 def test_nuts_recovers_the_parameters_of_a_synthetic_stream() -> None:
     _, stream, moved = simulate(TRUTH, jax.random.key(1), 250, 0.02)
     stream = stream.at[10:20, 1].set(jnp.nan)
-    draws, stats = landscape.infer(
-        stream, moved, key=jax.random.key(2), num_warmup=300, num_samples=400, progress_bar=False
+    fit = inference.numpyro_nuts(
+        landscape.target(inference.stream(stream, moved)),
+        key=jax.random.key(2),
+        num_warmup=300,
+        num_samples=400,
+        num_chains=2,
+        target_acceptance=0.9,
+        progress_bar=False,
     )
-    assert int(stats["diverging"].sum()) == 0
+    draws = fit.posterior
+    assert int(fit.diagnostics["divergences"]) == 0
     rhat: Any = arviz.rhat(draws)
     for name, expected in TRUTH.items():
         assert float(rhat[name].max()) < 1.02
@@ -160,7 +166,7 @@ def test_root_mean_square_ignores_missing_entries() -> None:
     )
 
 
-def test_errors_say_what_is_wrong(tmp_path) -> None:
+def test_errors_say_what_is_wrong() -> None:
     with pytest.raises(ValueError, match=r"gradient must be \[step, param\]"):
         landscape.landscape(jnp.zeros(5), jnp.zeros(5))
     with pytest.raises(ValueError, match=r"displacement must be \[step, param\]"):
@@ -169,10 +175,3 @@ def test_errors_say_what_is_wrong(tmp_path) -> None:
         landscape.landscape(jnp.zeros((5, 2)))
     with pytest.raises(ValueError, match="num_steps and num_params"):
         landscape.landscape()
-    with pytest.raises(FileNotFoundError, match="experiments classify"):
-        landscape.read_stream(tmp_path / "none.nc")
-    xr.Dataset({"gradient": ("time", np.zeros(3))}).to_netcdf(
-        tmp_path / "bad.nc", engine="h5netcdf"
-    )
-    with pytest.raises(ValueError, match="not a stream file"):
-        landscape.read_stream(tmp_path / "bad.nc")

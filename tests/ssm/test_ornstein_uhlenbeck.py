@@ -1,5 +1,6 @@
 """Ornstein-Uhlenbeck gradient: filter and program against the joint Gaussian."""
 
+from decimal import Decimal, localcontext
 from typing import Any
 
 import jax
@@ -72,6 +73,50 @@ def test_steady_gain_memory_and_response_to_a_constant():
     constant = filters.filter_recording(MODEL, jnp.ones(200))[0].gradient_mean[-1]
     np.testing.assert_allclose(constant, gain / (1 - RHO * (1 - gain)), rtol=1e-12)
     assert constant < 1
+
+
+def exact_gain(rho: float, q: float, r: float) -> float:
+    """From the fixed point of the variance by its textbook quadratic, with digits to spare."""
+    with localcontext() as context:
+        context.prec = 120
+        rho_, q_, r_ = (Decimal(x) for x in (rho, q, r))
+        b = q_ - r_ * (1 - rho_**2)
+        variance = (b + (b * b + 4 * q_ * r_).sqrt()) / 2
+        return float(variance / (variance + r_))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("q", [1e-3, 0.3, 50.0])
+def test_steady_gain_is_where_the_filter_settles(rho: float, q: float):
+    model = OrnsteinUhlenbeck(rho, q, R)
+    info = filters.filter_recording(model, jnp.zeros(1000))[1]
+    # The gain converges by (rho (1 - K))^2 < 0.96 a step: exact after 1000.
+    np.testing.assert_allclose(model.steady_gain, info.gain[-1], rtol=1e-12)
+    np.testing.assert_allclose(model.steady_gain, exact_gain(rho, q, R), rtol=1e-12)
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.99])
+@pytest.mark.parametrize("ratio", [1e-12, 1e-6, 1e-3, 1.0, 1e3, 1e6, 1e12])
+def test_steady_gain_keeps_its_digits_in_float32(rho: float, ratio: float):
+    """However small or large the signal is: neither of two large numbers is subtracted."""
+    rho, ratio = float(np.float32(rho)), float(np.float32(ratio))
+    got = OrnsteinUhlenbeck(rho, jnp.float32(ratio), jnp.float32(1)).steady_gain
+    assert got.dtype == jnp.float32
+    # Some roundings of 6e-8.
+    np.testing.assert_allclose(got, exact_gain(rho, ratio, 1.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("unit", [1e-24, 1e-12, 1e12, 1e24])
+def test_steady_gain_does_not_depend_on_the_unit(unit: float):
+    """In float32, where the square of a small or a large variance is no number any more."""
+    q, r = (jnp.float32(x * unit) for x in (Q, R))
+    got = OrnsteinUhlenbeck(RHO, q, r).steady_gain
+    np.testing.assert_allclose(got, exact_gain(RHO, Q, R), rtol=1e-6)
+
+
+def test_steady_gain_without_noise_is_one():
+    np.testing.assert_array_equal(OrnsteinUhlenbeck(RHO, Q, 0.0).steady_gain, 1)
 
 
 @pytest.mark.usefixtures("x64")

@@ -120,6 +120,91 @@ def test_an_improper_level_is_conditioned_on_its_first_observation():
         np.testing.assert_allclose(posterior.gradient_variance[-1, entry], covariance, rtol=1e-8)
 
 
+# --- the likelihood of a whole recording --------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("model", [SECANT, OU, LEVEL], ids=lambda m: type(m).__name__)
+def test_likelihood_is_one_student_t_of_all_readings(model: Any):
+    """Of the steps one after the other, of their sums at the end, and of the oracle."""
+    y, d, c = recording(4)
+    seen = recording(4) if model is SECANT else filters.Recording(y)
+    belief = UnknownNoise(model, S2, NU)
+    got = filters.log_likelihood(belief, *seen)
+    steps = filters.filter_recording(belief, *seen)[1].log_density
+    # Float64 round-off of 24 terms.
+    np.testing.assert_allclose(got, steps.sum(0), rtol=1e-11)
+    for entry in range(3):
+        unit = oracles.joint(stream_model(model, *(np.asarray(x)[:, entry] for x in (y, d, c))))
+        want = oracles.student_log_likelihood(unit, S2, NU)
+        # The solve of the joint Gaussian.
+        np.testing.assert_allclose(got[entry], want, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_derivatives_of_the_likelihood_are_those_of_its_steps():
+    y, d, c = recording(5)
+
+    def one(hyper: Any) -> jax.Array:
+        return filters.log_likelihood(belief(hyper), y, d, c).sum()
+
+    def steps(hyper: Any) -> jax.Array:
+        return filters.filter_recording(belief(hyper), y, d, c)[1].log_density.sum()
+
+    def belief(hyper: Any) -> UnknownNoise:
+        curvature, process, scale, degrees = hyper
+        model = SECANT._replace(
+            prior_curvature_variance=curvature, gradient_process_variance=process
+        )
+        return UnknownNoise(model, scale, degrees)
+
+    hyper = jnp.asarray([1.5, 0.05, S2, NU])
+    got, want = (jax.jit(jax.grad(f))(hyper) for f in (one, steps))
+    # Float64 round-off.
+    np.testing.assert_allclose(got, want, rtol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("traced", [False, True], ids=["known", "traced"])
+@pytest.mark.parametrize(
+    "belief",
+    [
+        UnknownNoise(OU),
+        UnknownNoise(OU, S2, 0.0),
+        UnknownNoise(OU, 0.0, NU),
+        UnknownNoise(OU, S2, NU, discount=0.9),
+        UnknownNoise(LEVEL._replace(prior_sample_size=0.0), S2, NU),
+        UnknownNoise(OU, S2, np.array([0.0, NU, NU])),
+        UnknownNoise(OU, np.array([0.0, S2, S2]), NU),
+        UnknownNoise(LEVEL._replace(prior_sample_size=np.array([0.0, 1.5, 1.5])), S2, NU),
+    ],
+    ids=[
+        "nothing known",
+        "no degrees",
+        "no scale",
+        "drift",
+        "diffuse",
+        "no degrees in one entry",
+        "no scale in one entry",
+        "diffuse in one entry",
+    ],
+)
+def test_likelihood_under_an_improper_prior_is_of_what_was_predicted(
+    belief: UnknownNoise, traced: bool
+):
+    """The first observation of an entry that nothing was known of is conditioned on."""
+    y = recording(6).gradient
+    steps = filters.filter_recording(belief, y)[1].log_density.sum(0)
+
+    def likelihood(belief_: UnknownNoise) -> jax.Array:
+        # Whether the noise drifts is known, as it is where other hyper-parameters are learned.
+        return filters.log_likelihood(belief_._replace(discount=belief.discount), y)
+
+    got = jax.jit(likelihood)(arrays(belief)) if traced else likelihood(belief)
+    # Float64 round-off.
+    np.testing.assert_allclose(got, steps, rtol=1e-10)
+
+
 # --- laws ---------------------------------------------------------------------------------------
 
 
