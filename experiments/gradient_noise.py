@@ -1,7 +1,7 @@
 r"""Ask recorded gradients which memory they have, in Adam's units, and train with it.
 
 Beyond the paper. A network is trained with Adam, and raw gradients of a few coordinates of every
-layer are recorded. Five state-space models are fitted to them by NUTS with the latent path
+layer are recorded. Four state-space models are fitted to them by NUTS with the latent path
 integrated out, per layer and stage of training (`models.gradient_noise`), and say which $\beta_1$
 and $\beta_2$ the gradients ask for, with which uncertainty. The last fifth of each stage is held
 out and predicted one step ahead. Then the networks are trained again with the implied memories.
@@ -58,7 +58,7 @@ STAGES = ("early", "middle", "late")
 MIN_COORDINATES = 4
 """Layers with fewer coordinates are left out."""
 LEVEL = 0.9
-WARMUP = 150
+WARMUP = 100
 FIXED: dict[str, Callable[[], ssm.Belief]] = {
     "no memory": gradient_noise.white_noise,
     "level, Adam's 0.9": gradient_noise.fixed_local_level,
@@ -82,7 +82,7 @@ class Config:
     """Coordinates of a layer."""
     batch_size: int = 64
     """Examples of a gradient, drawn with replacement."""
-    num_samples: int = 400
+    num_samples: int = 250
     """Draws of a chain."""
     num_chains: int = 2
     """Chains of NUTS."""
@@ -263,10 +263,11 @@ class Problem(NamedTuple):
 
     def accuracies(self, params: Any) -> tuple[Array, Array]:
         """Fractions of the validation and of the test examples that are classified correctly."""
-        inputs, labels = self.data.train_inputs, self.data.train_labels
+        inputs, labels = jnp.asarray(self.data.train_inputs), jnp.asarray(self.data.train_labels)
         start = self.num_train
         validation = self.logits(params, inputs[start:]).argmax(-1) == labels[start:]
-        test = self.logits(params, self.data.test_inputs).argmax(-1) == self.data.test_labels
+        test = self.logits(params, jnp.asarray(self.data.test_inputs)).argmax(-1)
+        test = test == jnp.asarray(self.data.test_labels)
         return validation.mean(), test.mean()
 
 
@@ -362,18 +363,20 @@ def prepare(config: Config, name: str, recording: "xr.Dataset", num_stages: int)
     gradient = values["gradient"]
     if not np.isfinite(gradient).any():
         raise ValueError("no gradient is finite.")
+    if not inference.informative(recording).any():
+        raise ValueError("every coordinate is constant.")
     values["gradient"] = gradient.where(np.isfinite(gradient) & (gradient != 0))
     fitted = values.isel(step=slice(0, round(length * (1 - HELD_OUT))))
-    seen = np.isfinite(fitted["gradient"]).mean("step") >= 1 - MISSING
+    seen = fitted["gradient"].notnull().mean("step") >= 1 - MISSING
     good = (seen & inference.informative(fitted)).all("stage").values
     layers = gradient_noise.Layers.of(recording["param"].values)
     chosen: list[int] = []
     left_out = {}
     for i, layer in enumerate(layers.names):
-        live = np.flatnonzero((layers.index == i) & good)
-        kept = live[: config.per_layer] if len(live) >= MIN_COORDINATES else live[:0]
-        chosen += kept.tolist()
-        left_out[layer] = int((layers.index == i).sum()) - len(kept)
+        live = np.flatnonzero((layers.position == i) & good)
+        taken = live[: config.per_layer] if len(live) >= MIN_COORDINATES else live[:0]
+        chosen += taken.tolist()
+        left_out[layer] = int((layers.position == i).sum()) - len(taken)
     if not chosen:
         raise ValueError(
             f"no layer has {MIN_COORDINATES} coordinates whose gradient varies in every stage and "
@@ -382,9 +385,9 @@ def prepare(config: Config, name: str, recording: "xr.Dataset", num_stages: int)
         )
     unit_steps = slice(0, fitted.sizes["step"])
     values = gradient_noise.standardised(values.isel(param=chosen), unit_steps)
-    kept_layers = gradient_noise.Layers.of(values["param"].values)
-    values = values.assign_coords(layer=("layer", list(kept_layers.names)))
-    return Stream(name, values.transpose("step", "param", "stage", ...), kept_layers, left_out)
+    kept = gradient_noise.Layers.of(values["param"].values)
+    values = values.assign_coords(layer=("layer", list(kept.names)))
+    return Stream(name, values.transpose("step", "param", "stage", ...), kept, left_out)
 
 
 # --- beliefs --------------------------------------------------------------------------------------
@@ -400,7 +403,6 @@ def ask(config: Config, streams: Sequence[Stream]) -> list[Answer]:
         for stream in streams
         for name in (*gradient_noise.MODELS, *FIXED)
         if name != "secant" or "displacement" in stream.values
-        if name != "level and precision" or not config.quick
     ]
     with tqdm(total=len(tasks), desc="beliefs") as bar:
         if jax.default_backend() == "cpu":
@@ -668,8 +670,6 @@ def metrics(
             "implied_beta1",
             "implied_beta1_local_level",
             "implied_beta2",
-            "implied_beta1_joint",
-            "implied_beta2_joint",
             "signal_to_noise",
             "elpd",
             "loo",
@@ -685,12 +685,8 @@ def metrics(
             ("implied_beta1", "Ornstein-Uhlenbeck", "implied_beta1"),
             ("implied_beta1_local_level", "local level", "implied_beta1"),
             ("implied_beta2", "precision walk", "implied_beta2"),
-            ("implied_beta1_joint", "level and precision", "implied_beta1"),
-            ("implied_beta2_joint", "level and precision", "implied_beta2"),
             ("signal_to_noise", "Ornstein-Uhlenbeck", "signal_to_noise_ratio"),
         ):
-            if model not in answer.fits:
-                continue
             rows = interval(answer.fits[model], site)
             result[field] |= {f"{prefix}{layer}": row for layer, row in rows.items()}
         for model, score in answer.scores.items():
@@ -845,10 +841,10 @@ def draw_streams(answers: Sequence[Answer], path: Path) -> None:
     )
     posterior = answer.fits["Ornstein-Uhlenbeck"].posterior
     typical = posterior.median(("chain", "draw"))
-    column = int(answer.stream.layers.index.max() > 0) and int(
-        np.flatnonzero(answer.stream.layers.index == answer.stream.layers.index.max())[0]
+    column = int(answer.stream.layers.position.max() > 0) and int(
+        np.flatnonzero(answer.stream.layers.position == answer.stream.layers.position.max())[0]
     )
-    layer = int(answer.stream.layers.index[column])
+    layer = int(answer.stream.layers.position[column])
     for axes, stage in zip(grid[:, 0], stages, strict=True):
         cell = typical.sel(stage=stage).isel(layer=layer)
         rho = gradient_noise.memory_of(float(cell["correlation"]))
@@ -951,6 +947,8 @@ def draw_comparison(
             right.plot(rates, values.mean(1), "o-", color=colour, label=setting, ms=4)
             right.fill_between(rates, values.min(1), values.max(1), color=colour, alpha=0.15, lw=0)
         right.set(xscale="log", xlabel="learning rate", ylabel="test accuracy")
+        right.set_xticks(LEARNING_RATES, [f"{rate:g}" for rate in LEARNING_RATES])
+        right.minorticks_off()
         right.legend(fontsize=7)
     figure.savefig(path, dpi=120)
     plt.close(figure)

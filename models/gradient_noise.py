@@ -4,7 +4,10 @@ A stream of standardised gradients [step, param] comes from coordinates that bel
 coordinates of a layer share their memory, as they do in Adam; layers are pooled partially. On an
 unbounded scale the hyper-parameter $x_l$ of layer $l$ is
 
-$$ x_l \sim N(c, s), \qquad c \sim p(c), \qquad s \sim \mathrm{HalfNormal}(1). $$
+$$ x_l \sim N(c, 1), \qquad c \sim p(c). $$
+
+How much layers differ is not learned: three of them say next to nothing about it, and a spread that
+may vanish makes a funnel of the posterior.
 
 | model | hyper-parameters $x$ | what it is to Adam |
 |---|---|---|
@@ -12,7 +15,6 @@ $$ x_l \sim N(c, s), \qquad c \sim p(c), \qquad s \sim \mathrm{HalfNormal}(1). $
 | `ornstein_uhlenbeck` | logit of $\rho$, log of signal to noise | $\beta_1 = \rho(1 - K)$ |
 | `precision_walk` | logit of the discount $\beta$ | $\beta_2 = \beta$ |
 | `secant` | those of `ornstein_uhlenbeck`, log of $\omega$ | |
-| `level_and_precision` | logits of two discounts | $\beta_1$ and $\beta_2$ at once |
 
 $K$ is the steady gain of the filter, and $\omega$ what a typical step changes of the gradient by
 curvature, in units of its noise. A logit of a memory is the log of its length: $\beta/(1 - \beta)$
@@ -21,9 +23,7 @@ steps; for the logs of signal to noise (variances) and of $\omega$, $N(\log 0.1,
 
 The variance of the noise is each coordinate's own. In all but the precision walk, which follows it,
 it is integrated out with the latent path: $\sigma^2 \sim \mathrm{InvGamma}(\frac12, \frac12)$ in
-units of the stream's own mean square. `level_and_precision` does both: a level with the memory
-$\beta_1$ in noise whose variance drifts with the memory $\beta_2$, so that the two are believed of
-one stream together, and not, as in Adam, each as if the other did not exist.
+units of the stream's own mean square.
 
 `white_noise` has no memory at all; `fixed_local_level` and `fixed_precision_walk` have that of
 Adam's defaults: what the others are compared with.
@@ -33,7 +33,7 @@ Example:
     >>> from beliefnav import inference
     >>> from models import gradient_noise
     >>> layers = gradient_noise.Layers.of(["a/weight[0]", "a/weight[1]", "b/weight[7]"])
-    >>> layers.names, layers.index.tolist()
+    >>> layers.names, layers.position.tolist()
     (('a/weight', 'b/weight'), [0, 0, 1])
     >>> prior = gradient_noise.ornstein_uhlenbeck(layers)
     >>> values, recording = inference.simulate(
@@ -41,7 +41,7 @@ Example:
     ... )  # doctest: +SKIP
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -67,14 +67,14 @@ class Layers(NamedTuple):
 
     Attributes:
         names: of the layers.
-        index: [param] the position of each coordinate's layer in ``names``.
+        position: [param] where each coordinate's layer stands in ``names``.
     """
 
     names: tuple[str, ...]
-    index: np.ndarray
+    position: np.ndarray
 
     @classmethod
-    def of(cls, labels: Sequence[str]) -> "Layers":
+    def of(cls, labels: Iterable[Any]) -> "Layers":
         """The arrays that labels such as ``layers/1/weight[3,4]`` of a stream file name."""
         arrays = [str(label).split("[")[0] for label in labels]
         names = tuple(dict.fromkeys(arrays))
@@ -94,7 +94,7 @@ def local_level(layers: Layers) -> Prior:
     def prior() -> ssm.UnknownNoise:
         memory = memory_of(pooled("memory", MEMORY, layers))
         _report(layers, implied_beta1=memory)
-        return _level(memory[layers.index])
+        return _level(memory[layers.position])
 
     return prior
 
@@ -113,12 +113,12 @@ def ornstein_uhlenbeck(layers: Layers) -> Prior:
     def prior() -> ssm.UnknownNoise:
         rho = memory_of(pooled("correlation", MEMORY, layers))
         signal = jnp.exp(pooled("signal_to_noise", RATIO, layers))
-        typical = ssm.OrnsteinUhlenbeck(rho, signal * (1 - rho**2), 1.0)
+        process_variance = signal * (1 - rho**2)
+        typical = ssm.OrnsteinUhlenbeck(rho, process_variance, 1.0)
         implied = rho * (1 - typical.steady_gain)
         _report(layers, implied_beta1=implied, signal_to_noise_ratio=signal)
-        return _noisy(
-            ssm.OrnsteinUhlenbeck(*(jnp.broadcast_to(x, rho.shape)[layers.index] for x in typical))
-        )
+        own = layers.position
+        return _noisy(ssm.OrnsteinUhlenbeck(rho[own], process_variance[own], 1.0))
 
     return prior
 
@@ -136,7 +136,7 @@ def precision_walk(layers: Layers) -> Prior:
     def prior() -> ssm.PrecisionWalk:
         memory = memory_of(pooled("memory", MEMORY, layers))
         _report(layers, implied_beta2=memory)
-        return _walk(memory[layers.index])
+        return _walk(memory[layers.position])
 
     return prior
 
@@ -153,9 +153,9 @@ def secant(layers: Layers) -> Prior:
     """
 
     def prior() -> ssm.UnknownNoise:
-        rho = memory_of(pooled("correlation", MEMORY, layers))[layers.index]
-        signal = jnp.exp(pooled("signal_to_noise", RATIO, layers))[layers.index]
-        curvature = jnp.exp(pooled("curvature", RATIO, layers))[layers.index]
+        rho = memory_of(pooled("correlation", MEMORY, layers))[layers.position]
+        signal = jnp.exp(pooled("signal_to_noise", RATIO, layers))[layers.position]
+        curvature = jnp.exp(pooled("curvature", RATIO, layers))[layers.position]
         return _noisy(
             ssm.Secant(
                 noise_variance=1.0,
@@ -169,32 +169,11 @@ def secant(layers: Layers) -> Prior:
     return prior
 
 
-def level_and_precision(layers: Layers) -> Prior:
-    """Prior over a local level in noise whose variance drifts: both memories of Adam in one belief.
-
-    Args:
-        layers: of the coordinates.
-
-    Returns:
-        A program. Sites: those of `pooled` for ``memory`` and ``noise_memory``; deterministic
-        ``implied_beta1`` and ``implied_beta2`` [layer].
-    """
-
-    def prior() -> ssm.UnknownNoise:
-        memory = memory_of(pooled("memory", MEMORY, layers))
-        noise_memory = memory_of(pooled("noise_memory", MEMORY, layers))
-        _report(layers, implied_beta1=memory, implied_beta2=noise_memory)
-        return _level(memory[layers.index])._replace(discount=noise_memory[layers.index])
-
-    return prior
-
-
 MODELS: dict[str, Callable[[Layers], Prior]] = {
     "local level": local_level,
     "Ornstein-Uhlenbeck": ornstein_uhlenbeck,
     "precision walk": precision_walk,
     "secant": secant,
-    "level and precision": level_and_precision,
 }
 
 
@@ -216,9 +195,7 @@ def fixed_precision_walk() -> ssm.Belief:
 def pooled(name: str, prior: tuple[float, float], layers: Layers) -> Array:
     r"""A hyper-parameter of every layer on an unbounded scale, pooled between layers.
 
-    Sites: ``{name}_center`` and ``{name}_spread``, scalars, ``{name}_offset`` [layer], standard
-    normal, and, computed from them, ``{name}`` [layer]. Layers that agree leave the spread open
-    towards 0, where a site that is normal around the center would have no mode.
+    Sites: ``{name}_center``, a scalar, and ``{name}`` [layer].
 
     Args:
         name: of the hyper-parameter.
@@ -232,10 +209,8 @@ def pooled(name: str, prior: tuple[float, float], layers: Layers) -> Array:
     from numpyro import distributions as dist
 
     center: Any = numpyro.sample(f"{name}_center", dist.Normal(*prior))
-    spread: Any = numpyro.sample(f"{name}_spread", dist.HalfNormal(1.0))
     with numpyro.plate("layer", len(layers.names)):
-        offset: Any = numpyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0))
-        return jnp.asarray(numpyro.deterministic(name, center + spread * offset))
+        return jnp.asarray(numpyro.sample(name, dist.Normal(center, 1.0)))
 
 
 def memory_of(logit: Any) -> Any:
@@ -269,7 +244,7 @@ def standardised(stream: "xr.Dataset", unit_steps: slice | None = None) -> "xr.D
             continue
         values = stream[name].where(np.isfinite(stream[name]))
         part = values if unit_steps is None else values.isel(step=unit_steps)
-        unit = np.sqrt((part.astype(float) ** 2).mean("step"))
+        unit: Any = (part.astype(float) ** 2).mean("step") ** 0.5
         unit = unit.where(unit > 0, 1.0)
         result[name] = (stream[name] / unit).astype(stream[name].dtype)
         result[f"{name}_unit"] = unit

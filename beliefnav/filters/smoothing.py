@@ -111,7 +111,8 @@ def smooth_chunks(belief: Belief, chunks: Sequence[Recording]) -> Iterator[Poste
 
     def prepare(leaf: Any, start: Any) -> tuple[Gaussian, Any, Any]:
         belief, context = start
-        prior, inputs, context = _linear.prepare(model, *leaf, context)
+        y, moved, sensed = leaf
+        prior, inputs, context = _linear.prepare(model, y, moved, sensed, context)
         return prior if belief is None else belief, inputs, context
 
     @jax.jit

@@ -297,7 +297,7 @@ def labelled(
     leading = ("chain", "draw", *([target.separate] if separate else []))
     num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
     coords: dict[str, Any] = {"chain": np.arange(num_chains), "draw": np.arange(num_draws)}
-    known = target.stream.coords
+    known: Any = target.stream.coords
     dims = {dim for name in values for dim in density.dims[name]} | set(leading[2:])
     coords |= {dim: known[dim] for dim in dims if dim in known}
     posterior = xr.Dataset(

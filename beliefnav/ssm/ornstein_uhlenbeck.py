@@ -93,8 +93,9 @@ class OrnsteinUhlenbeck(NamedTuple):
         """
         total = jnp.asarray(self.process_variance) + self.noise_variance
         # The gain has no unit; in this one nothing over- or underflows.
-        q, noise = self.process_variance / total, self.noise_variance / total
-        half = (q - noise * (1 - self.autocorrelation**2)) / 2
+        q = jnp.asarray(self.process_variance) / total
+        noise = jnp.asarray(self.noise_variance) / total
+        half = (q - noise * (1 - jnp.asarray(self.autocorrelation) ** 2)) / 2
         root = jnp.sqrt(half**2 + q * noise)
         # Of the two forms of the root the one that does not subtract.
         variance = jnp.where(half > 0, half + root, q * noise / jnp.maximum(root - half, root))

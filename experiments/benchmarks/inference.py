@@ -1,0 +1,91 @@
+"""Effective samples a second of NUTS with the latent path integrated out against NUTS over it.
+
+``python -m experiments.benchmarks inference``
+
+Both sample the same posterior of an Ornstein-Uhlenbeck gradient: correlation, signal to noise and
+noise, in one run, from one recording of 500 steps. The rate is that of the hyper-parameter that is
+worst off, in bulk effective samples (arviz). Compilation is measured as a run of a single draw
+and taken off, warm-up is not.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpyro
+from numpyro import distributions as dist
+
+from beliefnav import inference, ssm
+
+SITES = ["correlation", "signal_to_noise", "noise_variance"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    num_steps: int = 500
+    """Steps of the recording."""
+    num_warmup: int = 500
+    """Adaptation steps of a chain."""
+    num_samples: int = 1000
+    """Draws of a chain."""
+    num_chains: int = 4
+    """Chains, side by side."""
+    seed: int = 0
+    """Seed of recording and sampling."""
+
+
+def prior() -> ssm.OrnsteinUhlenbeck:
+    """Correlation, signal to noise and noise of the gradient."""
+    correlation: Any = numpyro.sample("correlation", dist.Uniform(0, 1))
+    signal: Any = numpyro.sample("signal_to_noise", dist.LogNormal(0, 1))
+    noise: Any = numpyro.sample("noise_variance", dist.LogNormal(0, 1))
+    return ssm.OrnsteinUhlenbeck(correlation, signal * noise * (1 - correlation**2), noise)
+
+
+def run(config: Config) -> None:
+    """Sample both ways with numpyro, and the first with blackjax too, and print the rates."""
+    import arviz
+
+    truth = ssm.OrnsteinUhlenbeck(0.9, process_variance=0.19, noise_variance=1.0)
+    keys = jax.random.split(jax.random.key(config.seed))
+    _, recording = inference.simulate(lambda: truth, key=keys[0], num_steps=config.num_steps)
+    stream = inference.stream(recording.gradient)
+    rates = {}
+    print(f"{'':<28}{'seconds':>9}{'of it compiling':>17}{'least ESS':>11}{'ESS/s':>9}{'r-hat':>8}")
+    for name, sampler, integrate in (
+        ("integrated out, numpyro", inference.numpyro_nuts, True),
+        ("integrated out, blackjax", inference.blackjax_nuts, True),
+        ("over the latents, numpyro", inference.numpyro_nuts, False),
+    ):
+        target = inference.target(prior, stream, integrate=integrate)
+
+        def sample(
+            num_warmup: int, num_samples: int, sampler: Any = sampler, target: Any = target
+        ) -> tuple[inference.Fit, float]:
+            started = time.perf_counter()
+            fit = sampler(
+                target,
+                key=keys[1],
+                num_warmup=num_warmup,
+                num_samples=num_samples,
+                num_chains=config.num_chains,
+                progress_bar=num_samples > 4,
+            )
+            return fit, time.perf_counter() - started
+
+        sample(1, 4)  # imports, and what compiles once
+        _, compiling = sample(1, 4)
+        fit, seconds = sample(config.num_warmup, config.num_samples)
+        ess: Any = arviz.ess(fit.posterior[SITES], method="bulk")
+        least = min(float(ess[site]) for site in SITES)
+        rates[name] = least / max(seconds - compiling, 1e-3)
+        print(
+            f"{name:<28}{seconds:>9.1f}{compiling:>17.1f}{least:>11.0f}{rates[name]:>9.1f}"
+            f"{float(fit.diagnostics['r_hat']):>8.3f}"
+        )
+    base = rates["over the latents, numpyro"]
+    for name, rate in rates.items():
+        print(f"{name}: {rate / base:.1f} times as many effective samples a second")

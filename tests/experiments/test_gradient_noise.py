@@ -1,0 +1,108 @@
+"""The experiment on the memory of gradients: what it writes, and which streams it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import arviz
+import numpy as np
+import pytest
+
+from beliefnav import inference
+from experiments import gradient_noise
+
+
+@pytest.mark.slow
+def test_quick_run_writes_all_of_its_contract(tmp_path: Path) -> None:
+    gradient_noise.run(gradient_noise.Config(quick=True, out=tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert {"device", "versions", "seed", "quick"} <= metrics.keys()
+    assert [claim for claim in metrics["claims"] if not claim["holds"]] == []
+    assert len(metrics["claims"]) == 3
+    for field in ("implied_beta1", "implied_beta2"):
+        assert len(metrics[field]) == 3
+        for stages in metrics[field].values():
+            assert list(stages) == list(gradient_noise.STAGES)
+            for median, low, high in stages.values():
+                assert 0 < low < median < high < 1
+    models = {"local level", "Ornstein-Uhlenbeck", "precision walk", "secant"}
+    assert models == set(metrics["converged"]) == set(metrics["loo"])
+    assert models < set(metrics["elpd"])
+    assert all(0.8 < accuracy <= 1 for accuracy in metrics["retrained"].values())
+    for figure in ("memory", "stream", "predictive", "comparison"):
+        assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+    assert arviz.from_netcdf(str(tmp_path / "digits_local_level.nc")) is not None
+
+
+def write(path: Path, gradient: Any, name: str = "gradient", dims: Any = ("step", "param")) -> Path:
+    stream = inference.stream(gradient).rename({"gradient": name})
+    stream = stream.rename(dict(zip(("step", "param"), dims, strict=True)))
+    stream.to_netcdf(path, engine="h5netcdf")
+    return path
+
+
+RANDOM = np.random.default_rng(0).normal(size=(60, 5))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"gradient": RANDOM, "name": "loss"}, "needs a variable 'gradient'"),
+        (
+            {"gradient": RANDOM, "dims": ("time", "param")},
+            r"needs the dimensions \('step', 'param'\)",
+        ),
+        ({"gradient": RANDOM[:19]}, "19 steps are too few; at least 20"),
+        ({"gradient": np.ones((60, 5))}, "every coordinate is constant"),
+        ({"gradient": np.zeros((60, 5))}, "every coordinate is constant"),
+        ({"gradient": np.full((60, 5), np.nan)}, "no gradient is finite"),
+        ({"gradient": RANDOM[:, :3]}, "no layer has 4 coordinates"),
+    ],
+)
+def test_streams_that_cannot_be_asked_are_refused(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path / "stream.nc", **options)
+    with pytest.raises(SystemExit, match=message) as error:
+        gradient_noise.run(gradient_noise.Config(stream=path, out=tmp_path))
+    assert "stream.nc" in str(error.value)
+
+
+def test_files_that_are_no_streams_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "stream.nc").write_text("not a stream")
+    with pytest.raises(SystemExit, match="cannot be read as NetCDF"):
+        gradient_noise.run(gradient_noise.Config(stream=tmp_path / "stream.nc", out=tmp_path))
+    with pytest.raises(FileNotFoundError, match="No stream file"):
+        gradient_noise.run(gradient_noise.Config(stream=tmp_path / "none.nc", out=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "digits,imagenet"}, "Unknown data set 'imagenet'"),
+        ({"stage_steps": 30}, "stage_steps must be at least 40"),
+        ({"coordinates": 2}, "coordinates must be at least 4"),
+        ({"num_chains": 0}, "num_chains must be at least 1"),
+    ],
+)
+def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gradient_noise.Config(**options)
+
+
+def test_zeros_count_as_missing_and_silent_coordinates_are_left_out() -> None:
+    rng = np.random.default_rng(1)
+    gradient = rng.normal(size=(300, 12))
+    gradient[:, 0] = 0.0  # an unused pixel
+    gradient[rng.uniform(size=300) < 0.5, 1] = 0.0  # a unit that is off half of the time
+    gradient[5, 2] = 0.0
+    labels = [f"a[{i}]" for i in range(6)] + [f"b[{i}]" for i in range(3)] + ["c"] * 3
+    labels[9:] = [f"c[{i}]" for i in range(3)]
+    recording = inference.stream(gradient, labels=labels)
+    config = gradient_noise.Config(coordinates=4, stage_steps=100)
+    stream = gradient_noise.prepare(config, "file", recording, 3)
+    assert stream.values["param"].values.tolist() == ["a[2]", "a[3]", "a[4]", "a[5]"]
+    assert stream.left_out == {"a": 2, "b": 3, "c": 3}
+    assert dict(stream.values.sizes) == {"step": 100, "param": 4, "stage": 3, "layer": 1}
+    assert int(stream.values["gradient"].isnull().sum()) == 1
+    assert stream.num_fitted == 80
