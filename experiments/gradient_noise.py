@@ -949,6 +949,6 @@ def draw_comparison(
         right.set(xscale="log", xlabel="learning rate", ylabel="test accuracy")
         right.set_xticks(LEARNING_RATES, [f"{rate:g}" for rate in LEARNING_RATES])
         right.minorticks_off()
-        right.legend(fontsize=7)
+        right.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=120)
     plt.close(figure)

@@ -7,12 +7,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
 
 def test_the_example_runs_and_is_adam() -> None:
-    code, _, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     params: Any = {"w": jnp.array([3.0, -2.0])}
@@ -26,7 +27,7 @@ def test_the_example_runs_and_is_adam() -> None:
 
 
 def test_the_curvature_is_learned_from_gradients() -> None:
-    _, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     smoothed, curvature = names["smoothed"], names["curvature"]
@@ -39,7 +40,7 @@ def test_the_curvature_is_learned_from_gradients() -> None:
 
 
 def test_the_plan_escapes_and_the_rotation_traps() -> None:
-    _, _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    *_, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     best = names["plan"](names["guesses"]).best
@@ -52,3 +53,13 @@ def test_the_plan_escapes_and_the_rotation_traps() -> None:
 def test_figures_and_files_that_it_names_exist() -> None:
     for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (Path(__file__).parents[1] / path).exists(), path
+
+
+@pytest.mark.usefixtures("rank_promotion")
+def test_the_hyper_parameters_are_learned(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert "correlation" in capsys.readouterr().out
+    low, high = names["fit"].posterior["correlation"].quantile([0.005, 0.995]).values
+    assert low < 0.9 < high

@@ -21,8 +21,6 @@ Example:
     >>> _, recording = inference.simulate(lambda: truth, key=jax.random.key(0), num_steps=200)
     >>> target = inference.target(prior, inference.stream(recording.gradient))
     >>> fit = inference.laplace(target, key=jax.random.key(1))  # or numpyro_nuts, blackjax_nuts
-    >>> fit.converged
-    True
     >>> low, high = fit.posterior["correlation"].quantile([0.05, 0.95])
     >>> bool(low < 0.9 < high)
     True

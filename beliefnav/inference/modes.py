@@ -117,8 +117,8 @@ def laplace(
     peak = _peaks(target, sampled, key, num_starts, max_steps)
     batch = peak.position.shape[:-1]
     noise = jax.random.normal(jax.random.fold_in(key, 1), (num_draws, *peak.position.shape))
-    scaled = noise / jnp.sqrt(peak.values)
-    draws = peak.position + jnp.einsum("...ij,n...j->n...i", peak.vectors, scaled)
+    scaled = noise / jnp.sqrt(peak.values)[None]
+    draws = peak.position[None] + jnp.einsum("...ij,n...j->n...i", peak.vectors, scaled)
 
     unravel = _unravel(sampled)
 

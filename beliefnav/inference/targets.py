@@ -19,6 +19,7 @@ from jax import Array
 
 from beliefnav import filters
 from beliefnav.filters import Recording
+from beliefnav.inference import _sensitivity
 from beliefnav.ssm import Belief
 
 if TYPE_CHECKING:
@@ -345,7 +346,12 @@ def _program(target: Target, recording: Recording) -> None:
     belief = target.prior()
     used = believe(belief, recording)
     if target.integrate:
-        numpyro.factor("log_likelihood", filters.log_likelihood(belief, *used).sum())
+        streams = target.stream["gradient"].size // target.stream.sizes["step"]
+        if streams <= _sensitivity.MAX_STREAMS:
+            log_likelihood = _sensitivity.log_likelihood(belief, used)
+        else:
+            log_likelihood = filters.log_likelihood(belief, *used).sum()
+        numpyro.factor("log_likelihood", log_likelihood)
     else:
         named = {name: part for name, part in used._asdict().items() if part is not None}
         _numpyro_model(belief)(named.pop("gradient"), **named)

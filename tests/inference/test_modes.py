@@ -13,7 +13,7 @@ from beliefnav import inference, ssm
 from tests import oracles
 from tests.inference import laws
 
-pytestmark = pytest.mark.usefixtures("rank_promotion")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rank_promotion")]
 
 DISCOUNT, NOISE, SIZE = 0.9, 1.7, 0.8
 Y = np.random.default_rng(0).normal(1.5, 1.5, (40, 3))

@@ -15,7 +15,7 @@ from beliefnav import inference, ssm
 from tests import oracles
 from tests.inference import laws
 
-pytestmark = pytest.mark.usefixtures("rank_promotion")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rank_promotion")]
 
 SAMPLERS: Any = [inference.numpyro_nuts, inference.blackjax_nuts]
 NAMES = ("correlation", "signal_to_noise")

@@ -1,0 +1,91 @@
+"""Derivatives that are carried forwards are those of reverse mode, of all orders and under vmap."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from beliefnav import filters, ssm
+from beliefnav.filters import Recording
+from beliefnav.inference import _sensitivity
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def streams() -> tuple[Any, Any, Any]:
+    """Gradients with a hole, displacements, curvatures [step, param]."""
+    keys = jax.random.split(jax.random.key(0), 3)
+    y, d, c = (jax.random.normal(key, (30, 3)) for key in keys)
+    return y.at[4, 1].set(jnp.nan), 0.1 * d, c
+
+
+BELIEFS: dict[str, tuple[Callable[[Any], Any], int]] = {
+    "Ornstein-Uhlenbeck": (lambda h: ssm.OrnsteinUhlenbeck(h[0], h[1], h[2]), 1),
+    "one scalar for all": (lambda h: ssm.OrnsteinUhlenbeck(h[0, 0], h[1, 1], h[2]), 1),
+    "local level": (lambda h: ssm.LocalLevel(h[0], h[1]), 1),
+    "precision walk": (lambda h: ssm.PrecisionWalk(h[0], h[1], 1.0), 1),
+    "noise integrated out": (
+        lambda h: ssm.UnknownNoise(ssm.OrnsteinUhlenbeck(h[0], h[1], 1.0), 1.0, 1.0),
+        1,
+    ),
+    "noise that drifts": (
+        lambda h: ssm.UnknownNoise(ssm.OrnsteinUhlenbeck(h[0], h[1], 1.0), 1.0, 1.0, h[2]),
+        1,
+    ),
+    "secant with a second sensor": (
+        lambda h: ssm.Secant(
+            h[0], h[1], h[2], gradient_process_variance=h[3], curvature_noise_variance=0.3
+        ),
+        3,
+    ),
+    "secant, noise integrated out": (
+        lambda h: ssm.UnknownNoise(ssm.Secant(1.0, h[1], h[2], h[0]), 1.0, 1.0),
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BELIEFS))
+def test_values_and_derivatives_are_those_of_the_filter(name: str) -> None:
+    make, num_parts = BELIEFS[name]
+    recording = Recording(*streams()[:num_parts])
+    where = jax.random.uniform(jax.random.key(1), (4, 3), minval=0.2, maxval=0.8)
+
+    def forwards(h: Any) -> Any:
+        return _sensitivity.log_likelihood(make(h), recording)
+
+    def backwards(h: Any) -> Any:
+        return filters.log_likelihood(make(h), *recording).sum()
+
+    def look(f: Any) -> Any:
+        if name == "Ornstein-Uhlenbeck":
+            return jax.jit(lambda h: (f(h), jax.grad(f)(h), jax.jacfwd(jax.grad(f))(h)))(where)
+        return jax.jit(jax.value_and_grad(f))(where)
+
+    # Float64 round-off of thirty steps, in sums of the size of the largest entry.
+    for ours, theirs in zip(look(forwards), look(backwards), strict=True):
+        scale = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=1e-10, atol=1e-12 * scale)
+
+
+def test_batches_are_differentiated_one_by_one() -> None:
+    make, _ = BELIEFS["Ornstein-Uhlenbeck"]
+    y = streams()[0]
+    where = jax.random.uniform(jax.random.key(1), (2, 4, 3), minval=0.2, maxval=0.8)
+
+    def gradient(h: Any, y: Any) -> Any:
+        return jax.grad(lambda h: _sensitivity.log_likelihood(make(h), Recording(y)))(h)
+
+    together = jax.vmap(gradient)(where, jnp.stack([y, 2 * y]))
+    np.testing.assert_allclose(together[0], gradient(where[0], y), rtol=1e-12)
+    np.testing.assert_allclose(together[1], gradient(where[1], 2 * y), rtol=1e-12)
+
+
+def test_a_belief_that_is_known_has_a_likelihood_too() -> None:
+    y = streams()[0]
+    belief = ssm.OrnsteinUhlenbeck(0.9, 0.1, 1.0)
+    ours = _sensitivity.log_likelihood(belief, Recording(y))
+    np.testing.assert_allclose(ours, filters.log_likelihood(belief, y).sum(), rtol=1e-12)
