@@ -299,7 +299,7 @@ def labelled(
     coords: dict[str, Any] = {"chain": np.arange(num_chains), "draw": np.arange(num_draws)}
     known: Any = target.stream.coords
     dims = {dim for name in values for dim in density.dims[name]} | set(leading[2:])
-    coords |= {dim: known[dim] for dim in dims if dim in known}
+    coords |= {str(dim): known[dim] for dim in dims if dim in known}
     posterior = xr.Dataset(
         {
             name: ((*leading, *density.dims[name]), np.asarray(value))
