@@ -18,7 +18,7 @@ from beliefnav.inference.fits import diagnose
 from beliefnav.inference.targets import density
 from tests.inference import laws
 
-pytestmark = pytest.mark.usefixtures("rank_promotion")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rank_promotion")]
 
 TARGET = inference.target(laws.prior, laws.streams(), separate="param")
 
