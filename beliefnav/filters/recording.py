@@ -10,14 +10,7 @@ from jax import lax
 from beliefnav.filters import _linear
 from beliefnav.ssm import Belief, Info, Posterior, UnknownNoise, _program
 from beliefnav.ssm._trees import unzip
-from beliefnav.ssm.unknown_noise import (
-    count_readings,
-    has_second_sensor,
-    is_conjugate,
-    many_readings,
-    no_density,
-    predictive,
-)
+from beliefnav.ssm.unknown_noise import is_conjugate, joint_log_density, no_density
 
 PyTree = Any
 
@@ -128,19 +121,12 @@ def _integrate_noise(belief: UnknownNoise, recording: Recording) -> PyTree:
 
     start = _start(belief.model, recording)
     surprise, log_density = _scan(belief.model, start, read, recording, None)[1]
-    sensed = recording.curvature if has_second_sensor(belief.model) else None
 
-    def leaf(y: jax.Array, c: Any, surprise: jax.Array, log_density: jax.Array) -> jax.Array:
-        # Counted when it runs, even where the recording is a constant: XLA would take minutes.
-        count = count_readings(*lax.optimization_barrier((y, c))).sum(0)
-        total = surprise.sum(0)
-        scale, degrees = (
-            jnp.broadcast_to(x, total.shape)
-            for x in (belief.prior_noise_scale, belief.prior_degrees_of_freedom)
-        )
-        return predictive(scale, degrees, total, log_density.sum(0), count, many_readings)[0]
+    def leaf(y: Any, c: Any, surprise: jax.Array, log_density: jax.Array) -> jax.Array:
+        return joint_log_density(belief, y, c, surprise.sum(0), log_density.sum(0))
 
-    return unzip(leaf, 0, recording.gradient, sensed, surprise, log_density)
+    trees = recording.gradient, recording.curvature, surprise, log_density
+    return unzip(leaf, 0, *trees)
 
 
 def last_state(

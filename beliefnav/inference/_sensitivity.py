@@ -20,7 +20,7 @@ from jax import Array, lax
 from beliefnav import filters
 from beliefnav.filters import Recording
 from beliefnav.ssm import UnknownNoise, _program
-from beliefnav.ssm.unknown_noise import count_readings, is_conjugate, many_readings, predictive
+from beliefnav.ssm.unknown_noise import is_conjugate, joint_log_density
 
 MAX_STREAMS = 16
 """Up to how many streams forwards is taken to be faster, on a CPU measured with four chains."""
@@ -37,7 +37,11 @@ def log_likelihood(belief: Any, recording: Recording) -> Array:
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: as `beliefnav.filters.log_likelihood`.
     """
+    jax.eval_shape(lambda: filters.log_likelihood(belief, *recording))  # checks both
     conjugate = isinstance(belief, UnknownNoise) and is_conjugate(belief)
     model: Any = belief.model if conjugate else belief
     leaves, treedef = jax.tree.flatten(model)
@@ -54,7 +58,7 @@ def log_likelihood(belief: Any, recording: Recording) -> Array:
     def plain(values: tuple[Array, ...], recording: Recording) -> Array:
         """Sums over steps, of log densities and surprises [2, ...]."""
         _, info = filters.filter_recording(rebuild(values), *recording)
-        surprise = jnp.zeros_like(info.log_density) if not conjugate else info.surprise
+        surprise = info.surprise if conjugate else jnp.zeros_like(info.log_density)
         return jnp.stack([info.log_density.sum(0), surprise.sum(0)])
 
     @jax.custom_jvp
@@ -75,13 +79,8 @@ def log_likelihood(belief: Any, recording: Recording) -> Array:
     log_density, surprise = sums(values, recording)
     if not conjugate:
         return log_density.sum()
-    counts = lax.optimization_barrier((recording.gradient, recording.curvature))
-    scale, degrees = (
-        jnp.broadcast_to(x, surprise.shape)
-        for x in (belief.prior_noise_scale, belief.prior_degrees_of_freedom)
-    )
-    count = count_readings(*counts).sum(0)
-    return predictive(scale, degrees, surprise, log_density, count, many_readings)[0].sum()
+    gradient, _, curvature = recording
+    return joint_log_density(belief, gradient, curvature, surprise, log_density).sum()
 
 
 def _forwards(

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from tqdm import tqdm
 
 from beliefnav import filters, inspection
 from beliefnav.filters import Recording
@@ -127,25 +126,25 @@ def map_draws(
         A tree of numpy arrays [chain, draw, (unit,) ...].
     """
     from numpyro import handlers
+    from tqdm import tqdm
 
     data = recording(target)
     sampled = hyperparameters(target)
-    leading = ["chain", "draw"] + ([] if target.separate is None else [target.separate])
+    leading = ("chain", "draw", *target.unit_dims)
     draws = {name: posterior[name].transpose(*leading, ...).values for name in sampled}
     num_chains, num_draws = posterior.sizes["chain"], posterior.sizes["draw"]
     total = num_chains * num_draws
     flat = {name: x.reshape(total, *x.shape[2:]) for name, x in draws.items()}
     key = jax.random.key(0) if key is None else key
-    shape = () if target.separate is None else (target.stream.sizes[target.separate],)
-    keys = jax.random.split(key, (total, *shape))
+    keys = jax.random.split(key, (total, *target.unit_shape))
 
     def one(values: Values, key: Array, data: Recording) -> PyTree:
         prior = handlers.substitute(handlers.seed(target.prior, jax.random.key(0)), values)
         belief: Any = prior()
         return function(belief, believe(belief, data), key)
 
-    unit = one if target.separate is None else jax.vmap(one)
-    run = jax.jit(lambda values, keys: jax.vmap(unit, in_axes=(0, 0, None))(values, keys, data))
+    every = jax.vmap(target.over_units(one), in_axes=(0, 0, None))
+    run = jax.jit(lambda values, keys: every(values, keys, data))
     size = min(total, 64)
     results = []
     with tqdm(total=total, desc="draws", disable=not progress_bar) as bar:
@@ -209,9 +208,7 @@ def predict(
         return info.log_density, replicate
 
     results = map_draws(target, posterior, function, key=key, progress_bar=progress_bar)
-    others = [d for d in target.stream["gradient"].dims if d not in ("step", target.separate)]
-    separate = [] if target.separate is None else [target.separate]
-    dims = ("chain", "draw", *separate, "step", *others)
+    dims = ("chain", "draw", *target.unit_dims, *target.dims)
     coords: dict[Any, Any] = {name: posterior[name] for name in ("chain", "draw")}
     coords |= dict(target.stream["gradient"].coords)
     return {
@@ -284,21 +281,21 @@ def labelled(
     """Posterior and sample_stats, from unconstrained values [draw, (unit,) chain, ...]."""
     import xarray as xr
 
-    separate = target.separate is not None
+    units = target.unit_dims
 
     def order(x: Array) -> Array:  # [chain, draw, (unit,) ...]
-        return jnp.moveaxis(x, 2 if separate else 1, 0)
+        return jnp.moveaxis(x, 1 + len(units), 0)
 
     positions = jax.tree.map(order, positions)
-    constrain = jax.vmap(density.constrain) if separate else density.constrain
+    constrain = target.over_units(density.constrain)
     for _ in range(2):
         constrain = jax.vmap(constrain, in_axes=(0, None))
     values = jax.jit(constrain)(positions, density.data)
-    leading = ("chain", "draw", *([target.separate] if separate else []))
+    leading = ("chain", "draw", *units)
     num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
     coords: dict[str, Any] = {"chain": np.arange(num_chains), "draw": np.arange(num_draws)}
     known: Any = target.stream.coords
-    dims = {dim for name in values for dim in density.dims[name]} | set(leading[2:])
+    dims = {dim for name in values for dim in density.dims[name]} | set(units)
     coords |= {str(dim): known[dim] for dim in dims if dim in known}
     posterior = xr.Dataset(
         {
@@ -321,7 +318,6 @@ def diagnose(
     import arviz
     import xarray as xr
 
-    keep = () if target.separate is None else (target.separate,)
     sampled = posterior[list(density.like)]
 
     def worst(table: Any, largest: bool) -> Any:
@@ -329,7 +325,7 @@ def diagnose(
         for values in table.data_vars.values():
             # NaN, where nothing moved or there is one chain, is the worst there is.
             values = values.fillna(np.inf if largest else 0.0)
-            others = [dim for dim in values.dims if dim not in keep]
+            others = [dim for dim in values.dims if dim not in target.unit_dims]
             fields.append(values.max(others) if largest else values.min(others))
         joined = xr.concat(fields, "site")
         return joined.max("site") if largest else joined.min("site")

@@ -128,7 +128,7 @@ def laplace(
         own = log_det - noise.shape[-1] / 2 * math.log(2 * math.pi) - (noise**2).sum() / 2
         return lp, lp - own
 
-    weigh: Any = log_weight if target.separate is None else jax.vmap(log_weight)
+    weigh = target.over_units(log_weight)
     lp, weights = jax.jit(
         lambda draws, noise, peak, data: lax.map(
             lambda now: weigh(*now, peak, data), (draws, noise), batch_size=32
@@ -138,8 +138,7 @@ def laplace(
     statistics = {"lp": lp[..., None], "log_weight": weights[..., None]}
     posterior, sample_stats = _labelled(target, sampled, positions, statistics)
     diagnostics = _diagnostics(target, peak)
-    shape = np.asarray(_pareto_k(np.asarray(weights)))
-    diagnostics["pareto_k"] = (diagnostics["converged"].dims, shape.reshape(batch))
+    diagnostics["pareto_k"] = (target.unit_dims, _pareto_k(np.asarray(weights)).reshape(batch))
     diagnostics["converged"] = diagnostics["converged"] & (diagnostics["pareto_k"] < PARETO_K)
     order = jnp.moveaxis(draws[:num_chains], 0, -2)
     covariance = jnp.einsum("...ij,...j,...kj->...ik", peak.vectors, 1 / peak.values, peak.vectors)
@@ -178,19 +177,18 @@ def _peaks(target: Target, sampled: Density, key: Array, num_starts: int, max_st
             f"num_starts and max_steps must be at least 1, got {num_starts} and {max_steps}."
         )
     unravel = _unravel(sampled)
-    dim = sum(math.prod(like.shape) for like in sampled.like.values())
     dtype = jnp.result_type(float)
-    others = jax.random.uniform(key, (num_starts - 1, dim), dtype, -2, 2)
-    starts = jnp.concatenate([jnp.zeros((1, dim), dtype), others])
+    others = jax.random.uniform(key, (num_starts - 1, sampled.size), dtype, -2, 2)
+    starts = jnp.concatenate([jnp.zeros((1, sampled.size), dtype), others])
 
     def peak(data: Recording) -> _Peak:
         def potential(x: Array) -> Array:
             return sampled.potential(unravel(x), data)
 
         found = jax.vmap(lambda start: newton(potential, start, max_steps))(starts)
-        return jax.tree.map(lambda x: x[jnp.nanargmin(found.potential)], found)
+        return jax.tree.map(lambda x: x[jnp.argmin(found.potential)], found)
 
-    return jax.jit(peak if target.separate is None else jax.vmap(peak))(sampled.data)
+    return jax.jit(target.over_units(peak))(sampled.data)
 
 
 def newton(potential: Callable[[Array], Array], start: Array, max_steps: int) -> _Peak:
@@ -242,7 +240,7 @@ def newton(potential: Callable[[Array], Array], start: Array, max_steps: int) ->
 def _diagnostics(target: Target, peak: _Peak) -> "xr.Dataset":
     import xarray as xr
 
-    dims = () if target.separate is None else (target.separate,)
+    dims = target.unit_dims
     dim = peak.position.shape[-1]
     evidence = -peak.potential + dim / 2 * math.log(2 * math.pi) - jnp.log(peak.values).sum(-1) / 2
     values = {

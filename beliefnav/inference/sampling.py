@@ -4,7 +4,6 @@ All chains of all units run side by side, vmapped, in compiled parts between whi
 moves. Each chain adapts its step size and mass matrix by itself, in Stan's windows.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from tqdm import tqdm
 
 from beliefnav.filters import Recording
 from beliefnav.inference.fits import Fit, State, diagnose, labelled
@@ -40,12 +38,14 @@ class _Kernel(NamedTuple):
     """A sampler for one chain of one unit.
 
     Attributes:
+        name: whose it is.
         begin: ``(key, State, recording) -> chain``.
         step: ``(chain, recording) -> (chain, _Draw)``.
         end: ``chain -> State``.
         num_discarded: number of first steps that are warm-up.
     """
 
+    name: str
     begin: Callable[[Array, State, Recording], Any]
     step: Callable[[Any, Recording], tuple[Any, _Draw]]
     end: Callable[[Any], State]
@@ -124,9 +124,9 @@ def numpyro_nuts(
         adapted = chain.adapt_state
         return State(chain.z, adapted.step_size, adapted.inverse_mass_matrix)
 
-    kernel = _Kernel(begin_chain, step, end, num_warmup)
     start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
-    return _run(target, sampled, kernel, key, start, num_samples, "numpyro", progress_bar)
+    kernel = _Kernel("numpyro", begin_chain, step, end, num_warmup)
+    return _run(target, sampled, kernel, key, start, num_samples, progress_bar)
 
 
 def blackjax_nuts(
@@ -217,9 +217,9 @@ def blackjax_nuts(
     def end(chain: _Chain) -> State:
         return State(chain.state.position, chain.step_size, chain.inverse_mass_matrix)
 
-    kernel = _Kernel(begin, step, end, 0)
     start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
-    return _run(target, sampled, kernel, key, start, num_samples, "blackjax", progress_bar)
+    kernel = _Kernel("blackjax", begin, step, end, 0)
+    return _run(target, sampled, kernel, key, start, num_samples, progress_bar)
 
 
 def _statistics(
@@ -258,10 +258,9 @@ def _start(
             "NUTS needs num_warmup >= 0, num_samples >= 1 and num_chains >= 1, got "
             f"{num_warmup}, {num_samples} and {num_chains}."
         )
-    units = () if target.separate is None else (target.stream.sizes[target.separate],)
-    batch = (*units, num_chains)
+    batch = (*target.unit_shape, num_chains)
     shapes = {name: (*batch, *like.shape) for name, like in sampled.like.items()}
-    dim = sum(math.prod(like.shape) for like in sampled.like.values())
+    dim = sampled.size
     if start is None:
         keys = jax.random.split(jax.random.fold_in(key, 1), len(shapes))
         position = {
@@ -291,16 +290,16 @@ def _run(
     key: Array,
     start: State,
     num_samples: int,
-    name: str,
     progress_bar: bool,
 ) -> Fit:
     """Run all chains of all units, and label what comes out."""
+    from tqdm import tqdm
+
     data = sampled.data
 
     def batched(f: Callable[..., Any], num_args: int) -> Callable[..., Any]:
         """``f(*args, recording)`` over chains and, if they are separate, over units."""
-        f = jax.vmap(f, in_axes=(*(0,) * num_args, None))
-        return f if target.separate is None else jax.vmap(f)
+        return target.over_units(jax.vmap(f, in_axes=(*(0,) * num_args, None)))
 
     step = jax.jit(batched(kernel.step, 1))  # traced once, for its shapes and for its use
 
@@ -317,7 +316,7 @@ def _run(
 
     advance = jax.jit(advance, donate_argnums=(0, 1))
     total = kernel.num_discarded + num_samples
-    with tqdm(total=total, desc=f"NUTS ({name})", disable=not progress_bar) as bar:
+    with tqdm(total=total, desc=f"NUTS ({kernel.name})", disable=not progress_bar) as bar:
         keys = jax.random.split(key, start.step_size.shape)
         chain = jax.jit(batched(kernel.begin, 2))(keys, start, data)
         like = jax.eval_shape(step, chain, data)[1]
@@ -327,8 +326,7 @@ def _run(
             chain, buffer = advance(chain, buffer, data, first, last)
             bar.set_postfix(divergences=int(buffer.statistics["diverging"].sum()))
             bar.update(last - first)
-    end = jax.vmap(kernel.end)
-    state = (end if target.separate is None else jax.vmap(end))(chain)
+    state = target.over_units(jax.vmap(kernel.end))(chain)
     posterior, sample_stats = labelled(sampled, target, buffer.position, buffer.statistics)
     diagnostics = diagnose(sampled, target, posterior, sample_stats)
     return Fit(target, posterior, sample_stats, diagnostics, state)

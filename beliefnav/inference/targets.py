@@ -9,6 +9,7 @@ $$ p(\psi \mid y_{1:T}) \propto p(\psi) \prod_t p(y_t \mid y_{1:t-1}, \psi), \qq
 where the filter of the belief does the integral exactly, one step at a time.
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -47,6 +48,26 @@ class Target(NamedTuple):
     separate: str | None
     integrate: bool
 
+    @property
+    def unit_dims(self) -> tuple[str, ...]:
+        """The dimension that is taken apart, if there is one."""
+        return () if self.separate is None else (self.separate,)
+
+    @property
+    def unit_shape(self) -> tuple[int, ...]:
+        """How many units there are, if they are separate."""
+        return tuple(self.stream.sizes[dim] for dim in self.unit_dims)
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """The dimensions of the recording of one unit."""
+        others = (str(dim) for dim in self.stream["gradient"].dims)
+        return ("step", *(dim for dim in others if dim not in ("step", self.separate)))
+
+    def over_units(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """A function of what one unit has, for all of them: vmapped if they are separate."""
+        return function if self.separate is None else jax.vmap(function)
+
 
 def target(
     prior: Callable[[], Belief],
@@ -84,7 +105,7 @@ def target(
         raise ValueError(
             f"The stream has {stream.sizes['step']} steps; inference needs at least {MIN_STEPS}."
         )
-    others = [dim for dim in stream["gradient"].dims if dim != "step"]
+    others = [str(dim) for dim in stream["gradient"].dims if dim != "step"]
     if separate is not None and separate not in others:
         raise ValueError(
             f"separate={separate!r} is not a dimension of the gradient other than step; there are: "
@@ -197,6 +218,11 @@ class Density(NamedTuple):
     constrain: Callable[[Values, Recording], Values]
     dims: dict[str, tuple[str, ...]]
 
+    @property
+    def size(self) -> int:
+        """The number of unconstrained values."""
+        return sum(math.prod(like.shape) for like in self.like.values())
+
 
 def density(target: Target) -> Density:
     """What samplers need to know of a target."""
@@ -209,47 +235,30 @@ def density(target: Target) -> Density:
     def program(recording: Recording) -> None:
         _program(target, recording)
 
-    def sites(recording: Recording) -> dict[str, Any]:
-        # Where latents are integrated out the prior has all sites there are.
-        run = (lambda _: target.prior()) if target.integrate else program
-        return handlers.trace(handlers.seed(run, jax.random.key(0))).get_trace(recording)
-
-    trace: dict[str, Any] = {}
-
-    def look(recording: Recording) -> Values:
-        for name, site in sites(recording).items():
-            sampled = site["type"] == "sample" and not site["is_observed"]
-            if sampled or site["type"] == "deterministic":
-                trace[name] = site
-        return {name: site["value"] for name, site in trace.items()}
-
-    shapes = jax.eval_shape(look, unit)  # nothing is computed
-
-    def values(recording: Recording) -> Values:
-        found = sites(recording)
-        return {name: found[name]["value"] for name in trace if trace[name]["type"] == "sample"}
+    # Where latents are integrated out the prior has all sites there are.
+    sites: Any = (lambda _: target.prior()) if target.integrate else program
+    trace, shapes = _look(sites, unit)
 
     def unconstrain(recording: Recording) -> Values:
-        seeded = handlers.seed(program, jax.random.key(0))
-        return unconstrain_fn(seeded, (recording,), {}, values(recording))
+        seeded = handlers.seed(sites, jax.random.key(0))
+        found = handlers.trace(seeded).get_trace(recording)
+        values = {name: found[name]["value"] for name in trace if trace[name]["type"] == "sample"}
+        return unconstrain_fn(seeded, (recording,), {}, values)
 
     def constrain(position: Values, recording: Recording) -> Values:
-        run = (lambda _: target.prior()) if target.integrate else program
-        return constrain_fn(run, (recording,), {}, position, return_deterministic=True)
+        return constrain_fn(sites, (recording,), {}, position, return_deterministic=True)
 
     @jax.jit  # traced once, however often a sampler mentions it
     def potential(position: Values, recording: Recording) -> Any:
         return potential_energy(program, (recording,), {}, position)
 
-    shape = unit.gradient.shape
-    dims = tuple(d for d in target.stream["gradient"].dims if d not in ("step", target.separate))
     return Density(
         data=data,
         like=jax.eval_shape(unconstrain, unit),
         potential=potential,
         constrain=constrain,
         dims={
-            name: _dims(site, shapes[name].shape, shape, ("step", *map(str, dims)))
+            name: _dims(site, shapes[name].shape, unit.gradient.shape, target.dims)
             for name, site in trace.items()
         },
     )
@@ -257,8 +266,7 @@ def density(target: Target) -> Density:
 
 def recording(target: Target) -> Recording:
     """The arrays of a target, [step, ...], or [unit, step, ...] if units are separate."""
-    others = [d for d in target.stream["gradient"].dims if d not in ("step", target.separate)]
-    order = ("step", *others) if target.separate is None else (target.separate, "step", *others)
+    order = (*target.unit_dims, *target.dims)
 
     def read(name: str) -> Any:
         if name not in target.stream:
@@ -270,20 +278,8 @@ def recording(target: Target) -> Recording:
 
 def hyperparameters(target: Target) -> list[str]:
     """The sites that the prior samples."""
-    from numpyro import handlers
-
-    names: list[str] = []
-
-    def look() -> None:
-        trace = handlers.trace(handlers.seed(target.prior, jax.random.key(0))).get_trace()
-        names.extend(
-            name
-            for name, site in trace.items()
-            if site["type"] == "sample" and not site["is_observed"]
-        )
-
-    jax.eval_shape(look)  # nothing is computed
-    return names
+    trace, _ = _look(target.prior)
+    return [name for name, site in trace.items() if site["type"] == "sample"]
 
 
 def believe(belief: Any, recording: Recording) -> Recording:
@@ -366,13 +362,31 @@ def _numpyro_model(belief: Any) -> Callable[..., Any]:
     return belief.numpyro_model
 
 
-def _uses_displacement(prior: Callable[[], Belief]) -> bool:
+def _look(
+    program: Callable[..., Any], *args: Any
+) -> tuple[dict[str, Any], dict[str, jax.ShapeDtypeStruct]]:
+    """The sites of a program that are not observed, and their shapes; nothing is computed."""
     from numpyro import handlers
 
+    trace: dict[str, Any] = {}
+
+    def run(*args: Any) -> Values:
+        found = handlers.trace(handlers.seed(program, jax.random.key(0))).get_trace(*args)
+        for name, site in found.items():
+            sampled = site["type"] == "sample" and not site["is_observed"]
+            if sampled or site["type"] == "deterministic":
+                trace[name] = site
+        return {name: site["value"] for name, site in trace.items()}
+
+    shapes = jax.eval_shape(run, *args)
+    return trace, shapes
+
+
+def _uses_displacement(prior: Callable[[], Belief]) -> bool:
     uses = []
 
-    def look() -> None:
-        belief: Any = handlers.seed(prior, jax.random.key(0))()
+    def program() -> None:
+        belief: Any = prior()
         if not isinstance(belief, Belief):
             raise ValueError(
                 "A prior is a NumPyro program that returns a belief, such as "
@@ -380,7 +394,7 @@ def _uses_displacement(prior: Callable[[], Belief]) -> bool:
             )
         uses.append(belief.filter().uses_displacement)
 
-    jax.eval_shape(look)  # nothing is computed
+    _look(program)
     return uses[0]
 
 

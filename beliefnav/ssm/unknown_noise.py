@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
@@ -176,6 +176,8 @@ class UnknownNoise(NamedTuple):
             else:
                 after = jax.tree.map(lambda n, k: n + k.astype(n.dtype), before, seen)
 
+            degrees = jax.tree.broadcast(before, predicted.noise_scale)
+
             def leaf(
                 s2: Array, e2: Array, inner_density: Array, k: Array, n: Array, n_after: Array
             ) -> tuple[Array, Array, Array]:
@@ -192,22 +194,17 @@ class UnknownNoise(NamedTuple):
                 info.surprise,
                 info.log_density,
                 seen,
-                jax.tree.broadcast(before, predicted.noise_scale),
+                degrees,
                 jax.tree.broadcast(after, predicted.noise_scale),
             )
             info = info._replace(
                 log_density=density,
                 surprise=surprise,
                 predictive_scale=jax.tree.map(
-                    student_scale,
-                    info.predictive_scale,
-                    predicted.noise_scale,
-                    jax.tree.broadcast(before, predicted.noise_scale),
+                    student_scale, info.predictive_scale, predicted.noise_scale, degrees
                 ),
                 predictive_degrees_of_freedom=jax.tree.map(
-                    lambda s2, n: jnp.broadcast_to(n, s2.shape),
-                    predicted.noise_scale,
-                    jax.tree.broadcast(before, predicted.noise_scale),
+                    lambda s2, n: jnp.broadcast_to(n, s2.shape), predicted.noise_scale, degrees
                 ),
             )
             return UnknownNoiseState(belief, scale, after), info
@@ -322,6 +319,35 @@ def predictive(
     density -= (count * jnp.log(math.pi * n) + count * jnp.log(s2)) / 2
     density -= (n + count) * jnp.log1p(relative / n) / 2
     return jnp.where(proper, density, 0), jnp.where(proper, relative, 0)
+
+
+def joint_log_density(
+    belief: UnknownNoise,
+    gradient: Array,
+    curvature: Array | None,
+    surprise: Array,
+    log_density: Array,
+) -> Array:
+    """The log density of all readings of a leaf, of a belief that `is_conjugate`.
+
+    Args:
+        belief: the belief.
+        gradient: [step, ...].
+        curvature: [step, ...], or ``None``.
+        surprise: [...] the sum over all readings, in units of the noise variance.
+        log_density: [...] the sum over all readings, at unit noise variance.
+
+    Returns:
+        [...] the log density, of one Student-t: what those of one step after the other multiply to.
+    """
+    sensed = curvature if has_second_sensor(belief.model) else None
+    # Counted when it runs, even where the recording is a constant: XLA would take minutes.
+    count = count_readings(*lax.optimization_barrier((gradient, sensed))).sum(0)
+    scale, degrees = (
+        jnp.broadcast_to(x, surprise.shape)
+        for x in (belief.prior_noise_scale, belief.prior_degrees_of_freedom)
+    )
+    return predictive(scale, degrees, surprise, log_density, count, many_readings)[0]
 
 
 def student_scale(scale: Array, noise_scale: Array, degrees: Array) -> Array:

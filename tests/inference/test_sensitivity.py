@@ -89,3 +89,13 @@ def test_a_belief_that_is_known_has_a_likelihood_too() -> None:
     belief = ssm.OrnsteinUhlenbeck(0.9, 0.1, 1.0)
     ours = _sensitivity.log_likelihood(belief, Recording(y))
     np.testing.assert_allclose(ours, filters.log_likelihood(belief, y).sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("wrap", [lambda b: b, lambda b: ssm.UnknownNoise(b, 1.0, 1.0)])
+def test_without_a_density_there_is_the_error_of_the_filter(wrap: Any) -> None:
+    def likelihood(discount: Any) -> Any:
+        belief = wrap(ssm.LocalLevel(discount, prior_sample_size=1.0))
+        return _sensitivity.log_likelihood(belief, Recording(streams()[0]))
+
+    with pytest.raises(ValueError, match="no predictive density"):
+        jax.grad(likelihood)(0.9)
