@@ -53,7 +53,8 @@ class Fit(NamedTuple):
     Attributes:
         target: what was sampled.
         posterior: constrained values, of dimensions (chain, draw), the dimension taken apart if
-            there is one, and those of the site.
+            there is one, and those of the site. Of a sampler it has the attributes
+            ``inference_library`` and ``sampling_time``, seconds with warm-up, without compilation.
         sample_stats: of the sampler, of dimensions (chain, draw) and the dimension taken apart.
         diagnostics: whether to trust it: ``converged``, and what that rests on, of the dimension
             taken apart.
@@ -275,10 +276,10 @@ def to_arviz(fit: Fit, *, key: Array | None = None) -> Any:
 def labelled(
     density: Density,
     target: Target,
-    positions: Values,
+    positions: Array,
     statistics: Mapping[str, Array],
 ) -> tuple["xr.Dataset", "xr.Dataset"]:
-    """Posterior and sample_stats, from unconstrained values [draw, (unit,) chain, ...]."""
+    """Posterior and sample_stats, from positions [draw, (unit,) chain, dim]."""
     import xarray as xr
 
     units = target.unit_dims
@@ -286,13 +287,13 @@ def labelled(
     def order(x: Array) -> Array:  # [chain, draw, (unit,) ...]
         return jnp.moveaxis(x, 1 + len(units), 0)
 
-    positions = jax.tree.map(order, positions)
+    positions = order(positions)
     constrain = target.over_units(density.constrain)
     for _ in range(2):
         constrain = jax.vmap(constrain, in_axes=(0, None))
     values = jax.jit(constrain)(positions, density.data)
     leading = ("chain", "draw", *units)
-    num_chains, num_draws = jax.tree.leaves(positions)[0].shape[:2]
+    num_chains, num_draws = positions.shape[:2]
     coords: dict[str, Any] = {"chain": np.arange(num_chains), "draw": np.arange(num_draws)}
     known: Any = target.stream.coords
     dims = {dim for name in values for dim in density.dims[name]} | set(units)

@@ -21,11 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from jax.flatten_util import ravel_pytree
 
 from beliefnav.filters import Recording
 from beliefnav.inference.fits import Fit, State, labelled
-from beliefnav.inference.targets import Density, Target, Values, density
+from beliefnav.inference.targets import Density, Target, density
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -79,7 +78,7 @@ def map_estimate(target: Target, *, key: Array, num_starts: int = 4, max_steps: 
     """
     sampled = density(target)
     peak = _peaks(target, sampled, key, num_starts, max_steps)
-    values, _ = _labelled(target, sampled, peak.position[None][..., None, :], {})  # one draw
+    values, _ = labelled(sampled, target, peak.position[None][..., None, :], {})  # one draw
     return Mode(values.isel(chain=0, draw=0, drop=True), _diagnostics(target, peak))
 
 
@@ -120,10 +119,8 @@ def laplace(
     scaled = noise / jnp.sqrt(peak.values)[None]
     draws = peak.position[None] + jnp.einsum("...ij,n...j->n...i", peak.vectors, scaled)
 
-    unravel = _unravel(sampled)
-
     def log_weight(draw: Array, noise: Array, peak: _Peak, data: Any) -> Any:
-        lp = -sampled.potential(unravel(draw), data)
+        lp = -sampled.potential(draw, data)
         log_det = jnp.log(peak.values).sum() / 2
         own = log_det - noise.shape[-1] / 2 * math.log(2 * math.pi) - (noise**2).sum() / 2
         return lp, lp - own
@@ -136,14 +133,14 @@ def laplace(
     )(draws, noise, peak, sampled.data)
     positions = draws[..., None, :]  # one chain
     statistics = {"lp": lp[..., None], "log_weight": weights[..., None]}
-    posterior, sample_stats = _labelled(target, sampled, positions, statistics)
+    posterior, sample_stats = labelled(sampled, target, positions, statistics)
     diagnostics = _diagnostics(target, peak)
     diagnostics["pareto_k"] = (target.unit_dims, _pareto_k(np.asarray(weights)).reshape(batch))
     diagnostics["converged"] = diagnostics["converged"] & (diagnostics["pareto_k"] < PARETO_K)
     order = jnp.moveaxis(draws[:num_chains], 0, -2)
     covariance = jnp.einsum("...ij,...j,...kj->...ik", peak.vectors, 1 / peak.values, peak.vectors)
     state = State(
-        position=_split(sampled, order),
+        position=sampled.split(order),
         step_size=jnp.ones((*batch, num_chains), draws.dtype),
         inverse_mass_matrix=jnp.broadcast_to(
             covariance[..., None, :, :], (*batch, num_chains, *covariance.shape[-2:])
@@ -152,38 +149,19 @@ def laplace(
     return Fit(target, posterior, sample_stats, diagnostics, state)
 
 
-def _unravel(sampled: Density) -> Any:
-    return ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), sampled.like))[1]
-
-
-def _split(sampled: Density, positions: Array) -> Values:
-    """Flat positions [..., dim] as sites [..., *shape]."""
-    unravel = _unravel(sampled)
-    for _ in range(positions.ndim - 1):
-        unravel = jax.vmap(unravel)
-    return unravel(positions)
-
-
-def _labelled(
-    target: Target, sampled: Density, positions: Array, statistics: dict[str, Array]
-) -> Any:
-    return labelled(sampled, target, _split(sampled, positions), statistics)
-
-
 def _peaks(target: Target, sampled: Density, key: Array, num_starts: int, max_steps: int) -> _Peak:
     """The mode and the Hessian's eigenvalues and -vectors there, of every unit."""
     if num_starts < 1 or max_steps < 1:
         raise ValueError(
             f"num_starts and max_steps must be at least 1, got {num_starts} and {max_steps}."
         )
-    unravel = _unravel(sampled)
     dtype = jnp.result_type(float)
     others = jax.random.uniform(key, (num_starts - 1, sampled.size), dtype, -2, 2)
     starts = jnp.concatenate([jnp.zeros((1, sampled.size), dtype), others])
 
     def peak(data: Recording) -> _Peak:
         def potential(x: Array) -> Array:
-            return sampled.potential(unravel(x), data)
+            return sampled.potential(x, data)
 
         found = jax.vmap(lambda start: newton(potential, start, max_steps))(starts)
         return jax.tree.map(lambda x: x[jnp.argmin(found.potential)], found)

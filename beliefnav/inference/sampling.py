@@ -4,6 +4,7 @@ All chains of all units run side by side, vmapped, in compiled parts between whi
 moves. Each chain adapts its step size and mass matrix by itself, in Stan's windows.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from jax import Array, lax
 
 from beliefnav.filters import Recording
 from beliefnav.inference.fits import Fit, State, diagnose, labelled
-from beliefnav.inference.targets import Density, Target, Values, density
+from beliefnav.inference.targets import Density, Target, density
 
 NUM_PARTS = 20
 """How often the progress bar moves."""
@@ -30,26 +31,30 @@ class _Chain(NamedTuple):
 
 
 class _Draw(NamedTuple):
-    position: Values
+    position: Array
     statistics: dict[str, Array]
 
 
 class _Kernel(NamedTuple):
     """A sampler for one chain of one unit.
 
+    The position of its states is that of a `Density`, in one array.
+
     Attributes:
         name: whose it is.
-        begin: ``(key, State, recording) -> chain``.
+        begin: ``(key, position, step_size, inverse_mass_matrix, recording) -> chain``.
         step: ``(chain, recording) -> (chain, _Draw)``.
-        end: ``chain -> State``.
+        end: ``chain -> (position, step_size, inverse_mass_matrix)``.
         num_discarded: number of first steps that are warm-up.
+        axes: of the chains in the arrays of ``chain``, ``None`` in what all chains share.
     """
 
     name: str
-    begin: Callable[[Array, State, Recording], Any]
+    begin: Callable[[Array, Array, Array, Array, Recording], Any]
     step: Callable[[Any, Recording], tuple[Any, _Draw]]
-    end: Callable[[Any], State]
+    end: Callable[[Any], tuple[Array, Array, Array]]
     num_discarded: int
+    axes: Any = 0
 
 
 def numpyro_nuts(
@@ -87,7 +92,8 @@ def numpyro_nuts(
     Raises:
         ValueError: a number is out of its range, or ``start`` does not fit the target.
     """
-    from numpyro.infer.hmc import hmc
+    from numpyro.infer.hmc import HMCState, hmc
+    from numpyro.infer.hmc_util import HMCAdaptState
 
     sampled = density(target)
     start_hmc: Any
@@ -95,12 +101,14 @@ def numpyro_nuts(
         potential_fn_gen=lambda recording: lambda z: sampled.potential(z, recording), algo="NUTS"
     )
 
-    def begin_chain(key: Array, state: State, recording: Recording) -> Any:
+    def begin(
+        key: Array, position: Array, step_size: Array, matrix: Array, recording: Recording
+    ) -> Any:
         return start_hmc(
-            state.position,
+            position,
             num_warmup,
-            step_size=state.step_size,
-            inverse_mass_matrix=state.inverse_mass_matrix,
+            step_size=step_size,
+            inverse_mass_matrix=matrix,
             dense_mass=dense_mass,
             target_accept_prob=target_acceptance,
             max_tree_depth=max_tree_depth,
@@ -120,12 +128,16 @@ def numpyro_nuts(
         )
         return chain, _Draw(chain.z, statistics)
 
-    def end(chain: Any) -> State:
+    def end(chain: Any) -> tuple[Array, Array, Array]:
         adapted = chain.adapt_state
-        return State(chain.z, adapted.step_size, adapted.inverse_mass_matrix)
+        return chain.z, adapted.step_size, adapted.inverse_mass_matrix
 
     start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
-    kernel = _Kernel("numpyro", begin_chain, step, end, num_warmup)
+    # All chains count the same steps: with a counter each, all would look for a new step size
+    # after every step, and mostly throw it away.
+    adaptation = HMCAdaptState(*(0,) * len(HMCAdaptState._fields))._replace(window_idx=None)
+    axes = HMCState(*(0,) * len(HMCState._fields))._replace(i=None, adapt_state=adaptation)
+    kernel = _Kernel("numpyro", begin, step, end, num_warmup, axes)
     return _run(target, sampled, kernel, key, start, num_samples, progress_bar)
 
 
@@ -170,18 +182,19 @@ def blackjax_nuts(
     kernel_step: Any = blackjax.nuts.build_kernel()
     window_adaptation: Any = blackjax.window_adaptation
 
-    def log_density(recording: Recording) -> Callable[[Values], Array]:
+    def log_density(recording: Recording) -> Callable[[Array], Array]:
         return lambda z: -sampled.potential(z, recording)
 
-    def begin(key: Array, state: State, recording: Recording) -> _Chain:
-        position, step_size, inverse_mass_matrix = state
+    def begin(
+        key: Array, position: Array, step_size: Array, matrix: Array, recording: Recording
+    ) -> _Chain:
         key_warmup, key = jax.random.split(key)
         if num_warmup:
             adaptation = window_adaptation(
                 blackjax.nuts,
                 log_density(recording),
                 is_mass_matrix_diagonal=not dense_mass,
-                initial_inverse_mass_matrix=inverse_mass_matrix,
+                initial_inverse_mass_matrix=matrix,
                 initial_step_size=step_size,
                 target_acceptance_rate=target_acceptance,
                 adaptation_info_fn=lambda *_: None,
@@ -190,9 +203,9 @@ def blackjax_nuts(
             (warm, adapted), _ = adaptation.run(key_warmup, position, num_warmup)
             position = warm.position
             step_size = adapted["step_size"]
-            inverse_mass_matrix = adapted["inverse_mass_matrix"]
+            matrix = adapted["inverse_mass_matrix"]
         state = blackjax.nuts.init(position, log_density(recording))
-        return _Chain(state, step_size, inverse_mass_matrix, key)
+        return _Chain(state, step_size, matrix, key)
 
     def step(chain: _Chain, recording: Recording) -> tuple[_Chain, _Draw]:
         key, now = jax.random.split(chain.key)
@@ -214,8 +227,8 @@ def blackjax_nuts(
         )
         return chain._replace(state=state, key=key), _Draw(state.position, statistics)
 
-    def end(chain: _Chain) -> State:
-        return State(chain.state.position, chain.step_size, chain.inverse_mass_matrix)
+    def end(chain: _Chain) -> tuple[Array, Array, Array]:
+        return chain.state.position, chain.step_size, chain.inverse_mass_matrix
 
     start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
     kernel = _Kernel("blackjax", begin, step, end, 0)
@@ -262,13 +275,10 @@ def _start(
     shapes = {name: (*batch, *like.shape) for name, like in sampled.like.items()}
     dim = sampled.size
     if start is None:
-        keys = jax.random.split(jax.random.fold_in(key, 1), len(shapes))
-        position = {
-            name: jax.random.uniform(k, shape, sampled.like[name].dtype, -2, 2)
-            for k, (name, shape) in zip(keys, shapes.items(), strict=True)
-        }
         dtype = jnp.result_type(float)
-        start = State(position, jnp.ones(batch, dtype), jnp.ones((*batch, dim), dtype))
+        inside = jax.random.uniform(jax.random.fold_in(key, 1), (*batch, dim), dtype, -2, 2)
+        one = jnp.ones((*batch, dim), dtype)
+        start = State(sampled.split(inside), one[..., 0], one)
     given = {name: jnp.shape(value) for name, value in start.position.items()}
     if given != shapes:
         raise ValueError(
@@ -297,11 +307,13 @@ def _run(
 
     data = sampled.data
 
-    def batched(f: Callable[..., Any], num_args: int) -> Callable[..., Any]:
+    def batched(f: Callable[..., Any], axes: tuple[Any, ...], out_axes: Any) -> Callable[..., Any]:
         """``f(*args, recording)`` over chains and, if they are separate, over units."""
-        return target.over_units(jax.vmap(f, in_axes=(*(0,) * num_args, None)))
+        f = jax.vmap(f, (*axes, None), out_axes)
+        return f if target.separate is None else jax.vmap(f, (*axes, 0), out_axes)
 
-    step = jax.jit(batched(kernel.step, 1))  # traced once, for its shapes and for its use
+    # Traced once, for its shapes and for its use.
+    step = jax.jit(batched(kernel.step, (kernel.axes,), (kernel.axes, 0)))
 
     # The buffer and the chains are handed on from part to part.
     def advance(chain: Any, buffer: _Draw, data: Recording, first: Any, last: Any) -> Any:
@@ -314,19 +326,29 @@ def _run(
 
         return lax.fori_loop(first, last, body, (chain, buffer))
 
-    advance = jax.jit(advance, donate_argnums=(0, 1))
     total = kernel.num_discarded + num_samples
+    edges = np.linspace(0, total, min(NUM_PARTS, total) + 1).astype(np.int32)
     with tqdm(total=total, desc=f"NUTS ({kernel.name})", disable=not progress_bar) as bar:
         keys = jax.random.split(key, start.step_size.shape)
-        chain = jax.jit(batched(kernel.begin, 2))(keys, start, data)
+        inputs = keys, sampled.join(start.position), *start[1:], data
+        begin = jax.jit(batched(kernel.begin, (0, 0, 0, 0), kernel.axes))
+        chain = jax.eval_shape(begin, *inputs)
         like = jax.eval_shape(step, chain, data)[1]
         buffer = jax.tree.map(lambda x: jnp.zeros((num_samples, *x.shape), x.dtype), like)
-        edges = np.linspace(0, total, min(NUM_PARTS, total) + 1).astype(int)
+        jitted = jax.jit(advance, donate_argnums=(0, 1))
+        compiled = jitted.lower(chain, buffer, data, *edges[:2]).compile()
+        begin = begin.lower(*inputs).compile()
+        started = time.perf_counter()
+        chain = begin(*inputs)
         for first, last in zip(edges[:-1], edges[1:], strict=True):
-            chain, buffer = advance(chain, buffer, data, first, last)
+            chain, buffer = compiled(chain, buffer, data, first, last)
             bar.set_postfix(divergences=int(buffer.statistics["diverging"].sum()))
-            bar.update(last - first)
-    state = target.over_units(jax.vmap(kernel.end))(chain)
+            bar.update(int(last - first))
+        sampling_time = time.perf_counter() - started
+    end = batched(lambda chain, _: kernel.end(chain), (kernel.axes,), 0)
+    position, step_size, matrix = end(chain, data)
     posterior, sample_stats = labelled(sampled, target, buffer.position, buffer.statistics)
+    posterior.attrs |= {"inference_library": kernel.name, "sampling_time": sampling_time}
     diagnostics = diagnose(sampled, target, posterior, sample_stats)
+    state = State(sampled.split(position), step_size, matrix)
     return Fit(target, posterior, sample_stats, diagnostics, state)

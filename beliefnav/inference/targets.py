@@ -203,25 +203,39 @@ def informative(stream: "xr.Dataset") -> "xr.DataArray":
 class Density(NamedTuple):
     """The density of one unit: of all, or of one entry of the dimension taken apart.
 
+    A position is all unconstrained values in one array, as samplers are fastest with.
+
     Attributes:
         data: the recording; if units are separate, all arrays have them as their first axis.
         like: site -> shape and dtype of its unconstrained value.
-        potential: ``(unconstrained values, recording of a unit)`` -> minus the log density.
-        constrain: ``(unconstrained values, recording of a unit)`` -> all sites, those that are
-            computed from others too.
+        potential: ``(position [dim], recording of a unit)`` -> minus the log density.
+        constrain: ``(position [dim], recording of a unit)`` -> all sites, those that are computed
+            from others too.
         dims: site -> the names of its dimensions.
     """
 
     data: Recording
     like: dict[str, jax.ShapeDtypeStruct]
-    potential: Callable[[Values, Recording], Array]
-    constrain: Callable[[Values, Recording], Values]
+    potential: Callable[[Array, Recording], Array]
+    constrain: Callable[[Array, Recording], Values]
     dims: dict[str, tuple[str, ...]]
 
     @property
     def size(self) -> int:
         """The number of unconstrained values."""
         return sum(math.prod(like.shape) for like in self.like.values())
+
+    def join(self, values: Values) -> Array:
+        """The position [..., dim] of unconstrained values [..., *shape]."""
+        parts = [
+            jnp.reshape(values[name], (*values[name].shape[: -like.ndim or None], -1))
+            for name, like in self.like.items()
+        ]
+        return jnp.concatenate(parts, -1)
+
+    def split(self, position: Array) -> Values:
+        """The unconstrained values [..., *shape] of a position [..., dim]."""
+        return _split(self.like, position)
 
 
 def density(target: Target) -> Density:
@@ -245,16 +259,19 @@ def density(target: Target) -> Density:
         values = {name: found[name]["value"] for name in trace if trace[name]["type"] == "sample"}
         return unconstrain_fn(seeded, (recording,), {}, values)
 
-    def constrain(position: Values, recording: Recording) -> Values:
-        return constrain_fn(sites, (recording,), {}, position, return_deterministic=True)
+    like = jax.eval_shape(unconstrain, unit)
+
+    def constrain(position: Array, recording: Recording) -> Values:
+        values = _split(like, position)
+        return constrain_fn(sites, (recording,), {}, values, return_deterministic=True)
 
     @jax.jit  # traced once, however often a sampler mentions it
-    def potential(position: Values, recording: Recording) -> Any:
-        return potential_energy(program, (recording,), {}, position)
+    def potential(position: Array, recording: Recording) -> Any:
+        return potential_energy(program, (recording,), {}, _split(like, position))
 
     return Density(
         data=data,
-        like=jax.eval_shape(unconstrain, unit),
+        like=like,
         potential=potential,
         constrain=constrain,
         dims={
@@ -262,6 +279,15 @@ def density(target: Target) -> Density:
             for name, site in trace.items()
         },
     )
+
+
+def _split(like: dict[str, jax.ShapeDtypeStruct], position: Array) -> Values:
+    ends = np.cumsum([math.prod(x.shape) for x in like.values()])
+    parts = jnp.split(position, ends[:-1], axis=-1)
+    return {
+        name: part.reshape(*position.shape[:-1], *like[name].shape)
+        for name, part in zip(like, parts, strict=True)
+    }
 
 
 def recording(target: Target) -> Recording:
@@ -343,7 +369,7 @@ def _program(target: Target, recording: Recording) -> None:
     used = believe(belief, recording)
     if target.integrate:
         streams = target.stream["gradient"].size // target.stream.sizes["step"]
-        if streams <= _sensitivity.MAX_STREAMS:
+        if _sensitivity.is_faster(belief, streams):
             log_likelihood = _sensitivity.log_likelihood(belief, used)
         else:
             log_likelihood = filters.log_likelihood(belief, *used).sum()

@@ -1,5 +1,6 @@
 """Beliefs whose posterior is a small Gaussian for every parameter: what they have in common."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -110,6 +111,17 @@ def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info
         infos.append((reading.innovation, gain, ~seen, scale))
     innovation, gain, missing, scale = infos[0]
     return belief, Info(innovation, log_density, gain, missing, surprise, scale)
+
+
+def normal_reading(error: Array, variance: Array, seen: Array) -> tuple[Array, Array, Array]:
+    r"""Log density, surprise $e^2/S$ and scale $\sqrt S$ of a reading; 0 where it is missing.
+
+    Written with $1/S$, which the gain needs too: divisions are what a small filter spends time on.
+    """
+    surprise = jnp.where(seen, error**2 * (1 / variance), 0)
+    log_density = -(math.log(2 * math.pi) + jnp.log(variance) + surprise) / 2
+    scale = jnp.sqrt(variance)
+    return jnp.where(seen, log_density, 0), surprise, jnp.where(seen, scale, 0)
 
 
 def start(prior: Gaussian, params: PyTree) -> Gaussian:

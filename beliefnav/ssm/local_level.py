@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy import stats
 from jax.typing import ArrayLike
 
 from beliefnav import gaussian
@@ -30,7 +29,7 @@ from beliefnav._checks import COUNT, FINITE, POSITIVE, UNIT_INTERVAL, checked
 from beliefnav.gaussian import Conditional, Gaussian
 from beliefnav.ssm import _discounting, _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
-from beliefnav.ssm._linear_gaussian import Sensor
+from beliefnav.ssm._linear_gaussian import Sensor, normal_reading
 
 PyTree = Any
 
@@ -130,51 +129,36 @@ class LocalLevel(NamedTuple):
             sample_size = _discounting.observe(predicted.sample_size, seen, shared)
             gain = _discounting.mean_gain(sample_size)
             mean = _trees.correct(predicted.mean, gain, error)
+            log_density, surprise, scale = self._reading(predicted, error, seen)
             info = Info(
                 innovation=error,
-                log_density=self._log_density(predicted, error, seen),
+                log_density=log_density,
                 gain=_trees.where(seen, gain, 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
-                surprise=self._surprise(predicted, error),
-                predictive_scale=self._scale(predicted, seen),
+                surprise=surprise,
+                predictive_scale=scale,
             )
             return LocalLevelState(mean, sample_size, predicted.noise_variance), info
 
         return Filter(init, predict, update)
 
-    def _log_density(self, predicted: LocalLevelPredicted, error: PyTree, seen: PyTree) -> PyTree:
-        r"""$\log N(y; m, R (1 + 1/\beta n))$ where that is proper."""
+    def _reading(self, predicted: LocalLevelPredicted, error: PyTree, seen: PyTree) -> Any:
+        r"""Log density, surprise and scale of $N(y; m, R (1 + 1/\beta n))$.
+
+        Where that is improper, the first two are 0, and the scale is infinite.
+        """
         noise_variance = predicted.noise_variance
         if noise_variance is None:
-            return None
+            return None, None, None
 
-        def leaf(e: Array, n: Array, o: Array) -> Array:
-            proper = o & (n > 0)
-            variance = jnp.where(proper, noise_variance * (1 + 1 / jnp.where(n > 0, n, 1)), 1)
-            return jnp.where(proper, stats.norm.logpdf(e, scale=jnp.sqrt(variance)), 0)
+        def leaf(e: Array, n: Array, o: Array) -> tuple[Array, Array, Array]:
+            proper = n > 0
+            variance = noise_variance * (1 + 1 / jnp.where(proper, n, 1))
+            log_density, surprise, scale = normal_reading(e, variance, o & proper)
+            return log_density, surprise, jnp.where(o & ~proper, jnp.inf, scale)
 
         sizes = jax.tree.broadcast(predicted.sample_size, error)
-        return jax.tree.map(leaf, error, sizes, seen)
-
-    def _surprise(self, predicted: LocalLevelPredicted, error: PyTree) -> PyTree:
-        r"""$e^2 / (R (1 + 1/\beta n))$ where that is proper; the error is 0 where missing."""
-        noise_variance = predicted.noise_variance
-        if noise_variance is None:
-            return None
-        sizes = jax.tree.broadcast(predicted.sample_size, error)
-        return jax.tree.map(lambda e, n: e**2 / noise_variance * (n / (n + 1)), error, sizes)
-
-    def _scale(self, predicted: LocalLevelPredicted, seen: PyTree) -> PyTree:
-        r"""$\sqrt{R (1 + 1/\beta n)}$, infinite where the prior is improper."""
-        noise_variance = predicted.noise_variance
-        if noise_variance is None:
-            return None
-
-        def leaf(n: Array, o: Array) -> Array:
-            variance = noise_variance * (1 + 1 / jnp.where(n > 0, n, 1))
-            return jnp.where(o, jnp.where(n > 0, jnp.sqrt(variance), jnp.inf), 0)
-
-        return jax.tree.map(leaf, jax.tree.broadcast(predicted.sample_size, seen), seen)
+        return _trees.unzip(leaf, (0, 0, 0), error, sizes, seen)
 
     def scaled(self, factor: ArrayLike) -> "LocalLevel":
         """The same model with every variance multiplied by ``factor``.

@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy import stats
 from jax.typing import ArrayLike
 
 from beliefnav import gaussian
@@ -28,7 +27,7 @@ from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, checked, i
 from beliefnav.gaussian import Conditional, Gaussian
 from beliefnav.ssm import _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
-from beliefnav.ssm._linear_gaussian import Sensor
+from beliefnav.ssm._linear_gaussian import Sensor, normal_reading
 
 PyTree = Any
 
@@ -139,35 +138,26 @@ class OrnsteinUhlenbeck(NamedTuple):
             noise = self.noise_variance
             seen = _trees.observed(gradient)
             error = _trees.innovation(gradient, predicted.mean)
-            gain = jax.tree.map(lambda v: v / (v + noise), predicted.variance)
+            gain = jax.tree.map(lambda v: v * (1 / (v + noise)), predicted.variance)
             variance = jax.tree.map(
                 lambda v, k: (noise * k).astype(v.dtype), predicted.variance, gain
             )
             if not shared:
                 variance = jax.tree.map(jnp.where, seen, variance, predicted.variance)
+            log_density, surprise, scale = _trees.unzip(
+                lambda e, v, o: normal_reading(e, v + noise, o),
+                (0, 0, 0),
+                error,
+                jax.tree.broadcast(predicted.variance, error),
+                seen,
+            )
             info = Info(
                 innovation=error,
-                log_density=jax.tree.map(
-                    lambda e, v, o: jnp.where(
-                        o, stats.norm.logpdf(e, scale=jnp.sqrt(v + noise)), 0
-                    ),
-                    error,
-                    jax.tree.broadcast(predicted.variance, error),
-                    seen,
-                ),
+                log_density=log_density,
                 gain=_trees.where(seen, gain, 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
-                surprise=jax.tree.map(
-                    lambda e, v, o: jnp.where(o, e**2 / (v + noise), 0),
-                    error,
-                    jax.tree.broadcast(predicted.variance, error),
-                    seen,
-                ),
-                predictive_scale=jax.tree.map(
-                    lambda v, o: jnp.where(o, jnp.sqrt(v + noise), 0),
-                    jax.tree.broadcast(predicted.variance, error),
-                    seen,
-                ),
+                surprise=surprise,
+                predictive_scale=scale,
             )
             mean = _trees.correct(predicted.mean, gain, error)
             return OrnsteinUhlenbeckState(mean, variance), info

@@ -26,24 +26,11 @@ BELIEFS: dict[str, tuple[Callable[[Any], Any], int]] = {
     "Ornstein-Uhlenbeck": (lambda h: ssm.OrnsteinUhlenbeck(h[0], h[1], h[2]), 1),
     "one scalar for all": (lambda h: ssm.OrnsteinUhlenbeck(h[0, 0], h[1, 1], h[2]), 1),
     "local level": (lambda h: ssm.LocalLevel(h[0], h[1]), 1),
-    "precision walk": (lambda h: ssm.PrecisionWalk(h[0], h[1], 1.0), 1),
-    "noise integrated out": (
-        lambda h: ssm.UnknownNoise(ssm.OrnsteinUhlenbeck(h[0], h[1], 1.0), 1.0, 1.0),
-        1,
-    ),
-    "noise that drifts": (
-        lambda h: ssm.UnknownNoise(ssm.OrnsteinUhlenbeck(h[0], h[1], 1.0), 1.0, 1.0, h[2]),
-        1,
-    ),
     "secant with a second sensor": (
         lambda h: ssm.Secant(
             h[0], h[1], h[2], gradient_process_variance=h[3], curvature_noise_variance=0.3
         ),
         3,
-    ),
-    "secant, noise integrated out": (
-        lambda h: ssm.UnknownNoise(ssm.Secant(1.0, h[1], h[2], h[0]), 1.0, 1.0),
-        2,
     ),
 }
 
@@ -91,10 +78,9 @@ def test_a_belief_that_is_known_has_a_likelihood_too() -> None:
     np.testing.assert_allclose(ours, filters.log_likelihood(belief, y).sum(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("wrap", [lambda b: b, lambda b: ssm.UnknownNoise(b, 1.0, 1.0)])
-def test_without_a_density_there_is_the_error_of_the_filter(wrap: Any) -> None:
+def test_without_a_density_there_is_the_error_of_the_filter() -> None:
     def likelihood(discount: Any) -> Any:
-        belief = wrap(ssm.LocalLevel(discount, prior_sample_size=1.0))
+        belief = ssm.LocalLevel(discount, prior_sample_size=1.0)
         return _sensitivity.log_likelihood(belief, Recording(streams()[0]))
 
     with pytest.raises(ValueError, match="no predictive density"):

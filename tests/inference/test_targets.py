@@ -45,11 +45,12 @@ def test_potential_is_prior_times_likelihood_and_jacobian() -> None:
     for unit in range(3):
         z = rng.normal(size=2)
         position = {"correlation": jnp.asarray(z[0]), "signal_to_noise": jnp.asarray(z[1])}
+        flat = sampled.join(position)
         data = jax.tree.map(lambda x, unit=unit: x[unit], sampled.data)
         want = laws.log_joint(z, streams["gradient"].values[:, unit])
         # Float64 round-off of a 60 x 60 solve.
-        np.testing.assert_allclose(-sampled.potential(position, data), want, rtol=1e-9)
-        found = sampled.constrain(position, data)
+        np.testing.assert_allclose(-sampled.potential(flat, data), want, rtol=1e-9)
+        found = sampled.constrain(flat, data)
         ratio, correlation = np.exp(z[1]), special.expit(z[0])
         assert set(found) == {"correlation", "signal_to_noise", "process_variance"}
         np.testing.assert_allclose(found["correlation"], correlation, rtol=1e-12)
@@ -75,7 +76,7 @@ def test_units_are_apart(order: tuple[str, str]) -> None:
     potentials = []
     for unit in range(3):
         data = jax.tree.map(lambda x, unit=unit: x[unit], together.data)
-        potentials.append(together.potential(position, data))
+        potentials.append(together.potential(together.join(position), data))
         model = oracles.secant_model(
             gradient[:, unit],
             moved[:, unit],
@@ -90,12 +91,12 @@ def test_units_are_apart(order: tuple[str, str]) -> None:
         np.testing.assert_allclose(-potentials[-1], want, rtol=1e-9)
         alone = density(inference.target(secant, stream.isel(param=unit)))
         np.testing.assert_allclose(
-            alone.potential(position, alone.data), potentials[-1], rtol=1e-12
+            alone.potential(alone.join(position), alone.data), potentials[-1], rtol=1e-12
         )
     # Under one set of hyper-parameters for all, all likelihoods count and the prior once.
     joint = density(inference.target(secant, stream.transpose(*order)))
     want = np.sum(potentials) + 2 * log_prior
-    np.testing.assert_allclose(joint.potential(position, joint.data), want, rtol=1e-12)
+    np.testing.assert_allclose(joint.potential(joint.join(position), joint.data), want, rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -115,6 +116,7 @@ def test_without_integration_it_is_the_joint_density_of_the_program() -> None:
     }
     position = {name: jnp.asarray(rng.normal(size=shape)) for name, shape in like.items()}
     z = {name: np.asarray(x) for name, x in position.items()}
+    flat = sampled.join(position)
     correlation, ratio = special.expit(z["correlation"]), np.exp(z["signal_to_noise"])
     path = np.append(z["initial_gradient"], z["gradient"])
     step = np.sqrt(ratio * (1 - correlation**2))
@@ -122,9 +124,9 @@ def test_without_integration_it_is_the_joint_density_of_the_program() -> None:
     want += stats.norm.logpdf(path[0], scale=np.sqrt(ratio))
     want += stats.norm.logpdf(path[1:], correlation * path[:-1], step).sum()
     want += np.nansum(stats.norm.logpdf(y, path[1:], 1.0))
-    np.testing.assert_allclose(-sampled.potential(position, sampled.data), want, rtol=1e-12)
+    np.testing.assert_allclose(-sampled.potential(flat, sampled.data), want, rtol=1e-12)
     assert sampled.dims["gradient"] == ("step",)
-    found = sampled.constrain(position, sampled.data)
+    found = sampled.constrain(flat, sampled.data)
     np.testing.assert_allclose(found["gradient"], z["gradient"], rtol=1e-12)
 
 
@@ -135,7 +137,7 @@ def test_readings_that_a_belief_does_not_use_do_not_matter(integrate: bool) -> N
         stream = inference.stream(Y[:, 0], *others)
         sampled = density(inference.target(laws.prior, stream, integrate=integrate))
         position = {name: jnp.full(x.shape, 0.3) for name, x in sampled.like.items()}
-        return sampled.potential(position, sampled.data)
+        return sampled.potential(sampled.join(position), sampled.data)
 
     np.testing.assert_array_equal(potential(D[:, 0], C[:, 0]), potential())
 
@@ -161,6 +163,7 @@ def test_a_hierarchy_shares_and_splits_what_its_plates_say() -> None:
     rng = np.random.default_rng(3)
     position = {name: jnp.asarray(rng.normal(size=x.shape)) for name, x in sampled.like.items()}
     z = {name: np.asarray(x) for name, x in position.items()}
+    flat = sampled.join(position)
     want = stats.norm.logpdf(z["centre"]) + stats.norm.logpdf(z["ratio"], z["centre"]).sum()
     want += stats.logistic.logpdf(z["correlation"]).sum()
     for layer in range(2):
@@ -170,7 +173,7 @@ def test_a_hierarchy_shares_and_splits_what_its_plates_say() -> None:
             want += oracles.ornstein_uhlenbeck(
                 gradient[:, layer, param], correlation, ratio * (1 - correlation**2), 1.0
             ).log_likelihood
-    np.testing.assert_allclose(-sampled.potential(position, sampled.data), want, rtol=1e-9)
+    np.testing.assert_allclose(-sampled.potential(flat, sampled.data), want, rtol=1e-9)
 
 
 # --- the stream ---------------------------------------------------------------------------------
