@@ -1,6 +1,7 @@
 """A package of runnable modules on the command line: list them, or run the one that is named."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +29,16 @@ def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]
         sys.exit(f"Unknown {kind} {name!r}; known are: {', '.join(names)}.")
     module = importlib.import_module(f"{package}.{name}")
     config = tyro.cli(module.Config, args=options, prog=f"{program} {name}")
+    if getattr(config, "quick", False):
+        compile_quickly()
     try:
         module.run(config)
     except FileNotFoundError as error:
         sys.exit(f"{name}: {error}")
+
+
+def compile_quickly() -> None:
+    """Have XLA optimise less, if it has not started yet: a quick run is mostly compilation."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_backend_optimization_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"

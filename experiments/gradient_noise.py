@@ -82,7 +82,7 @@ class Config:
     """Coordinates of a layer."""
     batch_size: int = 64
     """Examples of a gradient, drawn with replacement."""
-    num_samples: int = 250
+    num_samples: int = 1000
     """Draws of a chain."""
     num_chains: int = 2
     """Chains of NUTS."""
@@ -307,10 +307,14 @@ def train_and_record(config: Config, name: str, problem: Problem, coordinates: i
     """Train a network and return what was recorded of its weight matrices."""
     num_steps = (2 * len(STAGES) - 1) * config.steps
     keys = jax.random.split(jax.random.key(config.seed), 3)
-    params = problem.make(keys[0])
     optimizer = inspection.record(
         optax.adam(RECORDED_RATE), coordinates=coordinates, capacity=num_steps, key=keys[1]
     )
+
+    @jax.jit
+    def start(key: Array) -> tuple[Any, Any]:
+        params = problem.make(key)
+        return params, optimizer.init(params)
 
     def step(carry: Any, key: Array) -> tuple[Any, None]:
         params, opt_state = carry
@@ -319,7 +323,7 @@ def train_and_record(config: Config, name: str, problem: Problem, coordinates: i
         return (optax.apply_updates(params, updates), opt_state), None
 
     advance = jax.jit(lambda carry, keys: lax.scan(step, carry, keys)[0])
-    carry = (params, optimizer.init(params))
+    carry = start(keys[0])
     parts = jax.random.split(keys[2], (2 * len(STAGES) - 1, config.steps))
     for part in tqdm(parts, desc=f"Adam on {name}"):
         carry = advance(carry, part)
@@ -401,7 +405,7 @@ def ask(config: Config, streams: Sequence[Stream]) -> list[Answer]:
     tasks = [
         (config, stream, name)
         for stream in streams
-        for name in (*gradient_noise.MODELS, *FIXED)
+        for name in (*reversed(gradient_noise.MODELS), *FIXED)  # those that take longest first
         if name != "secant" or "displacement" in stream.values
     ]
     with tqdm(total=len(tasks), desc="beliefs") as bar:
@@ -600,7 +604,7 @@ def train_again(config: Config, problem: Problem, answer: Answer) -> dict[str, R
     """Train networks with every setting, for all learning rates and seeds side by side."""
     num_steps = 3 * config.steps
     num_seeds = 1 if config.quick else config.seeds
-    params = problem.make(jax.random.key(0))
+    params = jax.eval_shape(problem.make, jax.random.key(0))
     paths = jax.tree.leaves_with_path(params)
     layers = [inspection.path_name(path).rsplit("/", 1)[0] for path, _ in paths]
     labels = jax.tree.unflatten(jax.tree.structure(params), layers)

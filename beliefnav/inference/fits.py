@@ -228,11 +228,10 @@ def _draw(key: Array, degrees: Array | None, like: Array) -> Array:
     if degrees is None:
         return jax.random.normal(key, like.shape, like.dtype)
     degrees = jnp.where(degrees > 0, degrees, 1)
-    keys = jax.random.split(key)
     tiny = jnp.finfo(like.dtype).tiny
-    log_u = jnp.log(jax.random.uniform(keys[0], like.shape, like.dtype, tiny))
-    angle = jax.random.uniform(keys[1], like.shape, like.dtype, 0, 2 * math.pi)
-    return jnp.sqrt(degrees * jnp.expm1(-2 / degrees * log_u)) * jnp.cos(angle)
+    u, turn = jax.random.uniform(key, (2, *like.shape), like.dtype, tiny)
+    length = jnp.sqrt(degrees * jnp.expm1(-2 / degrees * jnp.log(u)))
+    return length * jnp.cos(2 * math.pi * turn)
 
 
 def to_groups(fit: Fit, *, key: Array | None = None) -> dict[str, "xr.Dataset"]:

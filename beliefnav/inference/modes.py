@@ -181,6 +181,7 @@ def newton(potential: Callable[[Array], Array], start: Array, max_steps: int) ->
         value, gradient = jax.value_and_grad(potential)(x)
         return gradient, (value, gradient)
 
+    @jax.jit  # traced once
     def look(x: Array) -> _Peak:
         hessian, (value, gradient) = jax.jacfwd(slopes, has_aux=True)(x)
         values, vectors = jnp.linalg.eigh(hessian)
