@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +28,8 @@ from tqdm import tqdm
 from beliefnav import inference, inspection, rules
 from experiments import data as data_sets
 from experiments import figures, report
-from experiments.networks import NETWORKS
+from experiments.command_line import check_at_least
+from experiments.networks import NETWORKS, functional
 from models import landscape
 
 if TYPE_CHECKING:
@@ -91,10 +91,7 @@ class Config:
             _check_known("rule", name, RULES)
         for name in self._given_rates():
             _check_known("rule", name, RULES)
-        for field in ("batch_size", "seeds", "epochs"):
-            value = getattr(self, field)
-            if value is not None and value < 1:
-                raise ValueError(f"{field} must be at least 1, got {value}.")
+        check_at_least(self, batch_size=1, seeds=1, epochs=1)
 
     @property
     def rule_names(self) -> list[str]:
@@ -221,15 +218,10 @@ def make_problem(config: Config) -> Problem:
     arrays = data_sets.load(config.data, config.data_dir)
     data = jax.tree.map(jnp.asarray, arrays)
 
-    def make(key: Array) -> eqx.nn.Sequential:
-        return NETWORKS[config.network](arrays.input_shape, arrays.num_classes, key)
-
+    init, logits = functional(
+        lambda key: NETWORKS[config.network](arrays.input_shape, arrays.num_classes, key)
+    )
     keys = jax.random.split(jax.random.key(config.seed), config.num_seeds)
-    network = eqx.filter_eval_shape(make, keys[0])
-    static = eqx.filter(network, lambda x: not isinstance(x, jax.ShapeDtypeStruct))
-
-    def logits(params: Any, inputs: Array) -> Array:
-        return jax.vmap(eqx.combine(params, static))(inputs)
 
     @jax.jit
     @jax.vmap
@@ -238,7 +230,7 @@ def make_problem(config: Config) -> Problem:
 
     return Problem(
         data=data,
-        params=jax.jit(jax.vmap(lambda key: eqx.filter(make(key), eqx.is_inexact_array)))(keys),
+        params=jax.jit(jax.vmap(init))(keys),
         logits=logits,
         accuracy=accuracy,
         num_epochs=config.epochs or EPOCHS[config.data],

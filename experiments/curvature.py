@@ -31,6 +31,7 @@ from tqdm import tqdm
 from beliefnav import Objective, control, navigator, posterior, rules, sensors, ssm
 from experiments import data as data_sets
 from experiments import figures, report
+from experiments.command_line import check_at_least
 
 NOISE_VARIANCES = (1e-4, 1e-2, 1.0, 1e4)
 """Of the gradient, where gradient and curvature have prior variance 1; the last hides them."""
@@ -64,15 +65,7 @@ class Config:
         Raises:
             ValueError: there are too few to say anything.
         """
-        for name, least in (
-            ("num_params", 1000),
-            ("num_steps", 1),
-            ("network_steps", 60),
-            ("batch_size", 1),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}.")
+        check_at_least(self, num_params=1000, num_steps=1, network_steps=60, batch_size=1)
 
 
 class Calibration(NamedTuple):

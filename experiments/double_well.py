@@ -28,6 +28,7 @@ from tqdm import tqdm
 from beliefnav import Objective, control
 from beliefnav.objective import action
 from experiments import figures, report
+from experiments.command_line import check_at_least
 
 START = (-0.6, 0.55)
 END = (1.0625, 0.0)
@@ -61,9 +62,7 @@ class Config:
         Raises:
             ValueError: names the number that is out of range.
         """
-        for field, lowest in (("discount", 0.0), ("guesses", 1), ("grid", 3)):
-            if getattr(self, field) < lowest:
-                raise ValueError(f"{field} must be at least {lowest}, got {getattr(self, field)}.")
+        check_at_least(self, discount=0.0, guesses=1, grid=3)
 
 
 def loss(x: Any) -> Any:

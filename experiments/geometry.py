@@ -29,6 +29,7 @@ from tqdm import tqdm
 from beliefnav import Objective, Posterior, control
 from beliefnav.objective import velocity
 from experiments import figures, report
+from experiments.command_line import check_at_least
 
 DISCOUNTS = (0.0, 1.0, 5.0)
 COLOURS = {0.0: figures.BLUE, 1.0: figures.GREEN, 5.0: figures.RED}
@@ -63,8 +64,7 @@ class Config:
         Raises:
             ValueError: names the number that is out of range.
         """
-        if self.points_per_time < 200:
-            raise ValueError(f"points_per_time must be at least 200, got {self.points_per_time}.")
+        check_at_least(self, points_per_time=200)
         if not 1 <= self.components <= 20:
             raise ValueError(f"components must be in 1 ... 20, got {self.components}.")
         if len(set(self.digits)) != 2 or not set(self.digits) <= set(range(10)):

@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from beliefnav import Objective, control
 from experiments import figures, report
+from experiments.command_line import check_at_least
 
 DISCOUNTS = (0.0, 1.0, 10.0)
 EXPECTED_RATIO = {0.0: 2.000, 1.0: 2.527, 10.0: 3.890}
@@ -59,8 +60,7 @@ class Config:
         Raises:
             ValueError: there are too few to see the fastest decay.
         """
-        if self.points_per_time < 20:
-            raise ValueError(f"points_per_time must be at least 20, got {self.points_per_time}.")
+        check_at_least(self, points_per_time=20)
 
 
 class Paths(NamedTuple):

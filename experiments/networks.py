@@ -1,6 +1,7 @@
 """The networks of the image experiments, sized to their inputs."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -76,6 +77,29 @@ def cnn(input_shape: tuple[int, ...], num_classes: int, key: Array) -> eqx.nn.Se
 
 
 NETWORKS = {"mlp": mlp, "cnn": cnn}
+
+
+def functional(
+    make: Callable[[Array], eqx.Module],
+) -> tuple[Callable[[Array], Any], Callable[[Any, Array], Array]]:
+    """A network as two pure functions of its parameters.
+
+    Args:
+        make: ``key -> network``.
+
+    Returns:
+        ``key -> params``, and ``(params, inputs) -> logits`` of inputs with a batch axis.
+    """
+    abstract = eqx.filter_eval_shape(make, jax.random.key(0))
+    static = eqx.filter(abstract, lambda x: not isinstance(x, jax.ShapeDtypeStruct))
+
+    def init(key: Array) -> Any:
+        return eqx.filter(make(key), eqx.is_inexact_array)
+
+    def logits(params: Any, inputs: Array) -> Array:
+        return jax.vmap(eqx.combine(params, static))(inputs)
+
+    return init, logits
 
 
 def _add_channel(x: Array) -> Array:

@@ -10,6 +10,7 @@ import pytest
 
 from beliefnav import inference
 from experiments import gradient_noise
+from experiments.gradient_noise import streams
 
 
 @pytest.mark.slow
@@ -100,9 +101,10 @@ def test_zeros_count_as_missing_and_silent_coordinates_are_left_out() -> None:
     labels[9:] = [f"c[{i}]" for i in range(3)]
     recording = inference.stream(gradient, labels=labels)
     config = gradient_noise.Config(coordinates=4, stage_steps=100)
-    stream = gradient_noise.prepare(config, "file", recording, 3)
+    stream = streams.prepare(config, "file", recording, 3)
     assert stream.values["param"].values.tolist() == ["a[2]", "a[3]", "a[4]", "a[5]"]
     assert stream.left_out == {"a": 2, "b": 3, "c": 3}
     assert dict(stream.values.sizes) == {"step": 100, "param": 4, "stage": 3, "layer": 1}
     assert int(stream.values["gradient"].isnull().sum()) == 1
-    assert stream.num_fitted == 80
+    assert stream.held_out == slice(80, None)
+    assert stream.num_held_out == 4 * 20 * 3

@@ -1,0 +1,160 @@
+"""Recordings: made by training a network, or read, and made ready to be asked."""
+
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax import Array
+from tqdm import tqdm
+
+from beliefnav import inference, inspection
+from experiments.gradient_noise.config import MIN_COORDINATES, STAGES, Config
+from experiments.gradient_noise.training import Problem
+from models import gradient_noise
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+RATE = 1e-3
+"""The learning rate of the training that is recorded."""
+HELD_OUT = 0.2
+"""The last part of each stage, predicted and not fitted."""
+MISSING = 0.1
+"""Coordinates with more missing entries than this are left out."""
+
+
+class Stream(NamedTuple):
+    """A recording that is ready to be asked.
+
+    Attributes:
+        name: of the data set or the file.
+        values: standardised, of dimensions (step, param, stage).
+        layers: of the coordinates.
+        left_out: layer -> how many of its coordinates were not used.
+    """
+
+    name: str
+    values: "xr.Dataset"
+    layers: gradient_noise.Layers
+    left_out: dict[str, int]
+
+    @property
+    def fitted(self) -> "xr.Dataset":
+        """The part of every stage that is fitted."""
+        return self.values.isel(step=fitted_steps(self.values.sizes["step"]))
+
+    @property
+    def held_out(self) -> slice:
+        """The steps of a stage that are predicted and not fitted."""
+        return slice(fitted_steps(self.values.sizes["step"]).stop, None)
+
+    @property
+    def num_held_out(self) -> int:
+        """The number of gradients that are predicted and not fitted."""
+        return int(np.isfinite(self.values["gradient"].isel(step=self.held_out)).sum())
+
+
+def fitted_steps(num_steps: int) -> slice:
+    """The steps of a stage that are fitted."""
+    return slice(0, round(num_steps * (1 - HELD_OUT)))
+
+
+def record(config: Config, problems: dict[str, Problem]) -> list[Stream]:
+    """Train with Adam, recording weights of every layer."""
+    streams = []
+    for name, problem in problems.items():
+        # As many again, for those that are nearly always zero.
+        recording = train_and_record(config, name, problem, 2 * config.per_layer)
+        path = config.out / f"stream_{name}.nc"
+        recording[["gradient", "displacement"]].to_netcdf(path, engine="h5netcdf")
+        streams.append(prepare(config, name, recording, len(STAGES)))
+    return streams
+
+
+def train_and_record(config: Config, name: str, problem: Problem, coordinates: int) -> "xr.Dataset":
+    """Train a network and return what was recorded of its weight matrices."""
+    num_steps = (2 * len(STAGES) - 1) * config.steps
+    keys = jax.random.split(jax.random.key(config.seed), 3)
+    optimizer = inspection.record(
+        optax.adam(RATE), coordinates=coordinates, capacity=num_steps, key=keys[1]
+    )
+
+    @jax.jit
+    def start(key: Array) -> tuple[Any, Any]:
+        params = problem.make(key)
+        return params, optimizer.init(params)
+
+    @jax.jit
+    def advance(carry: Any, keys: Array) -> Any:
+        return problem.train(optimizer, config.batch_size, carry, keys)
+
+    carry = start(keys[0])
+    parts = jax.random.split(keys[2], (2 * len(STAGES) - 1, config.steps))
+    for part in tqdm(parts, desc=f"Adam on {name}"):
+        carry = advance(carry, part)
+    recording = inspection.to_dataset(carry[1], carry[0])
+    weights = ["weight" in str(label) for label in recording["param"].values]
+    return recording.isel(param=weights)
+
+
+def read(config: Config) -> list[Stream]:
+    """A stream file of the user's."""
+    assert config.stream is not None
+    try:
+        recording = inspection.read_stream(config.stream)
+        num_steps = recording.sizes["step"]
+        num_stages = min(len(STAGES), max(1, num_steps // (2 * inference.MIN_STEPS)))
+        return [prepare(config, config.stream.stem, recording, num_stages)]
+    except ValueError as error:
+        sys.exit(f"gradient_noise: {config.stream}: {error}")
+
+
+def prepare(config: Config, name: str, recording: "xr.Dataset", num_stages: int) -> Stream:
+    """Take stages and coordinates out of a recording, and standardise them.
+
+    Raises:
+        ValueError: there are too few steps, or no layer has enough coordinates that say anything.
+    """
+    import xarray as xr
+
+    total = recording.sizes["step"]
+    if total < inference.MIN_STEPS:
+        raise ValueError(f"{total} steps are too few; at least {inference.MIN_STEPS} are needed.")
+    length = min(config.steps, total // num_stages)
+    starts = np.linspace(0, total - length, num_stages).astype(int)
+    names = [n for n in ("gradient", "displacement") if n in recording]
+    parts = [
+        recording[names].isel(step=slice(s, s + length)).assign_coords(step=np.arange(length))
+        for s in starts
+    ]
+    stage_names = STAGES if num_stages == len(STAGES) else tuple(map(str, range(num_stages)))
+    values = xr.concat(parts, xr.IndexVariable("stage", list(stage_names)))
+    gradient = values["gradient"]
+    if not np.isfinite(gradient).any():
+        raise ValueError("no gradient is finite.")
+    if not inference.informative(recording).any():
+        raise ValueError("every coordinate is constant.")
+    values["gradient"] = gradient.where(np.isfinite(gradient) & (gradient != 0))
+    fitted = values.isel(step=fitted_steps(length))
+    seen = fitted["gradient"].notnull().mean("step") >= 1 - MISSING
+    good = (seen & inference.informative(fitted)).all("stage").values
+    layers = gradient_noise.Layers.of(recording["param"].values)
+    chosen: list[int] = []
+    left_out = {}
+    for i, layer in enumerate(layers.names):
+        live = np.flatnonzero((layers.position == i) & good)
+        taken = live[: config.per_layer] if len(live) >= MIN_COORDINATES else live[:0]
+        chosen += taken.tolist()
+        left_out[layer] = int((layers.position == i).sum()) - len(taken)
+    if not chosen:
+        raise ValueError(
+            f"no layer has {MIN_COORDINATES} coordinates whose gradient varies in every stage and "
+            f"is missing or zero in at most {MISSING:.0%} of the steps; of {len(good)} coordinates "
+            f"{int(good.sum())} do."
+        )
+    values = gradient_noise.standardised(values.isel(param=chosen), fitted_steps(length))
+    kept = gradient_noise.Layers.of(values["param"].values)
+    values = values.assign_coords(layer=("layer", list(kept.names)))
+    return Stream(name, values.transpose("step", "param", "stage", ...), kept, left_out)
