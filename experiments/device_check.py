@@ -18,8 +18,20 @@ import optax
 from jax import lax
 from tqdm import tqdm
 
-from beliefnav import Objective, control, filters, inspection, navigator, rules, sensors, ssm
+from beliefnav import (
+    Objective,
+    control,
+    filters,
+    inference,
+    inspection,
+    navigator,
+    rules,
+    sensors,
+    ssm,
+)
+from beliefnav.inference.targets import density
 from experiments import report
+from experiments.benchmarks.inference import prior
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,11 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
 
     def likelihood(hyper: Any, stream: Any) -> Any:
         return filters.log_likelihood(ssm.OrnsteinUhlenbeck(*hyper), stream).sum()
+
+    def slopes(positions: Any, stream: Any) -> Any:
+        like = inference.stream(np.indices(stream.shape)[0])  # of its shape; not what is filtered
+        potential = density(inference.target(prior, like)).potential
+        return jax.vmap(jax.grad(potential), (0, None))(positions, filters.Recording(stream))
 
     def gains(v: Any, exact_hold: bool) -> Any:
         return control.planning_gain(
@@ -226,6 +243,9 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "sensors": Case(sensed, (curvature,), 1e-3),
         "log_likelihood": Case(likelihood, (hyper, stream), 1e-4),
         "gradient of log_likelihood": Case(jax.grad(likelihood), (hyper, stream), 1e-3),
+        "gradient of a posterior, 4 chains": Case(
+            slopes, (rng.normal(size=(4, 3)), stream[:, :4]), 1e-3
+        ),
     }
 
 
