@@ -82,7 +82,8 @@ def numpyro_nuts(
             earlier run, of the same beliefs on another stream, or of `beliefnav.inference.laplace`.
             By default uniform in [-2, 2] in every unconstrained direction.
         target_acceptance: the acceptance probability that the step size is adapted to.
-        dense_mass: adapt a dense mass matrix instead of a diagonal one.
+        dense_mass: adapt a dense mass matrix instead of a diagonal one: for a few hyper-parameters,
+            which are correlated (1.5 times the effective samples of three).
         max_tree_depth: at most 2 to this power leapfrog steps a draw.
         progress_bar: show progress.
 

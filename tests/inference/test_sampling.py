@@ -100,6 +100,14 @@ def test_coordinates_keep_their_labels(drawn: inference.Fit) -> None:
     assert float(drawn.posterior["correlation"].max()) <= 1
 
 
+def test_whose_draws_they_are_and_how_long_they_took(
+    fit: inference.Fit, other: inference.Fit
+) -> None:
+    for drawn, name in ((fit, "numpyro"), (other, "blackjax")):
+        assert drawn.posterior.attrs["inference_library"] == name
+        assert drawn.posterior.attrs["sampling_time"] > 0
+
+
 def test_statistics_of_the_sampler(drawn: inference.Fit) -> None:
     stats = drawn.sample_stats
     for name, values in stats.items():
