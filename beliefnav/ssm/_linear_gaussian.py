@@ -113,12 +113,24 @@ def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info
     return belief, Info(innovation, log_density, gain, missing, surprise, scale)
 
 
+@jax.custom_jvp
+def reciprocal(x: Array) -> Array:
+    """``1 / x``, whose derivative needs no division, and overflows only where it does itself."""
+    return 1 / x
+
+
+@reciprocal.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    inverse = reciprocal(*primals)
+    return inverse, -(inverse * tangents[0]) * inverse
+
+
 def normal_reading(error: Array, variance: Array, seen: Array) -> tuple[Array, Array, Array]:
     r"""Log density, surprise $e^2/S$ and scale $\sqrt S$ of a reading; 0 where it is missing.
 
     Written with $1/S$, which the gain needs too: divisions are what a small filter spends time on.
     """
-    surprise = jnp.where(seen, error**2 * (1 / variance), 0)
+    surprise = jnp.where(seen, error**2 * reciprocal(variance), 0)
     log_density = -(math.log(2 * math.pi) + jnp.log(variance) + surprise) / 2
     scale = jnp.sqrt(variance)
     return jnp.where(seen, log_density, 0), surprise, jnp.where(seen, scale, 0)

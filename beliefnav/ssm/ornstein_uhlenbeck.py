@@ -27,7 +27,7 @@ from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, checked, i
 from beliefnav.gaussian import Conditional, Gaussian
 from beliefnav.ssm import _program, _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
-from beliefnav.ssm._linear_gaussian import Sensor, normal_reading
+from beliefnav.ssm._linear_gaussian import Sensor, normal_reading, reciprocal
 
 PyTree = Any
 
@@ -138,7 +138,7 @@ class OrnsteinUhlenbeck(NamedTuple):
             noise = self.noise_variance
             seen = _trees.observed(gradient)
             error = _trees.innovation(gradient, predicted.mean)
-            gain = jax.tree.map(lambda v: v * (1 / (v + noise)), predicted.variance)
+            gain = jax.tree.map(lambda v: v * reciprocal(v + noise), predicted.variance)
             variance = jax.tree.map(
                 lambda v, k: (noise * k).astype(v.dtype), predicted.variance, gain
             )
