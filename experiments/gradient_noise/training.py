@@ -69,7 +69,6 @@ class Problem(NamedTuple):
 def make_problem(name: str, folder: Path | None) -> Problem:
     """Load a data set, and describe the network for it."""
     arrays = data_sets.load(name, folder)
-
     make, logits = functional(lambda key: mlp(arrays.input_shape, arrays.num_classes, key, HIDDEN))
     return Problem(jax.tree.map(jnp.asarray, arrays), make, logits)
 
@@ -104,7 +103,10 @@ def train_again(
     problem: Problem,
     settings: dict[str, dict[str, tuple[float, float]]],
 ) -> dict[str, Retrained]:
-    """Train networks with every setting, for all learning rates and seeds side by side."""
+    """Train networks with every setting, for all learning rates and seeds side by side.
+
+    A bias has the memories of the weights of its layer, a layer that was not asked those of Adam.
+    """
     num_steps = 3 * config.steps
     num_seeds = 1 if config.quick else config.seeds
     params = jax.eval_shape(problem.make, jax.random.key(0))
@@ -115,13 +117,11 @@ def train_again(
     def train(
         memories: dict[str, tuple[float, float]], learning_rate: Array, key: Array
     ) -> tuple[Array, Array]:
-        optimizer = optax.partition(
-            {
-                layer.rsplit("/", 1)[0]: optax.adam(learning_rate, b1, b2)
-                for layer, (b1, b2) in memories.items()
-            },
-            lambda _: labels,
-        )
+        transforms = {
+            layer: optax.adam(learning_rate, *memories.get(f"{layer}/weight", (0.9, 0.999)))
+            for layer in layers
+        }
+        optimizer = optax.partition(transforms, lambda _: labels)
         key_init, key_batches = jax.random.split(key)
         params = problem.make(key_init)
         start = params, optimizer.init(params)

@@ -10,7 +10,7 @@ import pytest
 
 from beliefnav import inference
 from experiments import gradient_noise
-from experiments.gradient_noise import streams
+from experiments.gradient_noise import streams, training
 
 
 @pytest.mark.slow
@@ -33,6 +33,19 @@ def test_quick_run_writes_all_of_its_contract(tmp_path: Path) -> None:
     for figure in ("memory", "stream", "predictive", "comparison"):
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
     assert arviz.from_netcdf(str(tmp_path / "digits_local_level.nc")) is not None
+
+
+@pytest.mark.slow
+def test_layers_that_were_not_asked_are_trained_with_the_memories_of_adam() -> None:
+    config = gradient_noise.Config(quick=True, stage_steps=40)
+    problem = training.make_problem("digits", None)
+    everywhere = {f"layers/{i}/weight": (0.9, 0.999) for i in (1, 3, 5)}
+    first = {"layers/1/weight": (0.9, 0.999)}
+    settings = {"everywhere": everywhere, "first": first}
+    results = training.train_again(config, "digits", problem, settings)
+    for rate, accuracies in results["everywhere"].test.items():
+        assert 0.2 < float(accuracies.mean()) <= 1
+        np.testing.assert_allclose(results["first"].test[rate], accuracies, atol=0.01)
 
 
 def write(path: Path, gradient: Any, name: str = "gradient", dims: Any = ("step", "param")) -> Path:
