@@ -5,7 +5,15 @@ from collections.abc import Iterator
 import jax
 import pytest
 
+from experiments.command_line import compile_quickly
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile quickly, unless the slow tests, which compute a lot, run too."""
+    if config.option.markexpr == "not slow":
+        compile_quickly()
 
 
 @pytest.fixture

@@ -148,7 +148,12 @@ def draw_calibration(answers: Sequence[Answer], path: Path) -> None:
     for answer, row in zip(answers, grid, strict=True):
         for axes, model in zip(row, models, strict=True):
             axes.hist(
-                answer.scores[model].ranks, 20, (0, 1), density=True, color=figures.SKY, ec="w"
+                answer.scores[model].ranks,
+                bins=20,
+                range=(0, 1),
+                density=True,
+                color=figures.SKY,
+                ec="w",
             )
             axes.axhline(1, color="k", lw=0.8)
             axes.set_title(
