@@ -117,7 +117,7 @@ def train_again(
     def train(
         memories: dict[str, tuple[float, float]], learning_rate: Array, key: Array
     ) -> tuple[Array, Array]:
-        transforms = {
+        transforms: dict[Any, Any] = {
             layer: optax.adam(learning_rate, *memories.get(f"{layer}/weight", (0.9, 0.999)))
             for layer in layers
         }
