@@ -103,11 +103,10 @@ def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info
     for sensor in sensors:
         seen = jnp.isfinite(sensor.value)
         belief, reading = gaussian.condition(belief, *sensor.filled())
-        log_density += jnp.where(seen, reading.log_density(), 0)
-        square = reading.innovation**2 / reading.variance
+        density, square, scale = normal_reading(reading.innovation, reading.variance, seen)
+        log_density += density
         surprise += jnp.minimum(square, jnp.finfo(square.dtype).max / len(sensors))
         gain = gaussian.dot(sensor.row, reading.gain)
-        scale = jnp.where(seen, jnp.sqrt(reading.variance), 0)
         infos.append((reading.innovation, gain, ~seen, scale))
     innovation, gain, missing, scale = infos[0]
     return belief, Info(innovation, log_density, gain, missing, surprise, scale)
