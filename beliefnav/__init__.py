@@ -6,6 +6,7 @@ ordinary optax transformation with its posterior inside.
 """
 
 from beliefnav import (
+    atlas,
     control,
     filters,
     gaussian,
@@ -16,19 +17,24 @@ from beliefnav import (
     sensors,
     ssm,
 )
+from beliefnav.assumptions import Assumptions
+from beliefnav.atlas import explain
 from beliefnav.control import Policy
 from beliefnav.objective import Objective
 from beliefnav.ssm import Filter, Info, Posterior
 from beliefnav.transform import NavigationState, navigator, posterior, scale_by_navigation
 
 __all__ = [
+    "Assumptions",
     "Filter",
     "Info",
     "NavigationState",
     "Objective",
     "Policy",
     "Posterior",
+    "atlas",
     "control",
+    "explain",
     "filters",
     "gaussian",
     "inference",

@@ -129,7 +129,9 @@ def velocity(objective: Objective, params: PyTree, momentum: PyTree) -> PyTree:
     Returns:
         A tree like ``params``; NaN where a dense metric is not positive definite.
     """
-    controlled = jax.tree.map(lambda p: objective.rate * p, _raise(objective, params, momentum))
+    controlled = jax.tree.map(
+        lambda p: objective.rate * p, raise_index(objective, params, momentum)
+    )
     return jax.tree.map(jnp.add, controlled, _drift(objective, params))
 
 
@@ -158,7 +160,7 @@ def acceleration(objective: Objective, loss: Loss, params: PyTree, velocity: PyT
     zero = jax.tree.map(jnp.zeros_like, velocity)
     residual = _residual(objective, loss, params, velocity, zero)
     return jax.tree.map(
-        lambda r: -jnp.asarray(objective.rate) * r, _raise(objective, params, residual)
+        lambda r: -jnp.asarray(objective.rate) * r, raise_index(objective, params, residual)
     )
 
 
@@ -300,6 +302,17 @@ def interval_cost(
     return jnp.asarray(time_step) * lagrangian(objective, loss, place, speed)
 
 
+def raise_index(objective: Objective, params: PyTree, covector: PyTree) -> PyTree:
+    """$G^{-1} p$, a tree like ``params``."""
+    metric = _metric(objective, params)
+    if metric is None:
+        return covector
+    if not _is_dense(metric, params):
+        return jax.tree.map(lambda p, g: p / g, covector, metric)
+    flat, unravel = ravel_pytree(covector)
+    return unravel(jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(metric), flat))
+
+
 def path_length(owner: str, path: PyTree) -> int:
     """The number of points of a path; ``ValueError`` if its arrays disagree about it."""
     shapes = [jnp.shape(x) for x in jax.tree.leaves(path)]
@@ -419,17 +432,6 @@ def _lower(objective: Objective, params: PyTree, vector: PyTree) -> PyTree:
         return jax.tree.map(jnp.multiply, metric, vector)
     flat, unravel = ravel_pytree(vector)
     return unravel(metric @ flat)
-
-
-def _raise(objective: Objective, params: PyTree, covector: PyTree) -> PyTree:
-    """$G^{-1} p$, a tree like ``params``."""
-    metric = _metric(objective, params)
-    if metric is None:
-        return covector
-    if not _is_dense(metric, params):
-        return jax.tree.map(lambda p, g: p / g, covector, metric)
-    flat, unravel = ravel_pytree(covector)
-    return unravel(jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(metric), flat))
 
 
 def _shapes(tree: PyTree) -> PyTree:

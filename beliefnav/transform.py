@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import optax
 from jax import Array, lax
 
-from beliefnav._checks import POSITIVE
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, checked
 from beliefnav.control import Policy
+from beliefnav.objective import is_like
 from beliefnav.ssm import Belief, Info, Posterior
 
 PyTree = Any
@@ -46,6 +47,7 @@ class NavigationState(NamedTuple):
             ``None`` for a policy that never clips.
         previous_params: the parameters at the last step; ``None`` if the belief does not ask how
             far they moved.
+        start_params: the initial parameters; ``None`` if the policy does not ask for them.
         probe: ``None`` unless recorded.
     """
 
@@ -53,6 +55,7 @@ class NavigationState(NamedTuple):
     missing: Array | None
     clipped: Array | None
     previous_params: PyTree
+    start_params: PyTree
     probe: Probe | None
 
 
@@ -104,6 +107,7 @@ def scale_by_navigation(
             missing=jnp.zeros((), jnp.int32) if count_missing else None,
             clipped=None if policy.clipped is None else jnp.zeros((), jnp.int32),
             previous_params=_copy(params) if filter_.uses_displacement else None,
+            start_params=_copy(params) if policy.uses_start else None,
             probe=None,
         )
 
@@ -128,9 +132,10 @@ def scale_by_navigation(
         predicted = filter_.predict(state.belief, displacement)
         updated, info = filter_.update(predicted, updates, curvature)
         posterior = updated.posterior()
+        seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
         direction = jax.tree.map(
             lambda d, p: d.astype(jnp.result_type(p)),
-            policy.step(posterior, params),
+            policy.step(*seen_from),
             updates if params is None else params,
         )
         return direction, NavigationState(
@@ -138,16 +143,72 @@ def scale_by_navigation(
             missing=_count_missing(updates) if count_missing else None,
             clipped=policy.clipped and _count_clipped(policy.clipped(posterior, params)),
             previous_params=params if filter_.uses_displacement else None,
+            start_params=state.start_params,
             probe=state.probe and _read(state.probe, posterior, info),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+@checked(strength=NON_NEGATIVE)
+class Decay(NamedTuple):
+    r"""A drift that the plan does not know of: weights decay by $\alpha\lambda\theta$ a step.
+
+    The movement is the sum of plan and drift, so that the weights settle short of the optimum. For
+    a plan that counters the decay see `beliefnav.control.countering`.
+
+    Attributes:
+        strength: $\lambda \ge 0$, a number or a schedule, per unit of learning rate.
+        mask: tree of booleans, or a callable from parameters to one: which of them decay.
+        toward_start: decay toward the initial parameters instead of 0.
+
+    Raises:
+        ValueError: ``strength`` is a negative Python number.
+    """
+
+    strength: optax.ScalarOrSchedule
+    mask: PyTree = None
+    toward_start: bool = False
+
+    def transformation(self) -> optax.GradientTransformation:
+        """The drift as a direction that is added to another."""
+        decay = optax.add_decayed_weights(self.strength, self.mask)
+        if not self.toward_start:
+            return decay
+
+        def init(params: PyTree) -> Any:
+            return DecayState(_copy(params), decay.init(params))
+
+        def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
+            if params is None:
+                raise ValueError(
+                    "Cannot decay toward the initial parameters without params; call "
+                    "update(gradient, state, params)."
+                )
+            moved = jax.tree.map(jnp.subtract, params, state.decay_target)
+            updates, inner = decay.update(updates, state.decay_state, moved)
+            return updates, state._replace(decay_state=inner)
+
+        return optax.GradientTransformation(init, update)
+
+
+class DecayState(NamedTuple):
+    """State of a `Decay` toward the initial parameters.
+
+    Attributes:
+        decay_target: the initial parameters.
+        decay_state: the state of ``optax.add_decayed_weights``.
+    """
+
+    decay_target: PyTree
+    decay_state: Any
+
+
 def navigator(
     learning_rate: optax.ScalarOrSchedule,
     belief: Belief,
     policy: Policy,
+    drift: Decay | None = None,
     *,
     count_missing: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
@@ -158,6 +219,7 @@ def navigator(
             direction is the whole step, 1.
         belief: a model of `beliefnav.ssm`, a filter of one, or anything with a ``filter()``.
         policy: one of `beliefnav.control`, or your own.
+        drift: movement that the policy does not know of, added to its direction.
         count_missing: see `scale_by_navigation`.
 
     Returns:
@@ -180,6 +242,7 @@ def navigator(
     POSITIVE.check("navigator", "learning_rate", learning_rate)
     return optax.chain(
         scale_by_navigation(belief, policy, count_missing=count_missing),
+        *(() if drift is None else (drift.transformation(),)),
         optax.scale_by_learning_rate(learning_rate),
     )
 
@@ -266,8 +329,10 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def _read(probe: Probe, posterior: Posterior, info: Info) -> Probe:
-    """A probe that has looked at one step."""
-    fields = [gather(tree, probe.coordinates) for tree in (*posterior, *info)]
+    """A probe that has looked at one step; a matrix of curvature has no entry per parameter."""
+    like = posterior.gradient_mean
+    trees = (*(tree if is_like(tree, like) else None for tree in posterior), *info)
+    fields = [gather(tree, probe.coordinates) for tree in trees]
     readings = {path: jnp.stack([f[path] for f in fields]) for path in probe.coordinates}
     return Probe(probe.coordinates, readings)
 

@@ -11,6 +11,8 @@ EXPERIMENTS = (
     "geometry",
     "curvature",
     "gradient_noise",
+    "adam_recovery",
+    "interpolation",
     "device_check",
 )
 

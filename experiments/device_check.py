@@ -163,6 +163,12 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
 
         return jax.vmap(solve)(hessian)
 
+    def roots(matrix: Any) -> Any:
+        def both(m: Any) -> Any:
+            return control.symmetric_power(m @ m.T, -0.25), control.polar_factor(m)
+
+        return jax.vmap(both)(matrix)
+
     def diagonal_policy(curvature: Any) -> Any:
         drifting = objective._replace(drift=lambda x: -0.1 * x)
         policy = control.diagonal_lq_policy(
@@ -207,6 +213,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "precision walk": ssm.PrecisionWalk(0.99),
         "Ornstein-Uhlenbeck": ssm.OrnsteinUhlenbeck(0.9, 0.2, 1.0),
         "wiener": ssm.Wiener(0.9, 0.999),
+        "transient": ssm.Transient(0.9, 0.09, innovation_variance=1.0),
         "secant": landscape,
         "secant, noise unknown, positive": ssm.positive(ssm.UnknownNoise(landscape, 1.0, 3.0)),
         "optimum": ssm.Optimum(0.5, 1.0, 2.0, process_variance=0.1, autocorrelation=0.95),
@@ -217,6 +224,12 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "rules.rmsprop": rules.rmsprop(1e-2),
         "rules.adam": rules.adam(1e-2),
         "rules.adamw": rules.adamw(1e-2),
+        "rules.sgd, nesterov": rules.sgd(1e-3, 0.9, nesterov=True),
+        "rules.adagrad": rules.adagrad(1e-2),
+        "rules.nadamw": rules.nadamw(1e-2),
+        "rules.resetting": rules.resetting(1e-2),
+        "rules.countering": rules.countering(1e-2),
+        "rules.family": rules.family(1e-2, discount=0.1, exact_hold=0.5, prior_weight=0.5),
         "rules.wiener": rules.wiener(1e-2),
         "rules.secant": rules.secant(1e-2),
         "navigator, horizon": horizon,
@@ -233,6 +246,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "lq_policy and matrix_planning_gain": Case(
             policies, (factors @ factors.swapaxes(1, 2),), 1e-4
         ),
+        "symmetric_power, polar_factor": Case(roots, (factors + 2 * np.eye(4),), 1e-3),
         "diagonal_lq_policy": Case(diagonal_policy, (curvature,), 1e-5),
         **{
             f"filter_recording, {name}": Case(filtered(b), (stream, displacement), 1e-4)

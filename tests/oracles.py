@@ -700,6 +700,59 @@ def optimum_model(
     )
 
 
+def transient_variances(discount: float, autocorrelation: float) -> tuple[float, float]:
+    r"""Of the walk and of what is new in the transient, for an ARIMA(1,1,1) of unit innovations.
+
+    The autocovariances of $(1-\phi B) (1-B) y$ at the lags 1 and 0 are those of $(1-\theta B)$.
+    """
+    theta, phi = discount, autocorrelation
+    # (1 - phi B) w + (1 - B) v has the variance (1 + phi^2) q_g + 2 q_e and, at lag 1, minus
+    # (phi q_g + q_e).
+    system = np.array([[1 + phi**2, 2.0], [phi, 1.0]])
+    level, passing = np.linalg.solve(system, [1 + theta**2, theta])
+    return float(level), float(passing)
+
+
+def transient_model(
+    y: Floats,
+    *,
+    discount: float,
+    autocorrelation: float,
+    innovation_variance: float,
+    before: float = 0.0,
+    transient_variance: float | None = None,
+    walk_variance: float = 0.0,
+) -> LinearModel:
+    r"""A walk and a transient, read together without noise.
+
+    The step before the first is known to be ``before`` up to ``walk_variance``, and of how much of
+    it is transient, the variance is ``transient_variance``, by default that of the steady state.
+    """
+    level, passing = (
+        innovation_variance * x for x in transient_variances(discount, autocorrelation)
+    )
+    step, noise = np.diag([1.0, autocorrelation]), np.diag([level, passing])
+    row = np.ones(2)
+    if transient_variance is None:
+        covariance = np.eye(2)
+        for _ in range(2000):
+            predicted = step @ covariance @ step.T + noise
+            gain = predicted @ row / (row @ predicted @ row)
+            covariance = predicted - np.outer(gain, row @ predicted)
+        transient_variance = float(covariance[1, 1])
+    unknown = transient_variance * np.array([[1.0, -1.0], [-1.0, 1.0]])
+    unknown[0, 0] += walk_variance
+    n = len(y) - 1
+    return LinearModel(
+        step @ np.array([before, 0.0]),
+        step @ unknown @ step.T + noise,
+        np.tile(step, (n, 1, 1)),
+        np.zeros((n, 2)),
+        np.tile(noise, (n, 1, 1)),
+        [[(row, value, 0.0)] for value in y],
+    )
+
+
 # --- unknown noise and truncation ---------------------------------------------------------------
 
 
@@ -801,3 +854,91 @@ def unknown_noise(model: LinearModel, degrees_of_freedom: float, scale: float) -
         smoothed_covariance=variance * unit.smoothed_covariance,
     )
     return UnknownNoise(height + float(np.log(evidence)), variance, scaled)
+
+
+# --- variational inference ----------------------------------------------------------------------
+
+
+def von(
+    gradient: Callable[[Floats], Floats],
+    curvature: Callable[[Floats], Floats],
+    start: Floats,
+    noise: Floats,
+    rate: float,
+    prior_precision: float,
+    num_examples: float,
+) -> Floats:
+    r"""Means [step, ...] of variational online Newton: Khan et al. 2018, equation (8).
+
+    $s$ starts at 1. ``prior_precision`` is $\tilde\lambda = \lambda/N$, and gradient and curvature
+    are of the mean loss, at $\theta_t = \mu_t + \sigma_t \epsilon_t$.
+    """
+    mu, s, means = start, np.ones_like(start), []
+    for epsilon in noise:
+        sigma = 1 / np.sqrt(num_examples * (s + prior_precision))
+        theta = mu + sigma * epsilon
+        s = (1 - rate) * s + rate * curvature(theta)
+        mu = mu - rate * (gradient(theta) + prior_precision * mu) / (s + prior_precision)
+        means.append(mu)
+    return np.array(means)
+
+
+def ivon(
+    gradient: Callable[[Floats], Floats],
+    start: Floats,
+    noise: Floats,
+    rate: float,
+    b1: float,
+    b2: float,
+    weight_decay: float,
+    hess_init: float,
+    num_examples: float,
+) -> Floats:
+    r"""Means [step, ...] of IVON: Shen et al. 2024, algorithm 1, line by line, $\lambda = N$."""
+    m, h, g, means = start, np.full_like(start, hess_init), np.zeros_like(start), []
+    sigma = 1 / np.sqrt(num_examples * (h + weight_decay))
+    for t, epsilon in enumerate(noise, start=1):
+        theta = m + sigma * epsilon
+        g_hat = gradient(theta)
+        h_hat = g_hat * (theta - m) / sigma**2
+        g = b1 * g + (1 - b1) * g_hat
+        correction = (1 - b2) ** 2 * (h - h_hat) ** 2 / (h + weight_decay) / 2
+        h = b2 * h + (1 - b2) * h_hat + correction
+        g_bar = g / (1 - b1**t)
+        m = m - rate * (g_bar + weight_decay * m) / (h + weight_decay)
+        sigma = 1 / np.sqrt(num_examples * (h + weight_decay))
+        means.append(m)
+    return np.array(means)
+
+
+# --- matrices of second moments -----------------------------------------------------------------
+
+
+def power(matrix: Floats, exponent: float) -> Floats:
+    """A power of a symmetric positive semi-definite matrix, on its range."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > 1e-12 * values.max()
+    return vectors[:, kept] @ np.diag(values[kept] ** exponent) @ vectors[:, kept].T
+
+
+def shampoo(gradients: Floats, eps: float, b1: float, b2: float) -> Floats:
+    r"""Directions $L^{-1/4} \hat M R^{-1/4}$ of a stream of matrices [step, row, column]."""
+    left, right = (eps * np.eye(n) for n in gradients.shape[1:])
+    mean, directions = np.zeros(gradients.shape[1:]), []
+    for t, y in enumerate(gradients, start=1):
+        left, right = b2 * left + y @ y.T, b2 * right + y.T @ y
+        mean = b1 * mean + (1 - b1) * y
+        directions.append(power(left, -0.25) @ mean / (1 - b1**t) @ power(right, -0.25))
+    return np.array(directions)
+
+
+def full_ballistic(gradients: Floats, b1: float, b2: float, eps: float, eps_root: float) -> Floats:
+    r"""Directions $((\hat V + \epsilon_r)^{1/2} + \epsilon)^{-1} \hat m$ of [step, n]."""
+    size = gradients.shape[1]
+    mean, moment, directions = np.zeros(size), np.zeros((size, size)), []
+    for t, y in enumerate(gradients, start=1):
+        mean = b1 * mean + (1 - b1) * y
+        moment = b2 * moment + (1 - b2) * np.outer(y, y)
+        root = power(moment / (1 - b2**t) + eps_root * np.eye(size), 0.5) + eps * np.eye(size)
+        directions.append(power(root, -1.0) @ mean / (1 - b1**t))
+    return np.array(directions)

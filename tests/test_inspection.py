@@ -349,3 +349,12 @@ def test_a_state_must_hold_one_recording_that_has_seen_something() -> None:
         inspection.to_dataset(optax.chain(one, one).init(tree(0)), tree(0))
     with pytest.raises(ValueError, match="recording is empty"):
         inspection.to_dataset(one.init(tree(0)), tree(0))
+
+
+def test_a_matrix_of_curvature_is_not_recorded_as_if_it_were_the_parameters() -> None:
+    params = jnp.ones(3)
+    optimizer = inspection.record(rules.full_ballistic(0.1), coordinates={"": [0, 2]}, capacity=2)
+    _, state = optimizer.update(jnp.arange(3.0), optimizer.init(params), params)
+    recorded = inspection.to_dataset(state, params)
+    np.testing.assert_array_equal(recorded["gradient_mean"][0], [0.0, 2.0])
+    assert "curvature_mean" not in recorded

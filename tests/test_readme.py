@@ -26,8 +26,22 @@ def test_the_example_runs_and_is_adam() -> None:
     np.testing.assert_allclose(names["params"]["w"], params["w"], atol=1e-3)
 
 
-def test_the_curvature_is_learned_from_gradients() -> None:
+def test_a_call_is_explained_and_built_again(capsys: pytest.CaptureFixture[str]) -> None:
     _, code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    printed = " ".join(capsys.readouterr().out.split())
+    for fact in ("memory 10 steps", "memory 1,000 steps", "0 observations", "69,315 steps"):
+        assert fact in printed
+    params: Any = jnp.array([3.0, -2.0])
+    peer = optax.lion(1e-3, weight_decay=0.0)
+    for optimizer in (names["optimizer"], peer):
+        updates: Any = optimizer.update(params, optimizer.init(params), params)[0]
+        np.testing.assert_allclose(updates, [-1e-3, 1e-3], rtol=1e-6)
+
+
+def test_the_curvature_is_learned_from_gradients() -> None:
+    _, _, code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     smoothed, curvature = names["smoothed"], names["curvature"]
@@ -57,7 +71,7 @@ def test_figures_and_files_that_it_names_exist() -> None:
 
 @pytest.mark.usefixtures("rank_promotion")
 def test_the_hyper_parameters_are_learned(capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, _, _, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     assert "correlation" in capsys.readouterr().out

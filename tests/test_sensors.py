@@ -188,3 +188,160 @@ def test_a_loss_is_a_scalar():
 def test_a_tree_without_leaves():
     assert sensors.hutchinson(lambda p: jnp.zeros(()), {}, jax.random.key(0)) == {}
     assert sensors.paired_gradients(lambda p: jnp.zeros(()), {}, {}) == {}
+
+
+# --- perturbed parameters -----------------------------------------------------------------------
+
+SCALE = {"a": np.array([0.5, 0.2]), "b": [np.array([[0.7], [0.3]]), None]}
+
+
+def cubic(params: PyTree, weight: Any) -> jax.Array:
+    x = jnp.concatenate([jnp.ravel(leaf) for leaf in jax.tree.leaves(params)])
+    return weight * (jnp.sum(x**3) + x[0] ** 2 * x[1] ** 2 + x[2] * x[3])
+
+
+@pytest.mark.usefixtures("x64")
+def test_perturbed_is_unbiased_for_averages_over_the_gaussian():
+    """Of gradient and curvature, on a polynomial whose Gaussian averages are known."""
+
+    @jax.jit
+    def read(keys: jax.Array) -> PyTree:
+        return jax.vmap(lambda key: sensors.perturbed(cubic, PARAMS, SCALE, key, 1.5))(keys)
+
+    gradient, curvature = read(jax.random.split(jax.random.key(6), 20_000))
+    assert curvature["b"][0].shape == (20_000, 2, 1) and curvature["b"][1] is None
+    x, variance = flat(PARAMS), flat(SCALE) ** 2
+    square = x**2 + variance  # E[(x + sigma z)^2]
+    slope = 3 * square
+    slope += np.array([2 * x[0] * square[1], 2 * square[0] * x[1], x[3], x[2]])
+    bend = 6 * x + np.array([2 * square[1], 2 * square[0], 0, 0])
+    for got, want in ((gradient, slope), (curvature, bend)):
+        readings = np.concatenate([v.reshape(20_000, -1) for v in jax.tree.leaves(got)], 1)
+        assert_unbiased(readings, 1.5 * want)
+
+
+@pytest.mark.usefixtures("x64")
+def test_perturbed_reads_the_gradient_where_it_looked():
+    r"""On $\sum h x^2 / 2$ the gradient says where that was, and the reading is $g z / \sigma$."""
+
+    def loss(params: PyTree) -> Any:
+        return sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
+
+    gradient, curvature = sensors.perturbed(loss, PARAMS, SCALE, jax.random.key(7))
+    z = (flat(gradient) / 2 - flat(PARAMS)) / flat(SCALE)
+    np.testing.assert_allclose(flat(curvature), flat(gradient) * z / flat(SCALE), rtol=1e-11)
+    # Every entry has noise of its own.
+    assert len(set(np.round(z, 6))) == 4
+    half = jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), (PARAMS, SCALE))
+    shapes = jax.eval_shape(lambda p, s: sensors.perturbed(loss, p, s, jax.random.key(0)), *half)
+    assert {x.dtype for x in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.bfloat16)}
+
+
+@pytest.mark.usefixtures("x64")
+def test_hessian_is_that_of_the_raveled_parameters():
+    got = jax.jit(lambda p: sensors.hessian(cubic, p, 1.5))(PARAMS)
+    x = flat(PARAMS)
+    want = np.diag(6 * x)
+    want[0, 0] += 2 * x[1] ** 2
+    want[1, 1] += 2 * x[0] ** 2
+    want[0, 1] = want[1, 0] = 4 * x[0] * x[1]
+    want[2, 3] = want[3, 2] = 1
+    np.testing.assert_allclose(got, 1.5 * want, rtol=1e-13, atol=1e-14)
+
+
+# --- the Fisher information ---------------------------------------------------------------------
+
+
+def fisher_by_labels(parameters: PyTree, x: np.ndarray) -> np.ndarray:
+    """The mean over examples of E[g g^T] over the model's own labels, g one example's gradient."""
+    start, unravel = ravel_pytree(parameters)
+
+    @jax.jit
+    def per_label() -> Any:
+        probabilities = jax.nn.softmax(logits(parameters, x))
+        slopes = jax.jacobian(lambda p: -jax.nn.log_softmax(logits(unravel(p), x)))(start)
+        return probabilities, slopes
+
+    probabilities, slopes = map(np.asarray, per_label())
+    total = np.zeros((len(start), len(start)))
+    for example, labels in zip(probabilities, slopes, strict=True):
+        for probability, g in zip(example, labels, strict=True):
+            total += probability * np.outer(g, g) / len(x)
+    return total
+
+
+@pytest.fixture
+def fishers() -> Any:
+    """All three of the network, compiled together."""
+
+    @jax.jit
+    def read(parameters: PyTree) -> Any:
+        return [
+            f(logits, cross_entropy, parameters, X)
+            for f in (sensors.fisher, sensors.fisher_diagonal, sensors.fisher_kronecker)
+        ]
+
+    with jax.enable_x64(True):
+        return read(NETWORK)
+
+
+@pytest.mark.usefixtures("x64")
+def test_fisher_is_the_sum_over_examples_and_model_labels_of_squared_gradients(fishers: Any):
+    """For cross-entropy, whose Gauss-Newton matrix it is, whatever the labels were."""
+    whole, diagonal, products = fishers
+    want = fisher_by_labels(NETWORK, X)
+    # Roots of eigenvalues that are 0 but for rounding: 1e-8, squared.
+    np.testing.assert_allclose(whole, want, atol=1e-14)
+    np.testing.assert_allclose(flat(diagonal), np.diag(want), atol=1e-14)
+    np.testing.assert_allclose(np.diag(want), gauss_newton_diagonal(X), rtol=1e-10)
+    # The product keeps the trace of every block; that of a vector is its block itself.
+    blocks = {"b": want[:3, :3], "w": want[3:, 3:]}
+    for name, block in blocks.items():
+        left, right, _ = products[name]
+        np.testing.assert_allclose(np.trace(left) * np.trace(right), np.trace(block), rtol=1e-12)
+    np.testing.assert_allclose(np.kron(*products["b"][:2]), blocks["b"], atol=1e-14)
+    assert products["w"].left.shape == (2, 2) and products["w"].right.shape == (3, 3)
+
+
+@pytest.mark.usefixtures("x64")
+def test_kronecker_factors_are_exact_where_inputs_and_slopes_are_independent():
+    """A linear layer with squared error: every input meets every slope."""
+    weights = {"w": np.random.default_rng(8).normal(size=(2, 3)), "none": None}
+    metric = np.random.default_rng(9).normal(size=(3, 3))
+
+    def squared(values: jax.Array) -> jax.Array:
+        return jnp.sum((values @ metric.T) ** 2) / 2
+
+    def outputs(params: PyTree, x: Any) -> jax.Array:
+        return x @ params["w"]
+
+    @jax.jit
+    def read() -> Any:
+        return [f(outputs, squared, weights, X) for f in (sensors.fisher, sensors.fisher_kronecker)]
+
+    whole, products = read()
+    want = np.kron(X.T @ X, metric.T @ metric)
+    np.testing.assert_allclose(whole, want, rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(np.kron(*products["w"][:2]), want, rtol=1e-11, atol=1e-12)
+    assert products["none"] is None
+
+
+def test_a_loss_without_curvature_has_no_fisher_information():
+    """Numbers, vectors and matrices of parameters; the trace that is divided by is 0."""
+    params = {"s": jnp.asarray(1.0), "v": jnp.ones(2), "m": jnp.ones((2, 2))}
+
+    def outputs(p: PyTree) -> jax.Array:
+        return jnp.stack([p["s"] * p["v"], p["m"] @ p["v"]])
+
+    products = jax.jit(lambda p: sensors.fisher_kronecker(outputs, jnp.sum, p))(params)
+    shapes = {"s": ((1, 1), (1, 1)), "v": ((2, 2), (1, 1)), "m": ((2, 2), (2, 2))}
+    for name, (left, right) in shapes.items():
+        assert (products[name].left.shape, products[name].right.shape) == (left, right)
+        np.testing.assert_array_equal(products[name].left, 0)
+        np.testing.assert_array_equal(products[name].right, 0)
+
+
+@pytest.mark.parametrize("name", ["fisher", "fisher_diagonal", "fisher_kronecker"])
+def test_fisher_needs_an_axis_of_outputs(name: str):
+    with pytest.raises(ValueError, match=rf"{name}: outputs must return an array"):
+        getattr(sensors, name)(lambda p: jnp.sum(p), jnp.sum, jnp.ones(2))

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from beliefnav import Objective, control, inspection, navigator, posterior, rules, ssm
-from beliefnav.transform import scale_by_navigation
+from beliefnav.transform import Decay, scale_by_navigation
 from tests.test_transform_displacement import Odometer
 
 PyTree = Any
@@ -302,3 +302,91 @@ def test_structural_mistakes_are_named() -> None:
     for learning_rate in (0.0, -0.1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="navigator: learning_rate must be a positive"):
             navigator(learning_rate, local_level, control.myopic())
+
+
+# --- drifts that the plan does not know of ------------------------------------------------------
+
+MASK = {"layers": [{"w": True, "b": False}, {"w": False}], "scale": True}
+
+
+def as_drift(
+    directions: PyTree, params: PyTree, start: PyTree, rate: float, strength: float, mask: PyTree
+) -> PyTree:
+    """Minus the rate times what the plan and the drift do together, by numpy."""
+    return jax.tree.map(
+        lambda d, p, s, m: -rate * (np.asarray(d) + strength * m * (np.asarray(p) - np.asarray(s))),
+        directions,
+        params,
+        start,
+        mask,
+    )
+
+
+@pytest.mark.parametrize("toward_start", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_decay_is_added_to_the_plan(toward_start: bool, masked: bool, x64: None) -> None:
+    """Scaled by the rate, toward 0 or toward where the parameters started."""
+    decay = Decay(0.3, (lambda params: MASK) if masked else None, toward_start=toward_start)
+    optimizer = navigator(0.1, local_level, control.myopic(), decay)
+    gradients = [tree(t + 1) for t in range(4)]
+    steps, state = run(optimizer, tree(0), gradients)
+    directions, _ = run(scale_by_navigation(local_level, control.myopic()), tree(0), gradients)
+    mask = MASK if masked else jax.tree.map(lambda _: True, tree(0))
+    start = tree(0) if toward_start else jax.tree.map(jnp.zeros_like, tree(0))
+    params = tree(0)
+    for step, direction in zip(steps, directions, strict=True):
+        assert_close(step, as_drift(direction, params, start, 0.1, 0.3, mask))
+        params = jax.tree.map(jnp.add, params, step)
+    if toward_start:
+        assert_identical(optax.tree.get(state, "decay_target"), tree(0))
+    # The plan does not know of it.
+    assert_close(posterior(state), posterior(run(plain_myopic(), tree(0), gradients)[1]))
+
+
+def plain_myopic() -> optax.GradientTransformationExtraArgs:
+    return navigator(0.1, local_level, control.myopic())
+
+
+@pytest.mark.parametrize("toward_start", [False, True])
+def test_a_decay_can_be_scheduled(toward_start: bool, x64: None) -> None:
+    # Powers of two, which optax's float32 arithmetic of schedules holds exactly.
+    schedule: Any = optax.piecewise_constant_schedule(0.5, {1: 0.5, 3: 0.0})
+    optimizer = navigator(0.25, local_level, control.myopic(), Decay(schedule, None, toward_start))
+    still = [jax.tree.map(jnp.zeros_like, tree(0))] * 5
+    away = jax.tree.map(lambda p: p + 1, tree(0))
+    state, update = optimizer.init(tree(0)), jax.jit(optimizer.update)
+    for t, gradient in enumerate(still):
+        step, state = update(gradient, state, away)
+        moved = jax.tree.map(jnp.ones_like, away) if toward_start else away
+        want = jax.tree.map(lambda x, t=t: -0.25 * schedule(t) * x, moved)
+        assert_close(step, want, rtol=1e-6)
+
+
+def test_a_decay_toward_the_start_is_an_optimizer_like_any_other() -> None:
+    """Of half precision, of nothing, abstract, and with states that can be donated."""
+    optimizer = navigator(0.1, local_level, control.myopic(), Decay(0.3, toward_start=True))
+    params = {"a": jnp.ones(2, jnp.bfloat16), "b": None, "c": ()}
+    state: Any = optimizer.init(params)
+    updates, state = jax.jit(optimizer.update)(params, state, params)
+    assert updates["a"].dtype == jnp.bfloat16 and updates["b"] is None and updates["c"] == ()
+    assert optax.tree.get(state, "decay_target")["a"].dtype == jnp.bfloat16
+    shapes = jax.eval_shape(optimizer.init, params)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
+    optimizer.init(jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params))
+    kept: Any = optimizer.init(params)
+    assert optax.tree.get(kept, "decay_target")["a"] is not params["a"]
+    with pytest.raises(ValueError, match="Cannot decay toward the initial parameters without para"):
+        optimizer.update(params, kept)
+    for strength in (-0.1, float("nan")):
+        with pytest.raises(ValueError, match="Decay: strength must be a non-negative"):
+            Decay(strength)
+
+
+def test_initial_parameters_are_kept_for_policies_that_ask(x64: None) -> None:
+    """And for no other; they are those of `init`, whatever the parameters become."""
+    belief = ssm.independent(gradient=local_level, curvature=ssm.PrecisionWalk(0.9))
+    gradients = [tree(t + 1) for t in range(3)]
+    _, state = run(navigator(0.1, belief, control.resetting(0.3)), tree(0), gradients)
+    assert_identical(optax.tree.get(state, "start_params"), tree(0))
+    _, state = run(navigator(0.1, belief, control.newton()), tree(0), gradients)
+    assert optax.tree.get(state, "start_params") is None

@@ -1,5 +1,7 @@
 """From belief to step: policies in closed form, and whole paths of least action."""
 
+from beliefnav.control.anchored import countering, penalised, resetting
+from beliefnav.control.coupled import matrix_ballistic, matrix_horizon, matrix_newton, polar
 from beliefnav.control.lq import (
     DiagonalLQPolicy,
     LQPolicy,
@@ -12,7 +14,9 @@ from beliefnav.control.lq import (
 from beliefnav.control.matrices import (
     MatrixPlanningGain,
     matrix_planning_gain,
+    polar_factor,
     symmetric_function,
+    symmetric_power,
 )
 from beliefnav.control.paths import (
     LeastActionPath,
@@ -24,13 +28,15 @@ from beliefnav.control.paths import (
 )
 from beliefnav.control.planning import PlanningGain, planning_gain
 from beliefnav.control.policies import (
+    Plan,
     Policy,
+    averaged,
     ballistic,
     cautious,
     horizon,
-    matrix_horizon,
     myopic,
     newton,
+    sign,
 )
 from beliefnav.control.receding import (
     Followed,
@@ -51,26 +57,37 @@ __all__ = [
     "MultiStart",
     "Navigation",
     "PathStatus",
+    "Plan",
     "PlanningGain",
     "Policy",
     "QuadraticValue",
+    "averaged",
     "ballistic",
     "cautious",
+    "countering",
     "diagonal_lq_policy",
     "follow",
     "horizon",
     "least_action_path",
     "local_quadratic",
     "lq_policy",
+    "matrix_ballistic",
     "matrix_horizon",
+    "matrix_newton",
     "matrix_planning_gain",
     "multi_start",
     "myopic",
     "navigate",
     "navigate_locally",
     "newton",
+    "penalised",
     "planning_gain",
+    "polar",
+    "polar_factor",
     "quadratic_value",
+    "resetting",
+    "sign",
     "straight_line",
     "symmetric_function",
+    "symmetric_power",
 ]

@@ -9,7 +9,8 @@ $$ \Delta\theta = -\varphi m, \qquad
 
 $\rho$ is the rate at which the closed loop approaches the believed optimum. Following it for
 $\Delta t$ before looking again gives $E$ (exact hold); remaking the plan continuously, $E = 1$
-(replanning, first order in $\rho \Delta t$).
+(replanning, first order in $\rho \Delta t$). In between, $E(\rho\tau)$: each plan is followed for
+$\tau < \Delta t$, and the next one starts from the same belief.
 
 Derivation: the value function $\tfrac12 P \theta^2$ of the quadratic problem obeys
 $\gamma P = k V - \eta P^2 / G$, so $\rho = \eta P / G = \sqrt{\gamma^2/4 + x} - \gamma/2$, which is
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 
 
 class PlanningGain(NamedTuple):
@@ -49,7 +50,7 @@ def planning_gain(
     discount: ArrayLike,
     time_step: ArrayLike = 1.0,
     metric: ArrayLike = 1.0,
-    exact_hold: bool = False,
+    exact_hold: ArrayLike = False,
     margin: float = 1e-3,
 ) -> PlanningGain:
     r"""The gain $\varphi$ of the module docstring, elementwise.
@@ -69,7 +70,8 @@ def planning_gain(
         discount: $\gamma \ge 0$.
         time_step: $\Delta t > 0$, in the unit of time in which $\gamma$ is measured.
         metric: $G > 0$, diagonal: broadcasts against ``curvature``.
-        exact_hold: follow the closed loop for ``time_step``; otherwise replan continuously.
+        exact_hold: follow the closed loop for ``time_step``; otherwise replan continuously. A
+            number in [0, 1] lies between: the share of ``time_step`` for which a plan is followed.
         margin: $\epsilon$ in [0, 1] of the clip. Above 0 it keeps derivatives finite at the bound.
 
     Returns:
@@ -83,6 +85,7 @@ def planning_gain(
     POSITIVE.check("planning_gain", "time_step", time_step)
     POSITIVE.check("planning_gain", "metric", metric)
     NON_NEGATIVE.check("planning_gain", "discount", discount)
+    UNIT_INTERVAL.check("planning_gain", "exact_hold", exact_hold)
     UNIT_INTERVAL.check("planning_gain", "margin", margin)
 
     mobility = jnp.asarray(rate) * gain / jnp.asarray(metric)
@@ -94,9 +97,10 @@ def planning_gain(
     x = jnp.where(clipped, bound, x)
     s = jnp.sqrt(half_discount**2 + x) + half_discount
     fraction = 1.0
-    if exact_hold:
+    if not is_number(exact_hold, 0):
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        fraction = decay_fraction(duration * x / jnp.where(s > 0, s, 1))
+        held = duration * jnp.asarray(exact_hold)
+        fraction = decay_fraction(held * x / jnp.where(s > 0, s, 1))
     return PlanningGain(duration * mobility / s * fraction, clipped)
 
 

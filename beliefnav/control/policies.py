@@ -6,30 +6,59 @@ rate multiplies them, never huge numbers in a formula:
 
 | policy | limit | direction | learning rate |
 |---|---|---|---|
-| `myopic` | replanning, $\gamma \to \infty$ | $m / G$ | $\eta k \Delta t / \gamma$ |
+| `myopic` | replanning, $\gamma \to \infty$ | $G^{-1} m$ | $\eta k \Delta t / \gamma$ |
 | `ballistic` | replanning, $\gamma = 0$ | $m / \sqrt{G V}$ | $\sqrt{\eta k} \Delta t$ |
+| `sign` | ... and $V = m^2$ | $\mathrm{sign}(m)$ | the same |
 | `newton` | exact hold, $\Delta t \to \infty$ | $m / V$ | 1 |
 | `horizon` | none | $\varphi m$ | 1 |
-| `matrix_horizon` | none | $\Phi m$ | 1 |
+
+Two make a policy out of another: `cautious` and `averaged`. Those that couple parameters are in
+`beliefnav.control.coupled`, those that know where the parameters started or where they drift in
+`beliefnav.control.anchored`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
-from beliefnav.control._arrays import check_like, ravel
-from beliefnav.control.lq import LQStatus, lq_policy
-from beliefnav.control.matrices import matrix_planning_gain
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number, number
+from beliefnav.control._arrays import check_like
+from beliefnav.control.kronecker import solve
 from beliefnav.control.planning import PlanningGain, planning_gain
-from beliefnav.objective import Objective, is_like, metric_matrix
+from beliefnav.objective import Objective
 from beliefnav.ssm import Posterior
 
 PyTree = Any
+
+
+class Plan(NamedTuple):
+    r"""What a policy assumes, as numbers to be read (`beliefnav.explain`) and not to be stepped on.
+
+    Attributes:
+        discount: $\gamma$ per ``time_step``; infinite where myopic. ``None``: the step does not
+            depend on it.
+        hold: the time for which a plan is followed before it is remade, in time steps: 0 where the
+            plan is remade continuously, infinite where the believed optimum is jumped to.
+        metric: $G$, in words.
+        floor: $\epsilon_r$, added to the curvature.
+        drift: what moves the parameters and is planned for, in words.
+        remarks: sentences on what else is assumed.
+        approximations: sentences on what does not follow from the objective.
+    """
+
+    discount: ArrayLike | None
+    hold: ArrayLike = 0.0
+    metric: str = "identity"
+    floor: ArrayLike = 0.0
+    drift: str = ""
+    remarks: tuple[str, ...] = ()
+    approximations: tuple[str, ...] = ()
 
 
 class Policy(NamedTuple):
@@ -39,33 +68,38 @@ class Policy(NamedTuple):
         step: ``(posterior, params) -> direction``, a tree like the parameters.
         clipped: ``(posterior, params) -> mask``, True where the curvature had to be clipped before
             ``step`` could use it; ``None`` if it never has to be. Optimizers count it.
+        plan: what it assumes, to be read; ``None`` if nobody said.
+        uses_start: ``step`` takes the initial parameters as a third argument; the optimizer then
+            keeps them.
     """
 
-    step: Callable[[Posterior, PyTree], PyTree]
+    step: Callable[..., PyTree]
     clipped: Callable[[Posterior, PyTree], PyTree] | None = None
+    plan: Plan | None = None
+    uses_start: bool = False
 
 
-def myopic(metric: PyTree = None) -> Policy:
-    r"""Descend: $m / G$, for any curvature. Natural gradient descent if $G$ is the Fisher metric.
+def myopic(metric: Any = None) -> Policy:
+    r"""Descend: $G^{-1} m$, for any curvature. Natural gradient if $G$ is the Fisher metric.
 
     Args:
-        metric: $G$, ``None`` (identity) or a positive tree like the parameters.
+        metric: $G(\theta)$: ``None`` (identity), a positive tree like the parameters (diagonal), a
+            matrix [n, n] over the n raveled parameters, a tree with `ssm.Kronecker` for leaves, or
+            a callable from parameters to one of these.
 
     Returns:
-        The policy.
+        The policy. Its direction is NaN where a matrix [n, n] is not positive definite; directions
+        in which a Kronecker factor vanishes get no step.
 
     Raises:
-        ValueError: ``metric`` is a callable.
+        ValueError: when it is used, the metric does not fit the parameters.
     """
-    _check_diagonal("myopic", metric)
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
-        del params
-        mean = _required(posterior, "gradient_mean", "myopic")
-        _check_metric("myopic", metric, mean)
-        return mean if metric is None else jax.tree.map(jnp.divide, mean, metric)
+        mean = required(posterior, "gradient_mean", "myopic")
+        return solve(metric(params) if callable(metric) else metric, mean)
 
-    return Policy(step)
+    return Policy(step, plan=Plan(math.inf, metric="identity" if metric is None else "given"))
 
 
 def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = None) -> Policy:
@@ -99,8 +133,8 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
-        mean = _required(posterior, "gradient_mean", "ballistic")
-        curvature = _required(posterior, "curvature_mean", "ballistic")
+        mean = required(posterior, "gradient_mean", "ballistic")
+        curvature = required(posterior, "curvature_mean", "ballistic")
         _check_metric("ballistic", metric, mean)
         trees = (mean, curvature) if metric is None else (mean, curvature, metric)
         return jax.tree.map(direction, *trees)
@@ -109,7 +143,32 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
         del params
         return jax.tree.map(lambda v: v < 0, posterior.curvature_mean)
 
-    return Policy(step, clipped)
+    outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
+    named = "identity" if metric is None else "given"
+    return Policy(step, clipped, Plan(0.0, 0.0, named, eps_root, approximations=outside))
+
+
+EPS_OUTSIDE = (
+    "eps = {} stands outside the root, where it is no belief about the curvature but bounds the "
+    "gain by 1/eps."
+)
+
+
+def sign() -> Policy:
+    r"""The sign of the gradient: `ballistic` on a curvature read off its own mean, $V = m^2$.
+
+    That is a second moment without memory. Where $m = 0$ there is no step.
+
+    Returns:
+        The policy.
+    """
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+        return jax.tree.map(jnp.sign, required(posterior, "gradient_mean", "sign"))
+
+    remark = "The curvature is read off the mean of the gradient, V = m^2: nothing is remembered."
+    return Policy(step, plan=Plan(0.0, remarks=(remark,)))
 
 
 def newton() -> Policy:
@@ -126,14 +185,14 @@ def newton() -> Policy:
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
-        mean = _required(posterior, "gradient_mean", "newton")
-        return jax.tree.map(direction, mean, _required(posterior, "curvature_mean", "newton"))
+        mean = required(posterior, "gradient_mean", "newton")
+        return jax.tree.map(direction, mean, required(posterior, "curvature_mean", "newton"))
 
     def clipped(posterior: Posterior, params: PyTree) -> PyTree:
         del params
         return jax.tree.map(lambda v: v <= 0, posterior.curvature_mean)
 
-    return Policy(step, clipped)
+    return Policy(step, clipped, Plan(None, math.inf))
 
 
 def cautious(policy: Policy) -> Policy:
@@ -154,21 +213,76 @@ def cautious(policy: Policy) -> Policy:
         ValueError: when it is used, the belief has no curvature or no curvature variance.
     """
 
-    def step(posterior: Posterior, params: PyTree) -> PyTree:
-        mean = _required(posterior, "curvature_mean", "cautious")
-        variance = _required(posterior, "curvature_variance", "cautious")
+    def step(posterior: Posterior, *places: PyTree) -> PyTree:
+        mean = required(posterior, "curvature_mean", "cautious")
+        variance = required(posterior, "curvature_variance", "cautious")
         root = jax.tree.map(lambda m, v: jnp.sqrt(m * m + v), mean, variance)
-        return policy.step(posterior._replace(curvature_mean=root), params)
+        return policy.step(posterior._replace(curvature_mean=root), *places)
 
-    return Policy(step)
+    return Policy(step, None, _remark(policy.plan, _CAUTIOUS), policy.uses_start)
+
+
+def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
+    r"""Average what a policy does over what the curvature may be, $E[\mathrm{step}(h)]$.
+
+    Certainty equivalence plans on $V = E[h]$. The gain is convex in the curvature, so that its
+    average is larger: what is uncertain is moved further. The expectation is over the log-normal
+    with the mean and variance of the posterior, by Gauss-Hermite quadrature. A curvature that is
+    certain, or whose mean is not positive, is taken as it is.
+
+    Args:
+        policy: one that plans on the curvature, such as `horizon` or `ballistic`.
+        num_nodes: number of nodes; the policy's step is computed for each.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: ``num_nodes`` is less than 1; when it is used, the belief has no curvature or no
+            curvature variance.
+    """
+    if num_nodes < 1:
+        raise ValueError(f"averaged: num_nodes must be at least 1, got {num_nodes}.")
+    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+    weights = (weights / weights.sum()).tolist()
+
+    def step(posterior: Posterior, *places: PyTree) -> PyTree:
+        mean = required(posterior, "curvature_mean", "averaged")
+        variance = required(posterior, "curvature_variance", "averaged")
+
+        def at(node: float) -> PyTree:
+            def leaf(m: Array, v: Array) -> Array:
+                known = (m > 0) & (v > 0) & jnp.isfinite(v)
+                log_mean, log_variance = (jnp.log(jnp.where(known, x, 1)) for x in (m, v))
+                square = jax.nn.softplus(log_variance - 2 * log_mean)  # log(1 + v / m^2)
+                h = jnp.exp(node * jnp.sqrt(square) - square / 2) * m
+                # A node that is positive stays so: policies may divide by it.
+                return jnp.where(known, jnp.maximum(h, jnp.finfo(h.dtype).tiny), m)
+
+            curvature = jax.tree.map(leaf, mean, variance)
+            return policy.step(posterior._replace(curvature_mean=curvature), *places)
+
+        steps = [at(float(node)) for node in nodes]
+        return jax.tree.map(lambda *d: sum(w * x for w, x in zip(weights, d, strict=True)), *steps)
+
+    return Policy(step, policy.clipped, _remark(policy.plan, _AVERAGED), policy.uses_start)
+
+
+_CAUTIOUS = "The plan is made on the root mean square of the curvature, sqrt(E[h^2])."
+_AVERAGED = "The plan is averaged over the posterior of the curvature."
+
+
+def _remark(plan: Plan | None, remark: str) -> Plan | None:
+    return plan and plan._replace(remarks=(*plan.remarks, remark))
 
 
 def horizon(
     objective: Objective,
     time_step: ArrayLike = 1.0,
     *,
-    exact_hold: bool = False,
+    exact_hold: ArrayLike = False,
     margin: float = 1e-3,
+    eps_root: ArrayLike = 0.0,
 ) -> Policy:
     r"""Plan over a finite horizon $1/\gamma$: $\varphi m$ with the `planning_gain` $\varphi$.
 
@@ -179,8 +293,9 @@ def horizon(
         objective: the rate, gain, discount and (diagonal) metric.
         time_step: $\Delta t$, the time between looks, in the unit of $\gamma$.
         exact_hold: follow the closed loop for ``time_step`` before looking again; otherwise replan
-            continuously.
+            continuously. A number in [0, 1] lies between, see `planning_gain`.
         margin: of the clip at a saddle, see `planning_gain`.
+        eps_root: $\epsilon_r \ge 0$, added to the curvature: a floor, as in `ballistic`.
 
     Returns:
         The policy.
@@ -190,7 +305,9 @@ def horizon(
             callable metric.
     """
     POSITIVE.check("horizon", "time_step", time_step)
+    UNIT_INTERVAL.check("horizon", "exact_hold", exact_hold)
     UNIT_INTERVAL.check("horizon", "margin", margin)
+    NON_NEGATIVE.check("horizon", "eps_root", eps_root)
     _check_diagonal("horizon", objective.metric)
     if objective.drift is not None:
         raise ValueError(
@@ -199,9 +316,9 @@ def horizon(
             "control.matrix_horizon."
         )
 
-    def plan(v: ArrayLike, metric: ArrayLike = 1.0) -> PlanningGain:
+    def plan(v: Array, metric: ArrayLike = 1.0) -> PlanningGain:
         return planning_gain(
-            v,
+            v if is_number(eps_root, 0) else v + eps_root,
             rate=objective.rate,
             gain=objective.gain,
             discount=objective.discount,
@@ -213,11 +330,11 @@ def horizon(
 
     def plans(posterior: Posterior, params: PyTree) -> tuple[PyTree, PyTree]:
         del params
-        mean = _required(posterior, "gradient_mean", "horizon")
+        mean = required(posterior, "gradient_mean", "horizon")
         curvature = posterior.curvature_mean
         _check_metric("horizon", objective.metric, mean)
         if curvature is None:
-            if isinstance(objective.discount, int | float) and objective.discount == 0:
+            if is_number(objective.discount, 0) and is_number(eps_root, 0):
                 raise ValueError(
                     "Cannot use control.horizon at discount 0 with a belief without curvature. "
                     "This is because its gain is infinite there; believe a curvature or discount."
@@ -238,86 +355,16 @@ def horizon(
     def clipped(posterior: Posterior, params: PyTree) -> PyTree:
         return jax.tree.map(lambda p: p.clipped, plans(posterior, params)[1], is_leaf=is_plan)
 
-    return Policy(step, clipped)
+    plan_ = Plan(
+        objective.discount * time_step,
+        exact_hold,
+        "identity" if objective.metric is None else "given",
+        eps_root,
+    )
+    return Policy(step, clipped, plan_)
 
 
-def matrix_horizon(
-    objective: Objective,
-    time_step: ArrayLike = 1.0,
-    *,
-    exact_hold: bool = False,
-    margin: float = 1e-3,
-) -> Policy:
-    r"""`horizon` with coupled parameters: $\Phi m$ with the `matrix_planning_gain` $\Phi$.
-
-    For small problems: a matrix over the n raveled parameters is decomposed at every step. The
-    posterior's ``curvature_mean`` is a matrix [n, n], a tree like the parameters (diagonal), or
-    ``None`` (flat); the metric may be any that `Objective` allows.
-
-    A drift is taken into account to first order, by `lq_policy`: the step is what control and drift
-    do together in ``time_step``. Where that problem has no solution the parameters stay.
-
-    Args:
-        objective: the constants, metric and drift.
-        time_step: $\Delta t$, the time between looks, in the unit of $\gamma$.
-        exact_hold: follow the closed loop for ``time_step`` before looking again; otherwise replan
-            continuously.
-        margin: of the clip at a saddle, see `planning_gain`; not used with a drift.
-
-    Returns:
-        The policy; its direction is the step itself, for a learning rate of 1.
-
-    Raises:
-        ValueError: ``time_step`` or ``margin`` is out of range.
-    """
-    POSITIVE.check("matrix_horizon", "time_step", time_step)
-    UNIT_INTERVAL.check("matrix_horizon", "margin", margin)
-
-    def plan(posterior: Posterior, params: PyTree) -> tuple[PyTree, Array]:
-        gradient = _required(posterior, "gradient_mean", "matrix_horizon")
-        flat, unravel = ravel(gradient)
-        curvature = _as_matrix(posterior.curvature_mean, gradient)
-        if objective.drift is None:
-            planned = matrix_planning_gain(
-                curvature,
-                rate=objective.rate,
-                gain=objective.gain,
-                discount=objective.discount,
-                time_step=time_step,
-                metric=None if objective.metric is None else metric_matrix(objective, params),
-                exact_hold=exact_hold,
-                margin=margin,
-            )
-            return unravel(jnp.where(jnp.all(flat == 0), 0, planned.gain @ flat)), planned.clipped
-        policy = lq_policy(objective, curvature, params, gradient)
-        if exact_hold:
-            after = policy.path(params, jnp.asarray(time_step)[None])
-            move = jax.tree.map(lambda x, y: x - y[0], params, after)
-        else:
-            move = jax.tree.map(lambda v: -jnp.asarray(time_step) * v, policy.velocity(params))
-        solved = policy.status == LQStatus.SOLVED
-        return jax.tree.map(lambda d: jnp.where(solved, d, 0), move), ~solved
-
-    return Policy(lambda *args: plan(*args)[0], lambda *args: plan(*args)[1])
-
-
-def _as_matrix(curvature: Any, params: PyTree) -> Array:
-    """A matrix, a diagonal tree or nothing, as a matrix [n, n]."""
-    flat, _ = ravel(params)
-    if curvature is None:
-        return jnp.zeros((flat.size, flat.size), flat.dtype)
-    if is_like(curvature, params):
-        return jnp.diag(ravel(curvature)[0])
-    if jnp.shape(curvature) != (flat.size, flat.size):
-        raise ValueError(
-            "Cannot use control.matrix_horizon with this belief. This is because its "
-            f"curvature_mean must be a tree like the parameters or a matrix "
-            f"{(flat.size, flat.size)}, and has shapes {jax.tree.map(jnp.shape, curvature)}."
-        )
-    return jnp.asarray(curvature)
-
-
-def _required(posterior: Posterior, field: str, policy: str) -> PyTree:
+def required(posterior: Posterior, field: str, policy: str) -> PyTree:
     """A field of the posterior that a policy cannot do without."""
     value = getattr(posterior, field)
     if value is None:

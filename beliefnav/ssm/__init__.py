@@ -61,11 +61,19 @@ Example:
 from beliefnav.ssm._contracts import Belief, Filter, Info, Posterior, State
 from beliefnav.ssm._discounting import steady_sample_size
 from beliefnav.ssm._linear_gaussian import LinearGaussian
+from beliefnav.ssm.accumulated import Accumulated, AccumulatedState, accumulated
+from beliefnav.ssm.anticipated import Anticipated, AnticipatedState, anticipated
 from beliefnav.ssm.independent import (
     Independent,
     IndependentPredicted,
     IndependentState,
     independent,
+)
+from beliefnav.ssm.kronecker_walk import (
+    Kronecker,
+    KroneckerWalk,
+    KroneckerWalkPredicted,
+    KroneckerWalkState,
 )
 from beliefnav.ssm.local_level import LocalLevel, LocalLevelPredicted, LocalLevelState
 from beliefnav.ssm.optimum import Optimum, OptimumPredicted, OptimumState
@@ -75,26 +83,43 @@ from beliefnav.ssm.ornstein_uhlenbeck import (
     OrnsteinUhlenbeckState,
 )
 from beliefnav.ssm.positive import Positive, PositiveState, positive
+from beliefnav.ssm.positive_level import (
+    PositiveLevel,
+    PositiveLevelPredicted,
+    PositiveLevelState,
+)
 from beliefnav.ssm.precision_walk import (
     PrecisionWalk,
     PrecisionWalkPredicted,
     PrecisionWalkState,
 )
 from beliefnav.ssm.secant import Secant, SecantPredicted, SecantState
+from beliefnav.ssm.sensed import Sensed, SensedPredicted, SensedState, sensed
+from beliefnav.ssm.shared import Shared, shared
+from beliefnav.ssm.transient import Transient, TransientPredicted, TransientState
 from beliefnav.ssm.unknown_noise import (
     UnknownNoise,
     UnknownNoisePredicted,
     UnknownNoiseState,
 )
 from beliefnav.ssm.wiener import Wiener, WienerPredicted, WienerState
+from beliefnav.ssm.wishart_walk import WishartWalk, WishartWalkPredicted, WishartWalkState
 
 __all__ = [
+    "Accumulated",
+    "AccumulatedState",
+    "Anticipated",
+    "AnticipatedState",
     "Belief",
     "Filter",
     "Independent",
     "IndependentPredicted",
     "IndependentState",
     "Info",
+    "Kronecker",
+    "KroneckerWalk",
+    "KroneckerWalkPredicted",
+    "KroneckerWalkState",
     "LinearGaussian",
     "LocalLevel",
     "LocalLevelPredicted",
@@ -106,6 +131,9 @@ __all__ = [
     "OrnsteinUhlenbeckPredicted",
     "OrnsteinUhlenbeckState",
     "Positive",
+    "PositiveLevel",
+    "PositiveLevelPredicted",
+    "PositiveLevelState",
     "PositiveState",
     "Posterior",
     "PrecisionWalk",
@@ -114,14 +142,28 @@ __all__ = [
     "Secant",
     "SecantPredicted",
     "SecantState",
+    "Sensed",
+    "SensedPredicted",
+    "SensedState",
+    "Shared",
     "State",
+    "Transient",
+    "TransientPredicted",
+    "TransientState",
     "UnknownNoise",
     "UnknownNoisePredicted",
     "UnknownNoiseState",
     "Wiener",
     "WienerPredicted",
     "WienerState",
+    "WishartWalk",
+    "WishartWalkPredicted",
+    "WishartWalkState",
+    "accumulated",
+    "anticipated",
     "independent",
     "positive",
+    "sensed",
+    "shared",
     "steady_sample_size",
 ]

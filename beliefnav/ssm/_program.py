@@ -67,6 +67,19 @@ def stream(
     return Stream(jnp.where(seen, jnp.asarray(gradient), 0), seen)
 
 
+def check_complete(owner: str, stream: Stream) -> None:
+    """Raise if entries of a recorded stream are known to be missing.
+
+    Raises:
+        ValueError: names the owner.
+    """
+    if not isinstance(stream.seen, Tracer) and not np.all(np.asarray(stream.seen)):
+        raise ValueError(
+            f"{owner}: the NumPyro program needs a stream without missing entries; fill them in, "
+            "or use the filter."
+        )
+
+
 def observe(distribution: Any, value: Array | None, seen: Array) -> Any:
     """Sample the site ``observation``, or condition it on ``value`` where it was seen."""
     import numpyro

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from scipy import linalg
 
 from beliefnav import Objective, control, navigator
-from beliefnav.control import matrix_planning_gain, planning_gain, symmetric_function
+from beliefnav.control import (
+    matrix_planning_gain,
+    planning_gain,
+    polar_factor,
+    symmetric_function,
+    symmetric_power,
+)
 from beliefnav.ssm import LocalLevel, Posterior, PrecisionWalk, independent
 from tests import oracles
 
@@ -208,6 +214,152 @@ def test_second_derivative_away_from_repeated_eigenvalues():
     np.testing.assert_allclose(got, (after - before) / (2 * h), rtol=1e-5)
 
 
+# --- powers -------------------------------------------------------------------------------------
+
+SPECTRA = {
+    "distinct": [0.2, 0.9, 1.7, 4.0],
+    "repeated": [0.5, 0.5, 0.5, 2.0],
+    "zero": [0.0, 0.0, 0.6, 3.0],
+    "repeated and zero": [0.0, 1.5, 1.5, 1.5],
+    "negative": [-0.8, -0.1, 0.7, 2.0],
+    "nothing": [0.0, 0.0, 0.0, 0.0],
+}
+POWERS = [-1.0, -0.5, -0.25, 0.5, 1.0, 2.0]
+
+
+@jax.jit
+@jax.vmap
+def powers_of(s: Any, p: Any) -> Any:
+    return symmetric_power(s, p), jax.jacobian(lambda x: symmetric_power(x, p))(s)
+
+
+@pytest.mark.usefixtures("x64")
+def test_powers_are_those_of_the_positive_eigenvalues():
+    """By numpy, and the derivative in every direction is a number. The power may be traced."""
+    vectors = np.linalg.qr(np.random.default_rng(11).normal(size=(4, 4)))[0]
+    cases = [(np.array(values), p) for values in SPECTRA.values() for p in POWERS]
+    matrices = jnp.asarray([vectors * values @ vectors.T for values, _ in cases])
+    got, slopes = powers_of(matrices, jnp.asarray([p for _, p in cases]))
+    for (values, p), matrix in zip(cases, got, strict=True):
+        powers = np.where(values > 0, np.where(values > 0, values, 1) ** p, 0)
+        # Roundings of eigenvalues down to 0.2, of the inverse squared.
+        np.testing.assert_allclose(matrix, vectors * powers @ vectors.T, atol=1e-13)
+    assert np.all(np.isfinite(slopes))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_derivatives_of_powers_are_exact_where_the_rank_stays(rank: int):
+    """Against central differences along A(t) A(t)^T, with eigenvalues that meet at t = 0."""
+    rng = np.random.default_rng(rank)
+    start = np.linalg.qr(rng.normal(size=(4, 4)))[0][:, :rank] * np.sqrt(0.7)
+    direction = rng.normal(size=(4, rank))
+
+    def reference(t: float, p: float) -> Floats:
+        u, s, _ = np.linalg.svd(start + t * direction, full_matrices=False)
+        return u * s ** (2 * p) @ u.T
+
+    moved = start @ direction.T + direction @ start.T
+    same = jnp.asarray(np.repeat((start @ start.T)[None], 36, 0))
+    slopes = powers_of(same, jnp.asarray(6 * POWERS))[1][:6]
+    h = 1e-5
+    for p, slope in zip(POWERS, slopes, strict=True):
+        want = (reference(h, p) - reference(-h, p)) / (2 * h)
+        # h^2 f''' + eps f / h ~ 1e-9, for derivatives of up to 10.
+        np.testing.assert_allclose(np.tensordot(slope, moved, 2), want, atol=1e-7)
+
+
+def test_powers_in_single_precision_at_extreme_scales():
+    vectors = np.linalg.qr(np.random.default_rng(12).normal(size=(3, 3)))[0]
+    matrix = vectors * np.array([1.0, 2.0, 2.0]) @ vectors.T
+    root = vectors / np.sqrt([1.0, 2.0, 2.0]) @ vectors.T
+    power = jax.jit(lambda s: symmetric_power(s, -0.5))
+    for scale in (1e-30, 1e-10, 1.0, 1e10, 1e30):
+        got = power(jnp.asarray(scale * matrix, jnp.float32))
+        # Eigenvalues are right to some eps of the largest.
+        np.testing.assert_allclose(got * np.sqrt(scale), root, atol=1e-5)
+    # What is out of range is no NaN.
+    for matrix in (np.full((3, 3), 3e38), np.diag([3e38, 1.0, 1e-38]), np.zeros((3, 3))):
+        assert np.all(np.isfinite(power(jnp.asarray(matrix, jnp.float32))))
+    assert symmetric_power(jnp.zeros((0, 0)), -0.5).shape == (0, 0)
+    assert jax.eval_shape(power, jnp.eye(3, dtype=jnp.bfloat16)).dtype == jnp.float32
+
+
+# --- the polar factor ---------------------------------------------------------------------------
+
+
+def with_singular_values(rows: int, columns: int, values: list[float], seed: int) -> Floats:
+    rng = np.random.default_rng(seed)
+    u = np.linalg.qr(rng.normal(size=(rows, rows)))[0][:, : len(values)]
+    v = np.linalg.qr(rng.normal(size=(columns, columns)))[0][:, : len(values)]
+    return u * np.array(values) @ v.T
+
+
+def reference_polar(m: Floats, rank: int) -> Floats:
+    u, _, vt = np.linalg.svd(m, full_matrices=False)
+    return u[:, :rank] @ vt[:rank]
+
+
+SHAPES = {
+    "square": (3, 3, [[0.4, 1.0, 2.5], [1.3, 1.3, 1.3], [0.7, 2.0], [0.7]]),
+    "tall": (4, 2, [[0.4, 2.5], [0.8, 0.8], [0.7]]),
+    "wide": (2, 4, [[0.4, 2.5], [0.8, 0.8], [0.7]]),
+    "column": (4, 1, [[2.0]]),
+}
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("shape", SHAPES)
+def test_polar_factor_and_its_derivatives(shape: str):
+    """Against numpy's SVD, and differences of it along matrices of the same rank.
+
+    Singular values are distinct, repeated, and fewer than there could be.
+    """
+    rows, columns, spectra = SHAPES[shape]
+    rng = np.random.default_rng(14)
+    cotangent = rng.normal(size=(rows, columns))
+
+    @jax.jit
+    def derivatives(m: Any, direction: Any) -> Any:
+        value, forward = jax.jvp(polar_factor, (m,), (direction,))
+        return value, forward, jax.vjp(polar_factor, m)[1](jnp.asarray(cotangent))[0]
+
+    for values in spectra:
+        m, rank = with_singular_values(rows, columns, values, seed=13), len(values)
+        # M(t) = (1 + t X) M (1 + t Y) has the same rank; where it is full, any direction keeps it.
+        x, y = rng.normal(size=(rows, rows)), rng.normal(size=(columns, columns))
+        added = rng.normal(size=(rows, columns)) * (rank == min(rows, columns))
+
+        def moved(t: float, m: Any = m, x: Any = x, y: Any = y, z: Any = added) -> Floats:
+            return (np.eye(rows) + t * x) @ m @ (np.eye(columns) + t * y) + t * z
+
+        direction = x @ m + m @ y + added
+        value, forward, backward = derivatives(jnp.asarray(m), jnp.asarray(direction))
+        np.testing.assert_allclose(value, reference_polar(m, rank), atol=1e-13)
+        h = 1e-6
+        after, before = (reference_polar(moved(t), rank) for t in (h, -h))
+        # h^2 f''' + eps f / h ~ 1e-9, for derivatives of up to 10.
+        np.testing.assert_allclose(forward, (after - before) / (2 * h), atol=1e-7)
+        np.testing.assert_allclose(
+            np.sum(backward * direction), np.sum(cotangent * forward), rtol=1e-10, atol=1e-12
+        )
+
+
+def test_polar_factor_is_finite_and_without_scale():
+    factor = jax.jit(jax.vmap(lambda m: (polar_factor(m), jax.jacobian(polar_factor)(m))))
+    m = with_singular_values(3, 3, [0.5, 1.0, 3.0], seed=15)
+    edges = [np.zeros((3, 3)), np.ones((3, 3)), np.eye(3), np.diag([1.0, 1.0, 0.0])]
+    batch = np.stack([m, 1e-30 * m, 1e30 * m, *edges]).astype(np.float32)
+    got, slopes = factor(jnp.asarray(batch))
+    # Float32 roundings, of singular values that differ by a factor of six.
+    np.testing.assert_allclose(got[:3], np.repeat(reference_polar(m, 3)[None], 3, 0), atol=1e-5)
+    want = [np.zeros((3, 3)), np.ones((3, 3)) / 3, np.eye(3), np.diag([1.0, 1.0, 0.0])]
+    np.testing.assert_allclose(got[3:], want, atol=1e-6)
+    assert np.all(np.isfinite(slopes))
+    assert polar_factor(jnp.zeros((0, 3))).shape == (0, 3)
+    assert jax.eval_shape(polar_factor, jnp.eye(2, dtype=jnp.bfloat16)).dtype == jnp.float32
+
+
 # --- the policy ---------------------------------------------------------------------------------
 
 MEAN = {"a": np.array([1.0, -2.0]), "b": np.array([[0.5, 3.0]])}
@@ -345,3 +497,20 @@ def test_beliefs_that_do_not_fit_are_refused():
         control.matrix_horizon(Objective(), 0.0)
     with pytest.raises(ValueError, match="matrix_horizon: margin must be"):
         control.matrix_horizon(Objective(), margin=1.5)
+
+
+def test_functions_are_differentiated_in_what_they_close_over(x64: None) -> None:
+    root = np.random.default_rng(8).normal(size=(4, 4))
+    matrix = jnp.asarray(root @ root.T)
+
+    def power(p: Any) -> Any:
+        return control.symmetric_power(matrix, p).sum()
+
+    def planned(discount: Any) -> Any:
+        return control.matrix_planning_gain(
+            matrix, rate=1.0, gain=1.0, discount=discount
+        ).gain.sum()
+
+    for function, at in ((power, -0.5), (planned, 0.3)):
+        slope = (function(at + 1e-6) - function(at - 1e-6)) / 2e-6
+        np.testing.assert_allclose(jax.jit(jax.grad(function))(at), slope, rtol=1e-8)

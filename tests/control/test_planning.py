@@ -197,6 +197,36 @@ def test_at_a_saddle_the_held_step_grows_exponentially():
     assert np.all(got.gain > 0) and not np.any(got.clipped)
 
 
+@pytest.mark.usefixtures("x64")
+def test_between_holding_and_replanning_plans_are_held_for_a_share_of_the_time():
+    """Ten plans of a tenth of the time each, made on one belief, add up."""
+    curvature = np.array([[-0.2, 0.0, 1e-9, 0.3, 4.0]])
+    args: dict[str, Any] = dict(rate=0.7, gain=1.9, discount=1.3, metric=1.4)
+    shares = np.array([0.0, 1e-12, 0.1, 0.5, 1.0])[:, None]
+    got = planning_gain(curvature, time_step=2.0, exact_hold=shares, **args).gain
+    held, replanned = (
+        planning_gain(curvature, time_step=2.0, exact_hold=x, **args).gain for x in (True, False)
+    )
+    np.testing.assert_allclose(got[:1], replanned, rtol=1e-15)
+    np.testing.assert_allclose(got[1:2], replanned, rtol=1e-11)
+    np.testing.assert_allclose(got[-1:], held, rtol=1e-15)
+    for share, gain in zip(shares[2:, 0], got[2:], strict=True):
+        short = planning_gain(curvature, time_step=share * 2.0, exact_hold=True, **args).gain
+        np.testing.assert_allclose(gain[None], short / share, rtol=1e-14)
+    # Longer plans step less where they approach an optimum, and more where they leave a saddle.
+    assert np.all(np.sign(np.diff(got[1:, [0, 3, 4]], axis=0)) == [1, -1, -1])
+    # It can be traced and differentiated.
+    h, x = 1e-6, 0.4
+
+    def total(share: Any) -> Any:
+        return planning_gain(curvature, time_step=2.0, exact_hold=share, **args).gain.sum()
+
+    want = (total(x + h) - total(x - h)) / (2 * h)
+    np.testing.assert_allclose(jax.jit(jax.grad(total))(x), want, rtol=1e-7)
+    with pytest.raises(ValueError, match="planning_gain: exact_hold must be in"):
+        total(1.5)
+
+
 # --- smoothness and precision -------------------------------------------------------------------
 
 
@@ -324,6 +354,7 @@ BAD = [
     ("discount", -0.1),
     ("margin", -0.1),
     ("margin", 1.1),
+    ("exact_hold", -0.5),
 ]
 
 

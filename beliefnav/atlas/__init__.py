@@ -1,0 +1,21 @@
+r"""The atlas of learning rules: each as assumptions, compared with an independent implementation.
+
+``python -m beliefnav.atlas`` builds every rule of `beliefnav.rules` from its assumptions, runs it
+for 500 steps beside an implementation that shares no code with it (optax's where there is one), on
+a noisy quadratic in coupled parameters and on a small network, and prints how far the parameters
+are apart at most. What is claimed is one of
+
+- ``exact``: equal but for rounding;
+- ``limit``: equal in the limit of a small parameter, at the order that is measured;
+- ``approximate``: not equal, for the reason given;
+- ``not derivable``: from no belief and policy, for the reason given; the deviation is that of the
+  nearest rule that is.
+
+`explain` says what a call of an optimizer assumes, optax's own included.
+"""
+
+from beliefnav.atlas.explaining import explain
+from beliefnav.atlas.measuring import Entry, measure
+from beliefnav.atlas.table import Row, rows
+
+__all__ = ["Entry", "Row", "explain", "measure", "rows"]

@@ -1,0 +1,90 @@
+"""How far a rule is from its peer."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from beliefnav.assumptions import Assumptions, Fact
+from beliefnav.atlas.problems import Problem, network, quadratic, trajectory
+from beliefnav.atlas.table import LIMIT, Row
+
+SCALES = (1e-2, 1e-3, 1e-4)
+"""The small parameter of a limit, at which the deviation is measured."""
+
+
+class Entry(NamedTuple):
+    r"""A measured row of the atlas.
+
+    Attributes:
+        rule: its name.
+        compared_with: the independent implementation.
+        deviation: the largest over the problems and their steps of $|\theta - \theta'|$, relative
+            to how far the peer's $\theta'$ moved at most; of a limit, at its smallest parameter.
+        verdict: ``exact``, ``limit``, ``approximate`` or ``not derivable``.
+        order: of a limit, the measured power of the small parameter; else ``None``.
+        reason: why it is not exact, or of what it is the limit.
+        assumptions: what the rule assumes.
+    """
+
+    rule: str
+    compared_with: str
+    deviation: float
+    verdict: str
+    order: float | None
+    reason: str
+    assumptions: tuple[Fact, ...]
+
+
+def measure(row: Row, problems: Sequence[Problem] | None = None) -> Entry:
+    r"""Run a rule and its peer on the same gradients, in the float that is in force.
+
+    Args:
+        row: what to compare.
+        problems: what to compare on, first a quadratic; by default `problems.quadratic` and
+            `problems.network` for 500 steps.
+
+    Returns:
+        The entry; its deviation is NaN if one of them is lost.
+    """
+    problems = problems or (quadratic(500), network(500))
+
+    @jax.jit
+    def deviations(scales: Array) -> Array:
+        each = [_deviations(row, problem, scales) for problem in problems]
+        return jnp.max(jnp.stack(each[: row.problems]), axis=0)
+
+    worst = np.asarray(deviations(jnp.asarray(SCALES)))
+    order = None
+    if row.verdict == LIMIT:
+        order = float(np.polyfit(np.log(SCALES), np.log(worst), 1)[0])
+    return Entry(
+        row.rule,
+        row.compared_with,
+        float(worst[-1]),
+        row.verdict,
+        order,
+        row.reason,
+        _assumptions(row, problems[0]).facts(),
+    )
+
+
+def _assumptions(row: Row, problem: Problem) -> Assumptions:
+    return row.ours(problem, SCALES[-1]) if row.verdict == LIMIT else row.ours(problem)
+
+
+def _deviations(row: Row, problem: Problem, scales: Array) -> Array:
+    """The deviation at every scale, or one."""
+
+    def ours(*scale: Array) -> Array:
+        optimizer = row.ours(problem, *scale).optimizer()
+        return trajectory(problem, optimizer, row.sensor)
+
+    sensor = row.peer_sensor or row.sensor
+    theirs = trajectory(problem, row.peer(problem), sensor)
+    moved = jnp.max(jnp.linalg.norm(theirs, axis=-1))
+    paths = jax.vmap(ours)(scales) if row.verdict == LIMIT else ours()[None]
+    return jnp.max(jnp.linalg.norm(paths - theirs[None], axis=-1), axis=-1) / moved

@@ -1,0 +1,297 @@
+"""Textbook implementations of rules that optax does not have, for comparison with ours.
+
+Each is written as its source states it, with dense linear algebra, and shares no code with
+`beliefnav.rules`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+PyTree = Any
+Optimizer = optax.GradientTransformationExtraArgs
+
+
+def _rule(init: Any, update: Callable[..., tuple[PyTree, Any]]) -> Optimizer:
+    """An optimizer of ``update(gradient, state, params, curvature) -> (step, state)``."""
+
+    def run(
+        updates: PyTree, state: Any, params: PyTree = None, *, curvature: Any = None, **_: Any
+    ) -> tuple[PyTree, Any]:
+        return update(updates, state, params, curvature)
+
+    return optax.GradientTransformationExtraArgs(init, run)
+
+
+def _stateless(step: Callable[[PyTree, PyTree, Any], PyTree]) -> Optimizer:
+    return _rule(lambda params: (), lambda g, state, p, c: (step(g, p, c), state))
+
+
+def _power(matrix: Array, exponent: float) -> Array:
+    """A power of a positive semi-definite matrix; directions that vanish are left out."""
+    values, vectors = jnp.linalg.eigh(matrix)
+    kept = values > 1e-12 * values[-1]
+    powers = jnp.where(kept, jnp.where(kept, values, 1) ** exponent, 0)
+    return jnp.einsum("ij,j,kj->ik", vectors, powers, vectors)
+
+
+def natural_gradient(learning_rate: float, metric: Callable[[PyTree], Array]) -> Optimizer:
+    """The gradient, solved for the whole metric [n, n]."""
+
+    def step(gradient: PyTree, params: PyTree, _: Any) -> PyTree:
+        flat, unravel = ravel_pytree(gradient)
+        return unravel(-learning_rate * jnp.linalg.solve(metric(params), flat))
+
+    return _stateless(step)
+
+
+def newton(learning_rate: float) -> Optimizer:
+    """The Newton step in the directions in which the Hessian is positive."""
+
+    def step(gradient: PyTree, _: PyTree, curvature: Array) -> PyTree:
+        flat, unravel = ravel_pytree(gradient)
+        return unravel(-learning_rate * _power(curvature, -1.0) @ flat)
+
+    return _stateless(step)
+
+
+def full_matrix(learning_rate: float, b1: float, b2: float) -> Optimizer:
+    """Adam with the matrix of all products of gradients in place of their squares, eps = 0."""
+
+    def init(params: PyTree) -> Any:
+        flat, _ = ravel_pytree(params)
+        return jnp.zeros_like(flat), jnp.zeros((flat.size, flat.size), flat.dtype), 0
+
+    def update(gradient: PyTree, state: Any, *_: Any) -> tuple[PyTree, Any]:
+        flat, unravel = ravel_pytree(gradient)
+        mean, square, t = state
+        t = t + 1
+        mean = b1 * mean + (1 - b1) * flat
+        square = b2 * square + (1 - b2) * jnp.outer(flat, flat)
+        root = _power(square / (1 - b2**t), -0.5)
+        return unravel(-learning_rate * root @ (mean / (1 - b1**t))), (mean, square, t)
+
+    return _rule(init, update)
+
+
+def full_matrix_adagrad(learning_rate: float, eps: float) -> Optimizer:
+    """Full-matrix AdaGrad of every array apart (Duchi et al., 2011)."""
+
+    def init(params: PyTree) -> Any:
+        return jax.tree.map(lambda p: eps * jnp.eye(p.size, dtype=p.dtype), params)
+
+    def update(gradient: PyTree, state: Any, *_: Any) -> tuple[PyTree, Any]:
+        state = jax.tree.map(lambda s, g: s + jnp.outer(g.ravel(), g.ravel()), state, gradient)
+        step = jax.tree.map(
+            lambda g, s: -learning_rate * (_power(s, -0.5) @ g.ravel()).reshape(g.shape),
+            gradient,
+            state,
+        )
+        return step, state
+
+    return _rule(init, update)
+
+
+def shampoo(learning_rate: float, eps: float) -> Optimizer:
+    """Algorithm 1 of Gupta, Koren and Singer (2018)."""
+
+    def init(params: PyTree) -> Any:
+        left = jax.tree.map(lambda p: eps * jnp.eye(p.shape[0], dtype=p.dtype), params)
+        right = jax.tree.map(lambda p: eps * jnp.eye(p.shape[1], dtype=p.dtype), params)
+        return left, right
+
+    def update(gradient: PyTree, state: Any, *_: Any) -> tuple[PyTree, Any]:
+        left = jax.tree.map(lambda x, g: x + g @ g.T, state[0], gradient)
+        right = jax.tree.map(lambda x, g: x + g.T @ g, state[1], gradient)
+        step = jax.tree.map(
+            lambda g, x, y: -learning_rate * _power(x, -0.25) @ g @ _power(y, -0.25),
+            gradient,
+            left,
+            right,
+        )
+        return step, (left, right)
+
+    return _rule(init, update)
+
+
+def orthogonalised(learning_rate: float, beta: float) -> Optimizer:
+    """Nesterov's average, its singular values set to 1."""
+
+    def step(m: Array) -> Array:
+        u, _, vt = jnp.linalg.svd(m, full_matrices=False)
+        return -learning_rate * u @ vt
+
+    average = optax.scale_by_adam(b1=beta, b2=0.0, eps=0.0, nesterov=True)
+
+    def update(gradient: PyTree, state: Any, *_: Any) -> tuple[PyTree, Any]:
+        # Adam with b2 = 0 divides by |g|, which is multiplied back.
+        scaled, state = average.update(gradient, state)
+        mean = jax.tree.map(lambda s, g: s * jnp.abs(g), scaled, gradient)
+        return jax.tree.map(step, mean), state
+
+    return _rule(average.init, update)
+
+
+def toward_start(learning_rate: float, decay: float) -> Optimizer:
+    """The step that closes a share of the distance to the initial parameters."""
+
+    def update(gradient: PyTree, start: PyTree, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        del gradient
+        step = jax.tree.map(lambda p, q: -learning_rate * decay * (p - q), params, start)
+        return step, start
+
+    return _rule(lambda params: params, update)
+
+
+def summed(*optimizers: optax.GradientTransformation) -> Optimizer:
+    """The sum of the steps of several optimizers on one gradient."""
+
+    def update(gradient: PyTree, states: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        pairs = [o.update(gradient, s, params) for o, s in zip(optimizers, states, strict=True)]
+        steps = [step for step, _ in pairs]
+        return jax.tree.map(lambda *s: sum(s), *steps), tuple(state for _, state in pairs)
+
+    return _rule(lambda params: tuple(o.init(params) for o in optimizers), update)
+
+
+def on_penalised(
+    optimizer: optax.GradientTransformation, strength: float, around_start: bool
+) -> Optimizer:
+    """An optimizer on the gradient of a loss with a quadratic penalty."""
+
+    def init(params: PyTree) -> Any:
+        center = params if around_start else jax.tree.map(jnp.zeros_like, params)
+        return center, optimizer.init(params)
+
+    def update(gradient: PyTree, state: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        center, inner = state
+        full = jax.tree.map(lambda g, p, q: g + strength * (p - q), gradient, params, center)
+        step, inner = optimizer.update(full, inner, params)
+        return step, (center, inner)
+
+    return _rule(init, update)
+
+
+def set_point(
+    learning_rate: float, hazard: float, b1: float, b2: float, discount: float
+) -> Optimizer:
+    r"""Approach a shrunk optimum $m$ at the rate $r$: $-r [\theta - \theta_0 - w (m - \theta_0)]$.
+
+    Gradient and curvature are Adam's moments.
+    """
+    moments: Any = optax.scale_by_adam(b1, b2)
+
+    def init(params: PyTree) -> Any:
+        return params, moments.init(params)
+
+    def update(gradient: PyTree, state: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        start, inner = state
+        _, inner = moments.update(gradient, inner)
+        t = inner.count
+
+        def leaf(p: Array, q: Array, mu: Array, nu: Array) -> Array:
+            g, h = mu / (1 - b1**t), nu / (1 - b2**t)
+            rate = jnp.sqrt(discount**2 / 4 + h) - discount / 2
+            weight = (discount + rate) / (discount + rate + hazard)
+            believed = p - g / h
+            return -learning_rate * rate * (p - q - weight * (believed - q))
+
+        return jax.tree.map(leaf, params, start, inner.mu, inner.nu), (start, inner)
+
+    return _rule(init, update)
+
+
+def von(learning_rate: float, b2: float, delta: float, hess_init: float) -> Optimizer:
+    """Variational online Newton, equation (8) of Khan et al. (2018)."""
+
+    def init(params: PyTree) -> Any:
+        return jax.tree.map(lambda p: jnp.full_like(p, hess_init), params)
+
+    def update(gradient: PyTree, h: Any, params: PyTree, reading: Any) -> tuple[PyTree, Any]:
+        h = jax.tree.map(lambda h, c: b2 * h + (1 - b2) * c, h, reading)
+
+        def step(g: Array, p: Array, h: Array) -> Array:
+            positive = h + delta > 0
+            return jnp.where(positive, -learning_rate * (g + delta * p) / (h + delta), 0)
+
+        return jax.tree.map(step, gradient, params, h), h
+
+    return _rule(init, update)
+
+
+def ivon(learning_rate: float, b1: float, b2: float, delta: float, hess_init: float) -> Optimizer:
+    """IVON, algorithm 1 of Shen et al. (2024), the reading of the curvature being given."""
+
+    def init(params: PyTree) -> Any:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return zeros, jax.tree.map(lambda p: jnp.full_like(p, hess_init), params), 0
+
+    def update(gradient: PyTree, state: Any, params: PyTree, reading: Any) -> tuple[PyTree, Any]:
+        mean, h, t = state
+        t = t + 1
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, mean, gradient)
+
+        def average(h: Array, c: Array) -> Array:
+            return b2 * h + (1 - b2) * c + (1 - b2) ** 2 * (h - c) ** 2 / (h + delta) / 2
+
+        h = jax.tree.map(average, h, reading)
+        step = jax.tree.map(
+            lambda m, p, h: -learning_rate * (m / (1 - b1**t) + delta * p) / (h + delta),
+            mean,
+            params,
+            h,
+        )
+        return step, (mean, h, t)
+
+    return _rule(init, update)
+
+
+def bayesian_learning_rule(rate: float, delta: float) -> Optimizer:
+    """Mean and precision of a Gaussian, equation (12) of Khan and Rue (2023)."""
+
+    def init(params: PyTree) -> Any:
+        flat, _ = ravel_pytree(params)
+        return delta * jnp.eye(flat.size, dtype=flat.dtype)
+
+    def update(
+        gradient: PyTree, precision: Any, params: PyTree, hessian: Any
+    ) -> tuple[PyTree, Any]:
+        flat, unravel = ravel_pytree(gradient)
+        place, _ = ravel_pytree(params)
+        precision = (1 - rate) * precision + rate * (hessian + delta * jnp.eye(flat.size))
+        step = -rate * jnp.linalg.solve(precision, flat + delta * place)
+        return unravel(step), precision
+
+    return _rule(init, update)
+
+
+def muon(learning_rate: float, **options: Any) -> optax.GradientTransformation:
+    """Muon of optax without average, shape factor and weight decay."""
+
+    def matrices(params: PyTree) -> PyTree:
+        return jax.tree.map(lambda _: optax.contrib.MuonDimensionNumbers(), params)
+
+    return optax.chain(
+        optax.contrib.scale_by_muon(
+            beta=0.0, nesterov=False, weight_dimension_numbers=matrices, **options
+        ),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def sophia(learning_rate: float) -> optax.GradientTransformation:
+    """Sophia of optax without weight decay, on the curvature that is given at every step."""
+    given = _rule(lambda params: optax.EmptyState(), lambda g, state, p, c: (c, state))
+    return optax.contrib.sophia(
+        learning_rate, weight_decay=0.0, gamma=1.0, update_interval=1, hessian_diagonal_fn=given
+    )
+
+
+def block_diagonal(blocks: list[tuple[Array, Array]]) -> Array:
+    """The matrix over raveled parameters whose blocks are Kronecker products."""
+    return jax.scipy.linalg.block_diag(*(jnp.kron(left, right) for left, right in blocks))

@@ -1,0 +1,449 @@
+"""The rows of the atlas: each rule with what it is compared with, and what is claimed of it."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from beliefnav import control, rules, sensors, ssm
+from beliefnav.assumptions import Assumptions
+from beliefnav.atlas import peers
+from beliefnav.atlas.problems import DIAGONAL, HESSIAN, HUTCHINSON, Problem, Sensor
+from beliefnav.objective import Objective
+from beliefnav.transform import Decay
+
+Optimizer = optax.GradientTransformation
+
+EXACT, LIMIT, APPROXIMATE = "exact", "limit", "approximate"
+NOT_DERIVABLE = "not derivable"
+
+
+class Row(NamedTuple):
+    """One rule, and what is claimed of it.
+
+    Attributes:
+        rule: its name.
+        compared_with: the independent implementation.
+        verdict: ``exact``, ``limit``, ``approximate`` or ``not derivable``.
+        reason: why, if it is not exact; for a limit, of what.
+        ours: from a problem, and for a limit from its small parameter, to the assumptions. Of a
+            rule that is not derivable, the nearest one that is.
+        peer: from a problem to the independent implementation.
+        sensor: what both get as ``curvature``.
+        peer_sensor: what the peer gets instead.
+        order: of a limit, the power of the small parameter at which the deviation vanishes.
+        problems: how many of the problems are compared on; 1 for those of the quadratic alone.
+    """
+
+    rule: str
+    compared_with: str
+    verdict: str
+    ours: Callable[..., Assumptions]
+    peer: Callable[[Problem], Optimizer]
+    reason: str = ""
+    sensor: Sensor | None = None
+    peer_sensor: Sensor | None = None
+    order: float | None = None
+    problems: int = 2
+
+
+def exact(
+    rule: str,
+    compared_with: str,
+    assumptions: Assumptions,
+    peer: Optimizer,
+    sensor: Sensor | None = None,
+) -> Row:
+    """A rule that is equal to its peer, whatever the problem."""
+    return Row(rule, compared_with, EXACT, lambda _: assumptions, lambda _: peer, sensor=sensor)
+
+
+def differs(
+    rule: str,
+    compared_with: str,
+    verdict: str,
+    assumptions: Assumptions,
+    peer: Optimizer,
+    reason: str,
+    sensor: Sensor | None = None,
+) -> Row:
+    """A rule that is not equal to its peer, for a reason."""
+    return Row(
+        rule, compared_with, verdict, lambda _: assumptions, lambda _: peer, reason, sensor=sensor
+    )
+
+
+def descents() -> list[Row]:
+    """Rules without curvature."""
+    average = optax.chain(optax.ema(0.9), optax.scale_by_learning_rate(0.05))
+    return [
+        exact("sgd", "optax.sgd", rules.sgd.assumptions(0.05), optax.sgd(0.05)),
+        exact(
+            "heavy ball",
+            "optax.sgd(momentum)",
+            rules.sgd.assumptions(0.005, momentum=0.9),
+            optax.sgd(0.005, momentum=0.9),
+        ),
+        exact(
+            "nesterov",
+            "optax.sgd(momentum, nesterov)",
+            rules.sgd.assumptions(0.005, momentum=0.9, nesterov=True),
+            optax.sgd(0.005, momentum=0.9, nesterov=True),
+        ),
+        exact("momentum", "optax.ema", rules.momentum.assumptions(0.05), average),
+        exact("sign_sgd", "optax.sign_sgd", rules.sign_sgd.assumptions(0.01), optax.sign_sgd(0.01)),
+        exact("signum", "optax.signum", rules.signum.assumptions(0.01), optax.signum(0.01)),
+        exact("lion", "optax.lion", rules.lion.assumptions(0.01), optax.lion(0.01)),
+    ]
+
+
+def moments() -> list[Row]:
+    """Rules that read curvature off squares of the gradient."""
+    adam = rules.adam.assumptions(0.01)
+    diffuse = ssm.independent(
+        gradient=ssm.Transient(0.9, 0.09, diffuse=True), curvature=ssm.PrecisionWalk(0.999)
+    )
+    return [
+        exact("rmsprop", "optax.rmsprop", rules.rmsprop.assumptions(0.01), optax.rmsprop(0.01)),
+        exact(
+            "ballistic",
+            "optax.rmsprop(decay=0.999)",
+            rules.ballistic.assumptions(0.01),
+            optax.rmsprop(0.01, decay=0.999),
+        ),
+        exact("adagrad", "optax.adagrad", rules.adagrad.assumptions(0.1), optax.adagrad(0.1)),
+        exact("adam", "optax.adam", adam, optax.adam(0.01)),
+        exact("adamw", "optax.adamw", rules.adamw.assumptions(0.01), optax.adamw(0.01)),
+        exact("nadam", "optax.nadam", rules.nadam.assumptions(0.01), optax.nadam(0.01)),
+        exact("nadamw", "optax.nadamw", rules.nadamw.assumptions(0.01), optax.nadamw(0.01)),
+        differs(
+            "nadam with a prior",
+            "optax.nadam",
+            APPROXIMATE,
+            adam._replace(belief=diffuse),
+            optax.nadam(0.01),
+            "NAdam corrects the bias of its two terms apart; the forecast from a diffuse prior is "
+            "unbiased from the first step on. The same in the steady state.",
+        ),
+        differs(
+            "amsgrad",
+            "optax.amsgrad",
+            NOT_DERIVABLE,
+            adam,
+            optax.amsgrad(0.01),
+            "The largest of past posterior means is the posterior mean of no prior: evidence for a "
+            "smaller curvature is ignored. The deviation is that of adam.",
+        ),
+        differs(
+            "adamax",
+            "optax.adamax",
+            NOT_DERIVABLE,
+            adam,
+            optax.adamax(0.01),
+            "A decaying maximum is no posterior of a second moment. The deviation is that of adam.",
+        ),
+        differs(
+            "lamb",
+            "optax.lamb",
+            NOT_DERIVABLE,
+            adam,
+            optax.lamb(0.01),
+            "Its trust ratio scales the step by |params| / |step|: a price of moving that depends "
+            "on the step itself. The deviation is that of adam.",
+        ),
+    ]
+
+
+def anchors() -> list[Row]:
+    """Rules that know where the parameters started, or that weights decay."""
+    return [
+        exact(
+            "l2_init",
+            "optax.sgd on the penalised loss",
+            rules.l2_init.assumptions(0.05, 0.1),
+            peers.on_penalised(optax.sgd(0.05), 0.1, around_start=True),
+        ),
+        exact(
+            "adam_toward_start",
+            "optax.adam and a decay toward the start",
+            rules.adam_toward_start.assumptions(0.01, decay=0.1),
+            peers.summed(optax.adam(0.01), peers.toward_start(0.01, 0.1)),
+        ),
+        exact(
+            "resetting",
+            "the approach of a shrunk set-point",
+            rules.resetting.assumptions(0.02, hazard=0.05, discount=0.5),
+            peers.set_point(0.02, 0.05, 0.9, 0.999, 0.5),
+        ),
+        differs(
+            "resetting",
+            "adam_toward_start",
+            APPROXIMATE,
+            rules.resetting.assumptions(0.01, hazard=0.1, discount=0.0),
+            peers.summed(optax.adam(0.01), peers.toward_start(0.01, 0.1)),
+            "A decay of one strength for all weights does not know which are curved; the derived "
+            "pull is weaker where the loss is steeper.",
+        ),
+        Row(
+            "countering",
+            "optax.adam",
+            LIMIT,
+            lambda _, s: rules.countering.assumptions(0.01, s),
+            lambda _: optax.adam(0.01, eps=0.0),
+            "of weak decay s: what is left of one that is planned for is of the order s^2 where "
+            "the loss is curved.",
+            order=2.0,
+        ),
+        differs(
+            "countering",
+            "optax.adamw(weight_decay=0.1)",
+            APPROXIMATE,
+            rules.countering.assumptions(0.01, 0.1),
+            optax.adamw(0.01, weight_decay=0.1),
+            "AdamW's decay is a drift that the controller ignores; this one counters it.",
+        ),
+    ]
+
+
+def geometries() -> list[Row]:
+    """Rules with a metric or a matrix of curvature."""
+
+    def damped(matrix: Array) -> Array:
+        return matrix + 0.1 * jnp.eye(len(matrix))
+
+    def natural(kind: Callable[..., Any], finish: Callable[..., Any]) -> Any:
+        def ours(problem: Problem) -> Assumptions:
+            metric = problem.fisher(kind)
+            return rules.natural_gradient.assumptions(0.05, lambda p: finish(metric(p)))
+
+        return ours
+
+    def whole(problem: Problem) -> Optimizer:
+        metric = problem.fisher(sensors.fisher)
+        return peers.natural_gradient(0.05, lambda p: damped(metric(p)))
+
+    def factors(tree: Any) -> Any:
+        return jax.tree.map(
+            lambda k: ssm.Kronecker(damped(k.left), damped(k.right)),
+            tree,
+            is_leaf=lambda x: isinstance(x, ssm.Kronecker),
+        )
+
+    def product(problem: Problem) -> Optimizer:
+        metric = problem.fisher(sensors.fisher_kronecker)
+
+        def matrix(params: Any) -> Array:
+            blocks = metric(params).values()
+            return peers.block_diagonal([(damped(k.left), damped(k.right)) for k in blocks])
+
+        return peers.natural_gradient(0.05, matrix)
+
+    def held(_: Problem, s: Any) -> Assumptions:
+        slowest = math.sqrt(0.05**2 + 0.1) - 0.05  # rate of the plan at the lowest curvature, 0.1
+        return rules.newton.assumptions(1.0, -jnp.log(s) / slowest, 0.1)
+
+    newton = rules.newton.assumptions(0.2)
+    return [
+        Row(
+            "natural_gradient",
+            "a linear solve with the Fisher matrix",
+            EXACT,
+            natural(sensors.fisher, damped),
+            whole,
+        ),
+        Row(
+            "natural_gradient, Kronecker",
+            "a linear solve with the product",
+            EXACT,
+            natural(sensors.fisher_kronecker, factors),
+            product,
+        ),
+        Row(
+            "natural_gradient, Kronecker",
+            "a linear solve with the Fisher matrix",
+            APPROXIMATE,
+            natural(sensors.fisher_kronecker, factors),
+            whole,
+            "The Fisher matrix is no Kronecker product, and arrays share information.",
+        ),
+        Row(
+            "natural_gradient, diagonal",
+            "a linear solve with the Fisher matrix",
+            APPROXIMATE,
+            natural(sensors.fisher_diagonal, lambda d: jax.tree.map(lambda x: x + 0.1, d)),
+            whole,
+            "Parameters share information.",
+        ),
+        exact("newton", "a solve with the Hessian", newton, peers.newton(0.2), HESSIAN),
+        Row(
+            "newton, finite time step",
+            "a solve with the Hessian",
+            LIMIT,
+            held,
+            lambda _: peers.newton(1.0),
+            "of a long plan, s = exp(-rho dt) with the slowest rate rho of the closed loop.",
+            sensor=HESSIAN,
+            order=1.0,
+            problems=1,
+        ),
+        Row(
+            "newton, diagonal",
+            "a solve with the Hessian",
+            APPROXIMATE,
+            lambda _: rules.newton.assumptions(0.05, diagonal=True),
+            lambda _: peers.newton(0.05),
+            "Parameters are coupled.",
+            sensor=DIAGONAL,
+            peer_sensor=HESSIAN,
+        ),
+        differs(
+            "sophia_like",
+            "optax.contrib.sophia",
+            APPROXIMATE,
+            rules.sophia_like.assumptions(0.02, time_step=5.0),
+            peers.sophia(0.02),
+            "Sophia cuts Newton's step off at a fixed size, which no cost of moving does.",
+            DIAGONAL,
+        ),
+        exact(
+            "full_ballistic",
+            "an eigendecomposition of the second moments",
+            rules.full_ballistic.assumptions(0.01, b1=0.9, b2=0.99, eps=0.0),
+            peers.full_matrix(0.01, 0.9, 0.99),
+        ),
+        exact(
+            "shampoo",
+            "algorithm 1 of its paper",
+            rules.shampoo.assumptions(0.1),
+            peers.shampoo(0.1, 1e-4),
+        ),
+        differs(
+            "shampoo",
+            "full-matrix AdaGrad of every array",
+            APPROXIMATE,
+            rules.shampoo.assumptions(0.1),
+            peers.full_matrix_adagrad(0.1, 1e-4),
+            "The sum of all products of gradients is no Kronecker product.",
+        ),
+        exact(
+            "muon",
+            "singular values set to 1",
+            rules.muon.assumptions(0.003),
+            peers.orthogonalised(0.003, 0.95),
+        ),
+        exact(
+            "muon",
+            "optax.contrib.scale_by_muon, iterated to convergence",
+            rules.muon.assumptions(0.003, 0.0, nesterov=False),
+            peers.muon(0.003, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=20),
+        ),
+        differs(
+            "muon",
+            "optax.contrib.scale_by_muon",
+            APPROXIMATE,
+            rules.muon.assumptions(0.003, 0.0, nesterov=False),
+            peers.muon(0.003),
+            "Its five Newton-Schulz steps with their coefficients end between singular values of "
+            "about 0.7 and 1.2, not at 1.",
+        ),
+    ]
+
+
+def variational() -> list[Row]:
+    """Rules of variational inference."""
+    return [
+        exact(
+            "von",
+            "equation (8) of Khan et al. (2018)",
+            rules.von.assumptions(0.05, 0.9, 0.1),
+            peers.von(0.05, 0.9, 0.1, 1.0),
+            HUTCHINSON,
+        ),
+        exact(
+            "ivon",
+            "algorithm 1 of Shen et al. (2024)",
+            rules.ivon.assumptions(0.05, 0.9, 0.9, 0.1),
+            peers.ivon(0.05, 0.9, 0.9, 0.1, 1.0),
+            HUTCHINSON,
+        ),
+        exact(
+            "bayesian_learning_rule",
+            "equation (12) of Khan and Rue (2023)",
+            rules.bayesian_learning_rule.assumptions(0.1, 0.6),
+            peers.bayesian_learning_rule(0.1, 0.6),
+            HESSIAN,
+        ),
+    ]
+
+
+def limits() -> list[Row]:
+    """Limits of a finite horizon and of a hold, on Adam's beliefs."""
+    gradient, moment = ssm.LocalLevel(0.9), ssm.PrecisionWalk(0.999)
+    belief = ssm.independent(gradient=gradient, curvature=moment)
+    average = optax.chain(optax.ema(0.9), optax.scale_by_learning_rate(0.05))
+
+    def planned(objective: Objective, time_step: float, hold: bool) -> Assumptions:
+        policy = control.horizon(objective, time_step, exact_hold=hold)
+        return Assumptions(1.0, belief, policy._replace(clipped=None))
+
+    def nearly_myopic(_: Problem, s: Any) -> Assumptions:
+        return planned(Objective(rate=0.05 / s, discount=1 / s), 1.0, False)
+
+    def nearly_ballistic(_: Problem, s: Any) -> Assumptions:
+        return planned(Objective(discount=s), 0.01, False)
+
+    def briefly_held(_: Problem, s: Any) -> Assumptions:
+        held = planned(Objective(discount=0.0), s, True)
+        return held._replace(learning_rate=0.01 / s)
+
+    def weakly_decaying(_: Problem, s: Any) -> Assumptions:
+        return rules.adam.assumptions(0.01)._replace(drift=Decay(s))
+
+    ballistic = optax.adam(0.01, eps=0.0)
+    return [
+        Row(
+            "horizon",
+            "optax.ema (momentum)",
+            LIMIT,
+            nearly_myopic,
+            lambda _: average,
+            "of a short horizon s = 1/gamma.",
+            order=1.0,
+        ),
+        Row(
+            "horizon",
+            "optax.adam",
+            LIMIT,
+            nearly_ballistic,
+            lambda _: ballistic,
+            "of a long horizon, s = gamma.",
+            order=1.0,
+        ),
+        Row(
+            "horizon, exact hold",
+            "optax.adam",
+            LIMIT,
+            briefly_held,
+            lambda _: ballistic,
+            "of a short hold, s = dt: the saturation of the step.",
+            order=1.0,
+        ),
+        Row(
+            "adamw",
+            "optax.adam",
+            LIMIT,
+            weakly_decaying,
+            lambda _: optax.adam(0.01),
+            "of weak decay, s = weight_decay.",
+            order=1.0,
+        ),
+    ]
+
+
+def rows() -> list[Row]:
+    """All rows of the atlas. They are built in the float that is in force."""
+    return [*descents(), *moments(), *anchors(), *geometries(), *variational(), *limits()]

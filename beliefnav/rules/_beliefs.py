@@ -1,0 +1,50 @@
+"""Beliefs and policies that several rules share."""
+
+from typing import Any
+
+import optax
+from jax.typing import ArrayLike
+
+from beliefnav import control, ssm
+from beliefnav._checks import UNIT_INTERVAL
+
+APART = (
+    "Gradient and curvature are believed of the same observations, each as if the other did not "
+    "exist."
+)
+MOMENT = (
+    "The second moment is proportional to curvature only near an optimum of a log-likelihood, "
+    "where it is the Fisher information over the batch size, plus the squared mean."
+)
+
+
+def as_seen() -> ssm.Shared:
+    """The gradient is what was just seen: no correlation, no noise; a missing one is 0."""
+    return ssm.shared(
+        ssm.OrnsteinUhlenbeck(autocorrelation=0.0, process_variance=1.0, noise_variance=0.0)
+    )
+
+
+def level(discount: ArrayLike) -> ssm.Shared:
+    """A gradient that drifts, of which nothing is known at first."""
+    return ssm.shared(ssm.LocalLevel(discount))
+
+
+def moments(owner: str, b1: ArrayLike, b2: ArrayLike) -> ssm.Independent:
+    """Adam's belief."""
+    UNIT_INTERVAL.check(owner, "b1", b1)
+    UNIT_INTERVAL.check(owner, "b2", b2)
+    return ssm.independent(gradient=level(b1), curvature=ssm.shared(ssm.PrecisionWalk(b2)))
+
+
+def never_clips(policy: control.Policy) -> control.Policy:
+    """Tell that there is nothing to count: a second moment read as curvature is not negative."""
+    return policy._replace(clipped=None)
+
+
+def divided(learning_rate: optax.ScalarOrSchedule, by: ArrayLike) -> Any:
+    """A learning rate over a number."""
+    if not callable(learning_rate):
+        return learning_rate / by
+    schedule: Any = learning_rate
+    return lambda count: schedule(count) / by

@@ -1,0 +1,311 @@
+"""Rules that read curvature off the squares of the gradient, and plan without discounting on it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+from jax.typing import ArrayLike
+
+from beliefnav import control, ssm
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav.assumptions import Assumptions, rule
+from beliefnav.rules._beliefs import APART, MOMENT, as_seen, moments, never_clips
+from beliefnav.transform import Decay
+
+PyTree = Any
+
+LOOK_AHEAD = (
+    "The bias of the look-ahead is corrected term by term, which is no prior: at first its weights "
+    "do not add up to 1."
+)
+
+
+@rule
+def rmsprop(
+    learning_rate: optax.ScalarOrSchedule,
+    decay: ArrayLike = 0.9,
+    eps: ArrayLike = 1e-8,
+    initial_scale: ArrayLike = 0.0,
+    eps_in_sqrt: bool = True,
+    *,
+    bias_correction: bool = False,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""RMSprop: $\Delta\theta = -\alpha y / \sqrt{s + \epsilon}$, $s$ a moving average of $y^2$.
+
+    Assumes what `ballistic` assumes. The prior of the second moment is worth $1/(1-\beta)$
+    observations of ``initial_scale`` or, with ``bias_correction``, nothing. With $\epsilon$ outside
+    the root it is no floor on the curvature but an approximation.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        decay: $\beta$ in [0, 1].
+        eps: $\epsilon \ge 0$.
+        initial_scale: $s_0 \ge 0$, in units of the squared gradient.
+        eps_in_sqrt: whether $\epsilon$ stands inside the root.
+        bias_correction: start from the improper prior instead.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.rmsprop`` without centring and momentum.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it. Also ``initial_scale``
+            together with ``bias_correction``, a prior and none.
+    """
+    POSITIVE.check("rmsprop", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("rmsprop", "decay", decay)
+    NON_NEGATIVE.check("rmsprop", "eps", eps)
+    NON_NEGATIVE.check("rmsprop", "initial_scale", initial_scale)
+    if bias_correction and isinstance(initial_scale, int | float) and initial_scale != 0:
+        raise ValueError(
+            "rmsprop: cannot use initial_scale with bias_correction. This is because bias "
+            "correction is the absence of a prior, and initial_scale is one."
+        )
+    if bias_correction:
+        curvature = ssm.PrecisionWalk(decay)
+    else:
+        curvature = ssm.PrecisionWalk(decay, initial_scale, ssm.steady_sample_size(decay))
+    policy = control.ballistic(eps_root=eps) if eps_in_sqrt else control.ballistic(eps=eps)
+    belief = ssm.independent(gradient=as_seen(), curvature=ssm.shared(curvature))
+    return Assumptions(
+        learning_rate,
+        belief,
+        never_clips(policy),
+        approximations=(APART, MOMENT),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def ballistic(
+    learning_rate: optax.ScalarOrSchedule,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""The ballistic rule of the paper: $\Delta\theta = -\alpha y / \sqrt{s + \epsilon}$.
+
+    Here $s \leftarrow \beta_2 s + (1 - \beta_2) y^2$ from $s = 0$, uncorrected. That is RMSprop
+    with $\epsilon$ inside the root, and this is a name for it: ``rmsprop(learning_rate, decay=b2,
+    eps=eps)``.
+
+    Assumes undiscounted planning ($\gamma = 0$) on a curvature read off the second moment of the
+    gradient, with a prior worth $1/(1-\beta_2)$ observations that it is zero; $\epsilon$ is a
+    curvature floor.
+
+    Args:
+        learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
+        b2: $\beta_2$ in [0, 1], the discount of the second moment.
+        eps: $\epsilon \ge 0$, in units of the squared gradient.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Vastola, Gershman, Rajan, arXiv:2510.26997, the ballistic limit of the quadratic problem and
+        its experiment on images (Fig. 2e-f).
+    """
+    UNIT_INTERVAL.check("ballistic", "b2", b2)
+    return rmsprop.assumptions(learning_rate, decay=b2, eps=eps, count_missing=count_missing)
+
+
+@rule
+def adagrad(
+    learning_rate: optax.ScalarOrSchedule,
+    initial_accumulator_value: ArrayLike = 0.1,
+    eps: ArrayLike = 1e-7,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""AdaGrad: $\Delta\theta = -\alpha y / \sqrt{S + \epsilon}$, $S$ the sum of all $y^2$.
+
+    Assumes a precision that does not drift ($\beta_2 = 1$), whose squares are read as a sum
+    (`ssm.accumulated`): the curvature of all losses met so far, which grows as long as one learns.
+    The steps of `rmsprop` with as long a memory are larger by $\sqrt{n}$.
+
+    Args:
+        learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
+        initial_accumulator_value: $S_0 \ge 0$, in units of the squared gradient.
+        eps: $\epsilon \ge 0$, a curvature floor.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.adagrad``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("adagrad", "learning_rate", learning_rate)
+    NON_NEGATIVE.check("adagrad", "initial_accumulator_value", initial_accumulator_value)
+    NON_NEGATIVE.check("adagrad", "eps", eps)
+    walk = ssm.PrecisionWalk(1.0, initial_accumulator_value, prior_degrees_of_freedom=1.0)
+    return Assumptions(
+        learning_rate,
+        ssm.independent(gradient=as_seen(), curvature=ssm.shared(ssm.accumulated(walk))),
+        never_clips(control.ballistic(eps_root=eps)),
+        approximations=(APART, MOMENT),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def adam(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Adam: $\Delta\theta = -\alpha \hat m / (\sqrt{\hat v + \epsilon_r} + \epsilon)$.
+
+    Assumes a gradient that drifts at discount $\beta_1$ and a precision that drifts at discount
+    $\beta_2$, each believed of the same observations as if the other did not exist and each with an
+    improper prior (that is the bias correction), and undiscounted planning ($\gamma = 0$) on the
+    second moment read as curvature.
+
+    Args:
+        learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        eps: $\epsilon \ge 0$ outside the root, an approximation; see `control.ballistic`.
+        eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.adam``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("adam", "learning_rate", learning_rate)
+    policy = never_clips(control.ballistic(eps, eps_root))
+    return Assumptions(
+        learning_rate,
+        moments("adam", b1, b2),
+        policy,
+        approximations=(APART, MOMENT),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def adamw(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""AdamW: Adam, and weights that decay by $\alpha \lambda \theta$ a step.
+
+    Assumes what `adam` assumes, and a drift $f = -j\theta$ that the controller does not plan for:
+    the movement is the sum of both, so that the weights settle short of the optimum. A controller
+    aware of the drift would counter it.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        eps: $\epsilon \ge 0$ outside the root.
+        eps_root: $\epsilon_r \ge 0$ inside the root.
+        weight_decay: $\lambda$, a number or a schedule, per unit of learning rate.
+        mask: tree of booleans, or a callable from parameters to one: which of them decay.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.adamw``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    NON_NEGATIVE.check("adamw", "weight_decay", weight_decay)
+    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
+    return inner._replace(drift=Decay(weight_decay, mask))
+
+
+@rule
+def nadam(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""NAdam: Adam on the gradient as it is expected to be at the next step.
+
+    Assumes what `adam` assumes, except that the mean is an `ssm.anticipated` one: in the steady
+    state the forecast of a gradient of which one part passes, as in ``sgd(nesterov=True)``. Its
+    bias correction is an approximation.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        eps: $\epsilon \ge 0$ outside the root.
+        eps_root: $\epsilon_r \ge 0$ inside the root.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.nadam``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
+    gradient = ssm.shared(ssm.anticipated(ssm.LocalLevel(b1)))
+    curvature = ssm.shared(ssm.PrecisionWalk(b2))
+    return inner._replace(
+        belief=ssm.independent(gradient=gradient, curvature=curvature),
+        approximations=(*inner.approximations, LOOK_AHEAD),
+    )
+
+
+@rule
+def nadamw(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 1e-4,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""NAdamW: NAdam, and weights that decay by $\alpha \lambda \theta$ a step.
+
+    Assumes what `nadam` assumes, and the drift of `adamw`.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        eps: $\epsilon \ge 0$ outside the root.
+        eps_root: $\epsilon_r \ge 0$ inside the root.
+        weight_decay: $\lambda$, a number or a schedule, per unit of learning rate.
+        mask: tree of booleans, or a callable from parameters to one: which of them decay.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.nadamw``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    NON_NEGATIVE.check("nadamw", "weight_decay", weight_decay)
+    inner = nadam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
+    return inner._replace(drift=Decay(weight_decay, mask))

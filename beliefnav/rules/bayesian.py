@@ -1,0 +1,236 @@
+r"""Rules that read curvature from a second sensor, among them those of variational inference.
+
+Variational inference looks for the Gaussian $N(\theta, \Sigma)$ over parameters that is nearest to
+the Bayesian posterior. Its natural-gradient updates are Newton steps on a belief: the mean moves by
+the believed Newton step, the precision is the believed curvature. What makes them Bayesian is where
+gradient and curvature are looked at: at parameters drawn from the Gaussian
+(`beliefnav.sensors.perturbed`).
+"""
+
+import optax
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav import control, ssm
+from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav.assumptions import Assumptions, rule
+from beliefnav.objective import Objective
+from beliefnav.rules._beliefs import as_seen, level
+
+
+@rule
+def sophia_like(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.965,
+    b2: ArrayLike = 0.99,
+    time_step: ArrayLike = 1.0,
+    discount: ArrayLike = 1.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Newton where curved, gradient descent where flat: $\Delta\theta = -\alpha \varphi(V) m$.
+
+    Assumes a gradient that drifts at discount $\beta_1$, a diagonal of the Hessian that drifts at
+    discount $\beta_2$ and is read by a sensor, given as ``update(curvature=)`` at the steps at
+    which there is a reading, and a plan that is followed for $\Delta t$ (exact hold). Sophia, on
+    the same belief, cuts Newton's step off at a fixed size; here it saturates by itself, and a
+    saddle is left downhill.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1], per reading.
+        time_step: $\Delta t > 0$, in units in which $\eta k = 1$.
+        discount: $\gamma > 0$.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Liu et al., "Sophia: A Scalable Stochastic Second-order Optimizer", ICLR 2024, algorithm 3.
+    """
+    POSITIVE.check("sophia_like", "learning_rate", learning_rate)
+    POSITIVE.check("sophia_like", "discount", discount)
+    UNIT_INTERVAL.check("sophia_like", "b1", b1)
+    UNIT_INTERVAL.check("sophia_like", "b2", b2)
+    return Assumptions(
+        learning_rate,
+        ssm.independent(gradient=level(b1), curvature=ssm.sensed(level(b2))),
+        control.horizon(Objective(discount=discount), time_step, exact_hold=True),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def von(
+    learning_rate: optax.ScalarOrSchedule,
+    b2: ArrayLike = 0.999,
+    prior_precision: ArrayLike = 1e-4,
+    hess_init: ArrayLike = 1.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Variational online Newton, with a diagonal Gaussian.
+
+    $$ h \leftarrow \beta_2 h + (1-\beta_2) c, \qquad
+       \Delta\theta = -\alpha \frac{y + \delta\theta}{h + \delta} $$
+
+    with a reading $c$ of the curvature. Assumes that the gradient is what was just seen, a
+    curvature that drifts, a known prior $N(0, 1/\delta)$, and Newton's plan.
+
+    ``update`` takes the reading as ``curvature=``, see `beliefnav.sensors.perturbed`.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b2: $\beta_2$ in [0, 1].
+        prior_precision: $\delta \ge 0$, in units of the curvature of the mean loss.
+        hess_init: $h_0$, worth $1/(1-\beta_2)$ readings.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Khan et al., "Fast and Scalable Bayesian Deep Learning by Weight-Perturbation in Adam",
+        ICML 2018, arXiv:1806.04854, equation (8).
+    """
+    POSITIVE.check("von", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("von", "b2", b2)
+    NON_NEGATIVE.check("von", "prior_precision", prior_precision)
+    FINITE.check("von", "hess_init", hess_init)
+    curvature = ssm.LocalLevel(
+        b2, prior_mean=hess_init, prior_sample_size=ssm.steady_sample_size(b2)
+    )
+    return Assumptions(
+        learning_rate,
+        ssm.independent(gradient=as_seen(), curvature=ssm.sensed(ssm.shared(curvature))),
+        control.penalised(control.newton(), prior_precision, around_start=False),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def ivon(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.99999,
+    prior_precision: ArrayLike = 1e-4,
+    hess_init: ArrayLike = 1.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Improved variational online Newton (IVON), with a diagonal Gaussian.
+
+    $$ \Delta\theta = -\alpha \frac{\hat m + \delta\theta}{h + \delta}, $$
+
+    with the bias-corrected average $\hat m$ of gradients at perturbed parameters and an average
+    $h$ of readings of the curvature that keeps $h + \delta$ positive (`ssm.PositiveLevel`).
+    Assumes a gradient that drifts, a curvature that drifts and is positive, a known prior
+    $N(0, 1/\delta)$, and Newton's plan.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        prior_precision: $\delta > 0$, in units of the curvature of the mean loss: IVON's weight
+            decay.
+        hess_init: $h_0$.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Shen et al., "Variational Learning is Effective for Large Deep Networks", ICML 2024,
+        arXiv:2402.17641, algorithm 1.
+
+    Example:
+        The Gaussian over parameters has the variance $1 / (N (h + \delta))$ for N examples:
+
+        >>> import jax, jax.numpy as jnp
+        >>> from beliefnav import posterior, rules, sensors
+        >>> loss = lambda params: jnp.sum(params**2)  # the mean loss of 100 examples
+        >>> optimizer = rules.ivon(0.1, b2=0.99, prior_precision=1e-2)
+        >>> params = jnp.ones(3)
+        >>> state = optimizer.init(params)
+        >>> for key in jax.random.split(jax.random.key(0), 100):
+        ...     scale = (100 * (posterior(state).curvature_mean + 1e-2)) ** -0.5
+        ...     gradient, curvature = sensors.perturbed(loss, params, scale, key)
+        ...     update, state = optimizer.update(gradient, state, params, curvature=curvature)
+        ...     params = params + update
+        >>> bool(jnp.all(jnp.abs(params) < 0.1))
+        True
+    """
+    POSITIVE.check("ivon", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("ivon", "b1", b1)
+    UNIT_INTERVAL.check("ivon", "b2", b2)
+    POSITIVE.check("ivon", "prior_precision", prior_precision)
+    POSITIVE.check("ivon", "hess_init", hess_init)
+    retracted = "The average of the curvature is kept positive by a step to second order."
+    return Assumptions(
+        learning_rate,
+        ssm.independent(
+            gradient=level(b1),
+            curvature=ssm.sensed(ssm.PositiveLevel(b2, hess_init, margin=prior_precision)),
+        ),
+        control.penalised(control.newton(), prior_precision, around_start=False),
+        approximations=(retracted,),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def bayesian_learning_rule(
+    learning_rate: float | Array,
+    prior_precision: ArrayLike = 1e-4,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""The Bayesian learning rule for a Gaussian with a full covariance.
+
+    $$ S \leftarrow (1-\rho) S + \rho (H + \delta I), \qquad
+       \Delta\theta = -\rho S^{-1} (y + \delta\theta), $$
+
+    $S$ the precision of the mean loss, $S_0 = \delta I$. Assumes a matrix of curvature that drifts
+    as fast as one steps, a known prior $N(0, I/\delta)$, and Newton's plan. At $\rho = 1$ it is
+    Newton's method, and on a quadratic loss the posterior after one step.
+
+    ``update`` takes the Hessian [n, n] as ``curvature=``; with `beliefnav.sensors.hessian` at the
+    mean itself it is the Laplace approximation that follows.
+
+    Args:
+        learning_rate: $\rho$ in (0, 1], a number: the rate of mean and precision.
+        prior_precision: $\delta \ge 0$, in units of the curvature of the mean loss.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Khan and Rue, "The Bayesian Learning Rule", JMLR 24 (2023), arXiv:2107.04562, equation (12).
+    """
+    POSITIVE.check("bayesian_learning_rule", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("bayesian_learning_rule", "learning_rate", learning_rate)
+    NON_NEGATIVE.check("bayesian_learning_rule", "prior_precision", prior_precision)
+    curvature = ssm.LocalLevel(1 - learning_rate, prior_sample_size=1 / learning_rate)
+    return Assumptions(
+        learning_rate,
+        ssm.independent(
+            gradient=as_seen(), curvature=ssm.sensed(ssm.shared(curvature), dense=True)
+        ),
+        control.penalised(control.matrix_newton(), prior_precision, around_start=False),
+        count_missing=count_missing,
+    )

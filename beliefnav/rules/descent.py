@@ -1,0 +1,181 @@
+"""Rules without curvature: they descend an average of the gradient, or its sign."""
+
+from collections.abc import Callable
+from typing import Any
+
+import optax
+from jax.typing import ArrayLike
+
+from beliefnav import control, ssm
+from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav.assumptions import Assumptions, rule
+from beliefnav.rules._beliefs import as_seen, divided, level
+from beliefnav.transform import Decay
+
+PyTree = Any
+
+
+@rule
+def sgd(
+    learning_rate: optax.ScalarOrSchedule,
+    momentum: ArrayLike | None = None,
+    nesterov: bool = False,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Stochastic gradient descent: $\Delta\theta = -\alpha y$, also with momentum.
+
+    Assumes that the gradient is what was just seen, without noise and without memory, and that
+    planning ahead is not worth it ($\gamma \to \infty$).
+
+    With ``momentum`` $\mu$ it is the heavy ball, $t \leftarrow y + \mu t$, $\Delta\theta =
+    -\alpha t$: the gradient drifts at discount $\mu$ (`ssm.LocalLevel`), with a prior worth
+    $1/(1-\mu)$ observations that it is 0, and the learning rate is $\alpha/(1-\mu)$. With
+    ``nesterov`` part of it is transient, with a correlation of $\mu (1-\mu)$, and the step is taken
+    on the forecast of the next gradient (`ssm.Transient`).
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        momentum: $\mu$ in [0, 1); ``None``: no memory.
+        nesterov: look ahead.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.sgd``.
+
+    Raises:
+        ValueError: a Python number is out of its range, the error names it; or ``nesterov`` without
+            ``momentum``.
+    """
+    POSITIVE.check("sgd", "learning_rate", learning_rate)
+    belief: ssm.Belief = as_seen()
+    if momentum is not None:
+        HALF_OPEN_UNIT.check("sgd", "momentum", momentum)
+        learning_rate = divided(learning_rate, 1 - momentum)
+        zero = ssm.LocalLevel(momentum, prior_sample_size=ssm.steady_sample_size(momentum))
+        ahead = ssm.Transient(momentum, momentum * (1 - momentum))
+        belief = ahead if nesterov else ssm.shared(zero)
+    elif nesterov:
+        raise ValueError("sgd: nesterov looks ahead on a momentum; give one.")
+    return Assumptions(learning_rate, belief, control.myopic(), count_missing=count_missing)
+
+
+@rule
+def momentum(
+    learning_rate: optax.ScalarOrSchedule,
+    decay: ArrayLike = 0.9,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Gradient descent on a bias-corrected average: $\Delta\theta = -\alpha \hat m$.
+
+    Assumes a gradient that drifts at discount $\beta$ and of which nothing is known at first. The
+    heavy ball, ``sgd(momentum=)``, differs from it by its prior and the scale of its learning rate.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        decay: $\beta$ in [0, 1].
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.ema(decay)`` times the learning rate.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("momentum", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("momentum", "decay", decay)
+    return Assumptions(learning_rate, level(decay), control.myopic(), count_missing=count_missing)
+
+
+@rule
+def sign_sgd(learning_rate: optax.ScalarOrSchedule, *, count_missing: bool = True) -> Assumptions:
+    r"""Sign descent: $\Delta\theta = -\alpha \, \mathrm{sign}(y)$.
+
+    Assumes that the gradient is what was just seen, and undiscounted planning on a second moment
+    without memory, $y / \sqrt{y^2}$.
+
+    Args:
+        learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.sign_sgd``.
+
+    Raises:
+        ValueError: ``learning_rate`` is a Python number that is not positive.
+    """
+    POSITIVE.check("sign_sgd", "learning_rate", learning_rate)
+    return Assumptions(learning_rate, as_seen(), control.sign(), count_missing=count_missing)
+
+
+@rule
+def signum(
+    learning_rate: optax.ScalarOrSchedule,
+    beta: ArrayLike = 0.9,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Sign descent on an average: $\Delta\theta = -\alpha \, \mathrm{sign}(m)$.
+
+    Assumes what `momentum` assumes of the gradient, and what `sign_sgd` does of the plan. Of the
+    prior it only matters that its mean is 0.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        beta: $\beta$ in [0, 1].
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.signum``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("signum", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("signum", "beta", beta)
+    return Assumptions(learning_rate, level(beta), control.sign(), count_missing=count_missing)
+
+
+@rule
+def lion(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.99,
+    *,
+    weight_decay: optax.ScalarOrSchedule = 1e-3,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Lion: $\Delta\theta = -\alpha (\mathrm{sign}(\beta_1 m_- + (1-\beta_1) y) + \lambda\theta)$.
+
+    Here $m_-$ is the average of discount $\beta_2$ before $y$. The mix of two discounts is the
+    forecast of a gradient of which one part stays and another, of correlation
+    $\beta_2 - \beta_1$, passes (`ssm.Transient`): the belief of Nesterov's momentum, which has
+    $\beta_1 = \beta_2^2$. The plan is that of `sign_sgd`, and the weights decay as in `adamw`.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in (0, 1].
+        b2: $\beta_2$ in [0, 1].
+        weight_decay: $\lambda$, a number or a schedule, per unit of learning rate.
+        mask: tree of booleans, or a callable from parameters to one: which of them decay.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.lion``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("lion", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("lion", "b1", b1)
+    UNIT_INTERVAL.check("lion", "b2", b2)
+    NON_NEGATIVE.check("lion", "weight_decay", weight_decay)
+    return Assumptions(
+        learning_rate,
+        ssm.Transient(discount=b2, autocorrelation=(1 - b1) - (1 - b2)),
+        control.sign(),
+        Decay(weight_decay, mask),
+        count_missing=count_missing,
+    )

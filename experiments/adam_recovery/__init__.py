@@ -1,0 +1,93 @@
+r"""Recover Adam's root from beliefs about simulated landscapes, and say where it ends.
+
+Claim (the paper's section 5): the step of a planner is $-\varphi(V) m$, where the planning gain
+$\varphi$ goes like $V^{-1/2}$ if it looks far ahead (ballistic: the root in Adam), like $V^{-1}$ if
+it follows its plan to the end (Newton), not at all if it looks nowhere (gradient descent), and in
+between as discount $\gamma$ and time step $\Delta t$ say (`slopes`). What is measured is the slope
+of $\log(|\Delta\theta|/|m|)$, over coordinates, on the logarithm of the *generator's own* noise
+variance or curvature, never on the $V$ that the gain was given: streams come from the NumPyro
+program of `models.landscape` (`streams`), and what is between them and the step is a filter, or
+NUTS (`sampled`). It would be refuted by other slopes: by a belief that does not track what it is
+said to track, or by a plan that uses it otherwise.
+
+Two readings of $V$. In Adam's it is $E[y^2]$, and the slope is on the noise variance $R$. With a
+signal of variance $P$ it is $R + P$: the local slope of one coordinate is $-\tfrac12 R/(R + P)$,
+within 0.02 of $-\tfrac12$ up to $P/R = 0.04$ and no further. In the other $V$ is the curvature of a
+secant belief. As the landscape comes to be fully observed, what the uncertainty contributes to the
+secant's cautious plan, a slope of $-\tfrac14$ on the variance, must go, and $-\tfrac12$ on the
+curvature remain. Adam's second moment becomes something else there: the mean square of the
+gradient, which is proportional to the squared curvature.
+
+Beyond the paper: where is the plan certainty-equivalent? Given the gradient where one stands, the
+loss is linear in the curvature. So planning on $\varphi(E[V])$ is exactly optimal if the curvature
+is known, however noisy the gradient, and also if nothing more will be learned, however uncertain
+the curvature. In between it is not: `dual` solves a scalar problem by dynamic programming, and says
+what it is worth to know that one will learn, and to probe. `means_and_variances` compares it with
+$E[\varphi(V)]$ as a policy, on quadratics and on a network. Which of them wins is not claimed: what
+came out is reported.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from experiments import report
+from experiments.adam_recovery import drawing, dual, means_and_variances, slopes
+from experiments.adam_recovery.config import Config
+from experiments.adam_recovery.results import Results, claims, metrics, print_tables
+from experiments.adam_recovery.sampled import read_samples
+
+__all__ = ["Config", "run"]
+
+
+def run(config: Config) -> None:
+    """Simulate, filter, sample, plan, solve, draw, write."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    results = measure(config)
+    drawing.draw(config.out / "adam_recovery.png", results)
+    drawing.draw_beyond(config.out / "adam_recovery_beyond.png", results)
+    print_tables(results)
+    report.write_metrics(
+        config.out,
+        seed=config.seed,
+        quick=config.quick,
+        claims=claims(results),
+        results=metrics(results),
+    )
+
+
+def measure(config: Config) -> Results:
+    """All parts of the experiment."""
+    keys = jax.random.split(jax.random.key(config.seed), 5)
+    size = config.at_most("num_params", 500), config.at_most("num_steps", 1000)
+    parts: dict[str, Any] = {}
+    with tqdm(total=4, unit="part") as bar:
+        bar.set_description("slopes")
+        parts["filtered"] = slopes.read_filters(keys[0], *size)
+        bar.update()
+        bar.set_description("between the regimes")
+        parts["between"] = slopes.read_between(parts["filtered"])
+        bar.update()
+        bar.set_description("signal to noise")
+        ratios = 10.0 ** np.arange(-5, 3.5, 2 if config.quick else 0.5)
+        parts["failure"] = slopes.read_ratios(keys[1], ratios, *size)
+        bar.update()
+        bar.set_description("fully observed")
+        noises = 10.0 ** np.arange(-8, 7, 7 if config.quick else 1)
+        parts["observed"] = slopes.read_observed(keys[2], noises, *size)
+        bar.update()
+    parts["sampled"] = read_samples(config, keys[3])
+    parts["costs"] = means_and_variances.on_quadratics(
+        keys[4], config.at_most("problems", 2000), quick=config.quick
+    )
+    parts["networks"] = means_and_variances.on_network(config)
+    grid = config.at_most("grid", 121)
+    parts["solutions"] = dual.solve_all(
+        grid,
+        dual.DISPERSIONS[::3] if config.quick else dual.DISPERSIONS,
+        dual.NOISES[::6] if config.quick else dual.NOISES,
+    )
+    parts["checks"] = dual.check(grid)
+    return Results(**parts)

@@ -1,0 +1,200 @@
+"""What the parts come to: claims, ``metrics.json``, and tables."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import report
+from experiments.adam_recovery import means_and_variances
+from experiments.adam_recovery.dual import Checks, Solution
+from experiments.adam_recovery.means_and_variances import Costs, Trained
+from experiments.adam_recovery.sampled import Sampled
+from experiments.adam_recovery.slopes import (
+    EXPECTED,
+    POLICIES,
+    Between,
+    Failure,
+    FilterSlopes,
+    Observed,
+)
+
+TOLERANCE, TOLERANCE_SAMPLED = 0.02, 0.05
+
+
+class Results(NamedTuple):
+    """What every part of the experiment measured."""
+
+    filtered: FilterSlopes
+    between: list[Between]
+    failure: Failure
+    observed: Observed
+    sampled: Sampled
+    costs: Costs
+    networks: dict[str, Trained]
+    solutions: dict[tuple[float, float], Solution]
+    checks: Checks
+
+    def regimes(self) -> dict[str, dict[str, float]]:
+        """The slopes in the three regimes, by reading and by what reads."""
+        variance, curvature = self.filtered.by_regime()
+        variance_mcmc, curvature_mcmc = self.sampled.by_regime()
+        return {
+            "slopes": variance,
+            "slopes_mcmc": variance_mcmc,
+            "slopes_curvature": curvature,
+            "slopes_curvature_mcmc": curvature_mcmc,
+        }
+
+
+def claims(results: Results) -> list[report.Claim]:
+    """What the experiment claims."""
+    return [*_slope_claims(results), *_observed_claims(results), *_dual_claims(results)]
+
+
+def _slope_claims(results: Results) -> list[report.Claim]:
+    made = []
+    for name, values in results.regimes().items():
+        tolerance = TOLERANCE_SAMPLED if name.endswith("mcmc") else TOLERANCE
+        for regime, expected in EXPECTED.items():
+            label = f"{name.replace('_', ' ')}: {regime.replace('_', ' ')}"
+            made.append(report.close(label, values[regime], expected, tolerance))
+    failure = results.failure
+    law = float(np.abs(failure.measured - failure.derived).max())
+    error = max(row.error for row in results.between)
+    return [
+        *made,
+        report.at_most("slopes between the regimes: largest deviation", error, 0.0, TOLERANCE),
+        report.at_most("slopes by signal to noise: largest deviation", law, 0.0, TOLERANCE),
+        report.at_least(
+            "second moment at the largest signal: distance from -1/2",
+            float(failure.measured[-1]) + 0.5,
+            TOLERANCE,
+        ),
+    ]
+
+
+def _observed_claims(results: Results) -> list[report.Claim]:
+    secant, adam = results.observed.secant, results.observed.adam
+    return [
+        report.close("fully observed: secant on variance", secant[0, 0], 0.0, TOLERANCE),
+        report.close("fully observed: secant on curvature", secant[0, 1], -0.5, TOLERANCE),
+        report.close("hardly observed: secant on variance", secant[-1, 0], -0.25, TOLERANCE),
+        report.close("hardly observed: secant on curvature", secant[-1, 1], 0.0, TOLERANCE),
+        report.close("fully observed: second moment on variance", adam[0, 0], 0.0, TOLERANCE),
+        report.close("fully observed: second moment on curvature", adam[0, 1], -1.0, 0.05),
+    ]
+
+
+def _dual_claims(results: Results) -> list[report.Claim]:
+    checks = results.checks
+    others = [
+        solution.gain(over=policy)
+        for solution in results.solutions.values()
+        for policy in solution.first_move
+    ]
+    return [
+        report.close("dual control: gain if the curvature is known", checks.known, 0.0, 1e-3),
+        report.close("dual control: gain if nothing is learned", checks.useless, 0.0, 1e-3),
+        report.at_least("dual control: gain in between", checks.reference, 0.01),
+        report.at_least("dual control: least gain over any policy", min(others), 0.0, 1e-3),
+        report.at_most("dual control: change on a coarser grid", checks.refinement, 0.0, 1e-3),
+    ]
+
+
+def metrics(results: Results) -> dict[str, Any]:
+    """What goes into ``metrics.json``."""
+    failure, observed, sampled = results.failure, results.observed, results.sampled
+    failed = np.flatnonzero(np.abs(failure.measured + 0.5) > TOLERANCE)
+    ballistic = POLICIES["ballistic"]
+    return {
+        **results.regimes(),
+        "between": [row._asdict() for row in results.between],
+        "signal_to_noise": {
+            "ratio": failure.ratios.tolist(),
+            "slope": failure.measured.tolist(),
+            "derived": failure.derived.tolist(),
+            "holds_up_to": failure.within(TOLERANCE),
+            "fails_from": float(failure.ratios[failed[0]]) if len(failed) else None,
+        },
+        "signal_to_noise_mcmc": {
+            f"{ratio:g}": {
+                "second_moment": sampled.second_moment[ratio].slope(ballistic),
+                "variance": sampled.variance[ratio].slope(ballistic),
+            }
+            for ratio in sampled.variance
+        },
+        "mcmc": sampled.diagnostics(),
+        "fully_observed": {
+            "noise": observed.noise.tolist(),
+            "uncertainty": observed.uncertainty.tolist(),
+            "secant": observed.secant.tolist(),
+            "second_moment": observed.adam.tolist(),
+        },
+        "quadratics": _costs(results.costs),
+        "networks": {
+            name: {
+                "loss": dict(zip(map(str, rates), t.loss.mean(1).tolist(), strict=True)),
+                "accuracy": dict(zip(map(str, rates), t.accuracy.mean(1).tolist(), strict=True)),
+                "best_rate": rates[t.best],
+                "best_loss": float(t.loss[t.best].mean()),
+                "best_accuracy": float(t.accuracy[t.best].mean()),
+            }
+            for rates in [means_and_variances.LEARNING_RATES]
+            for name, t in results.networks.items()
+        },
+        "dual": _dual(results),
+    }
+
+
+def _costs(costs: Costs) -> list[dict[str, Any]]:
+    return [
+        {
+            "dispersion": c,
+            "noise": r,
+            "excess": {name: float(x[i, j]) for name, x in costs.excess.items()},
+            "versus": {name: float(x[i, j]) for name, x in costs.versus.items()},
+            "standard_error": {name: float(x[i, j]) for name, x in costs.error.items()},
+            "cheaper": {name: float(x[i, j]) for name, x in costs.cheaper.items()},
+        }
+        for i, c in enumerate(costs.dispersions)
+        for j, r in enumerate(costs.noises)
+    ]
+
+
+def _dual(results: Results) -> dict[str, Any]:
+    return {
+        "gain_by_moves": {str(n): gain for n, gain in results.checks.by_moves.items()},
+        "solutions": [
+            {
+                "dispersion": c,
+                "noise": r,
+                "gain": s.gain(),
+                "probing": s.gain(over="anticipating"),
+                "cost": {name: float(cost[-1]) for name, cost in s.cost.items()},
+                "first_move": s.first_move,
+            }
+            for (c, r), s in results.solutions.items()
+        ],
+    }
+
+
+def print_tables(results: Results) -> None:
+    """What is reported and not claimed."""
+    costs = results.costs
+    print("\nquadratics: mean cost in excess of a learner who is told the curvature")
+    print("(± standard error of the difference to the first)")
+    print(f"{'dispersion':>10}{'noise':>8}" + "".join(f"{name:>24}" for name in costs.excess))
+    for i, c in enumerate(costs.dispersions):
+        for j, r in enumerate(costs.noises):
+            cells = ((costs.excess[n][i, j], costs.error[n][i, j]) for n in costs.excess)
+            print(f"{c:>10g}{r:>8g}" + "".join(f"{x:>16.3f} ± {e:.3f}" for x, e in cells))
+    print("\ndigits: training loss and test accuracy at the best learning rate")
+    for name, t in results.networks.items():
+        rate = means_and_variances.LEARNING_RATES[t.best]
+        loss, accuracy = t.loss[t.best].mean(), t.accuracy[t.best].mean()
+        print(f"{name:<24}{rate:>8g}{loss:>10.4f}{accuracy:>10.3f}")
+    print("\ndual control: gain over the certainty-equivalent plan")
+    names = ("optimal", "anticipating", "averaged", "cautious", "myopic Bayes")
+    print(f"{'dispersion':>10}{'noise':>8}" + "".join(f"{name:>14}" for name in names))
+    for (c, r), s in results.solutions.items():
+        print(f"{c:>10g}{r:>8.3g}" + "".join(f"{s.gain(name):>14.4f}" for name in names))

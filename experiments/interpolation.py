@@ -1,0 +1,265 @@
+r"""Sweep one family of learning rules from Adam to gradient descent, and from ballistic to Newton.
+
+Claim: learning rules are points of a space whose axes are assumptions, so that one optimizer
+(`beliefnav.rules.family`) moves between them. Its ends are the named rules; between them the loss
+changes without a jump; and a path is one compilation, since assumptions are numbers that are
+vmapped. Three paths, on a small network for the digits:
+
+- the discount $\gamma$ from 0.001 (Adam) to 1,000 (gradient descent), for every learning rate;
+- the time step $\Delta t$ from a ballistic step to Newton's on the second moment, with the plan
+  followed (exact hold) and remade (replanning);
+- the weight of the prior from bias-corrected to uncorrected averages, early and late in training.
+
+It would be refuted by an end that differs from the rule that it is named after. Beyond the paper,
+which treats the ends.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array, lax
+from tqdm import tqdm
+
+from beliefnav import rules
+from experiments import data as data_sets
+from experiments import figures, report
+from experiments.command_line import check_at_least
+from experiments.networks import functional, mlp
+
+HIDDEN = (32,)
+EARLY = 30
+"""Steps after which the loss is looked at the first time."""
+FLOOR = 1e-6
+"""Curvature floor of the path to Newton: the second moment is no curvature where it vanishes."""
+RATE = 0.01
+"""Learning rate of the path of priors, and of the ends."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Sweep one family of learning rules from Adam to gradient descent and to Newton."""
+
+    points: int = 13
+    """Points of a path."""
+    learning_rates: int = 11
+    """Learning rates, from 1e-4 to 10, of the path of discounts."""
+    steps: int = 600
+    """Steps of training."""
+    batch_size: int = 64
+    """Examples of a gradient, drawn with replacement."""
+    seed: int = 0
+    """The random seed of all of it."""
+    out: Path = Path("runs/interpolation")
+    """Folder to write to."""
+    quick: bool = False
+    """Fewer points and steps."""
+
+    def __post_init__(self) -> None:
+        """Check the numbers.
+
+        Raises:
+            ValueError: names the one that is too small.
+        """
+        check_at_least(self, points=3, learning_rates=2, steps=EARLY, batch_size=1)
+
+
+class Swept(NamedTuple):
+    """How networks trained, one for every point of a path.
+
+    Attributes:
+        early: mean training loss after `EARLY` steps, in nats.
+        late: the same at the end.
+        accuracy: fraction of the test set that is classified correctly.
+    """
+
+    early: np.ndarray
+    late: np.ndarray
+    accuracy: np.ndarray
+
+
+def run(config: Config) -> None:
+    """Sweep the paths, draw them, and write what was measured."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    count, rates, steps = config.points, config.learning_rates, config.steps
+    if config.quick:
+        count, rates, steps = min(count, 7), min(rates, 6), min(steps, 200)
+    discounts, learning_rates = np.logspace(-3, 3, count), np.logspace(-4, 1, rates)
+    time_steps, weights = np.logspace(-3, 2, count), np.linspace(0, 1, count)
+    paths = {
+        "discount": grid(learning_rate=learning_rates, discount=discounts),
+        "hold": grid(exact_hold=np.array([0.0, 1.0]), time_step=time_steps, eps_root=FLOOR),
+        "prior": grid(learning_rate=RATE, prior_weight=weights),
+    }
+    paths["hold"]["learning_rate"] = paths["hold"]["time_step"]
+    train = trainer(config, steps)
+
+    def family(values: dict[str, Array]) -> optax.GradientTransformation:
+        return optax.inject_hyperparams(rules.family)(**values)
+
+    sweep: Any = jax.jit(jax.vmap(lambda values: train(family(values))))
+    swept = {}
+    for name, values in tqdm(pad(paths).items(), desc="paths", unit="path"):
+        size = len(paths[name]["learning_rate"])
+        swept[name] = Swept(*(np.asarray(x)[:size] for x in sweep(values)))
+    adam, descent = (
+        Swept(*map(np.asarray, jax.jit(lambda o=o: train(o))()))
+        for o in (optax.adam(RATE, eps=0.0, eps_root=1e-16), rules.momentum(RATE))
+    )
+    ends = pad(paths | {"ends": grid(learning_rate=RATE, discount=[0.0, 1e4])})["ends"]
+    losses = np.asarray(sweep(ends)[1])[:2]
+    chosen = best(swept["discount"], discounts, learning_rates)
+    ratio = chosen[-1]["learning_rate"] / chosen[0]["learning_rate"]
+    claims = [
+        report.close("end at discount 0 / adam: training loss", losses[0] / adam.late, 1, 1e-3),
+        report.close(
+            "end at discount 10,000 / momentum: training loss", losses[1] / descent.late, 1, 1e-3
+        ),
+        report.close("compilations of all paths", sweep._cache_size(), 1, 0),
+        report.at_least("best learning rate, gradient descent / adam", ratio, 10),
+    ]
+    draw(swept, discounts, learning_rates, time_steps, weights, config.out / "interpolation.png")
+    results = {
+        "paths": {
+            name: {k: np.asarray(v).tolist() for k, v in (paths[name] | s._asdict()).items()}
+            for name, s in swept.items()
+        },
+        "best": chosen,
+    }
+    report.write_metrics(
+        config.out, seed=config.seed, quick=config.quick, claims=claims, results=results
+    )
+
+
+def grid(**axes: Any) -> dict[str, np.ndarray]:
+    """All combinations of the values of the axes, as flat arrays."""
+    meshes = np.meshgrid(*(np.atleast_1d(axis) for axis in axes.values()), indexing="ij")
+    return {name: mesh.ravel() for name, mesh in zip(axes, meshes, strict=True)}
+
+
+def pad(paths: dict[str, dict[str, Any]]) -> dict[str, dict[str, Array]]:
+    """Paths of one length and with all assumptions, so that one compilation serves them all."""
+    default = {
+        "discount": 0.0,
+        "eps_root": 1e-16,
+        "exact_hold": 0.0,
+        "prior_weight": 0.0,
+        "time_step": 1.0,
+    }
+    longest = max(len(values["learning_rate"]) for values in paths.values())
+
+    def filled(values: dict[str, Any]) -> dict[str, Array]:
+        size = len(values["learning_rate"])
+        full = {k: np.full(size, v) for k, v in default.items()} | values
+        padded = {k: np.pad(v, (0, longest - size), "edge") for k, v in full.items()}
+        return {k: jnp.asarray(v, jnp.float32) for k, v in padded.items()}
+
+    return {name: filled(values) for name, values in paths.items()}
+
+
+def trainer(config: Config, num_steps: int) -> Callable[[Any], tuple[Array, Array, Array]]:
+    """A function that trains a network with an optimizer, and returns what `Swept` holds."""
+    arrays = data_sets.load("digits")
+    inputs, labels = jnp.asarray(arrays.train_inputs), jnp.asarray(arrays.train_labels)
+    init, logits = functional(lambda key: mlp(arrays.input_shape, arrays.num_classes, key, HIDDEN))
+    key_init, key_batches = jax.random.split(jax.random.key(config.seed))
+    batches = jax.random.randint(key_batches, (num_steps, config.batch_size), 0, len(labels))
+    start = init(key_init)
+
+    def loss(params: Any, batch: Any) -> Array:
+        outputs = logits(params, inputs[batch])
+        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels[batch]).mean()
+
+    def train(optimizer: Any) -> tuple[Array, Array, Array]:
+        optimizer = optax.with_extra_args_support(optimizer)
+
+        def step(carry: Any, batch: Array) -> tuple[Any, None]:
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        carry, _ = lax.scan(step, (start, optimizer.init(start)), batches[:EARLY])
+        early = loss(carry[0], slice(None))
+        carry, _ = lax.scan(step, carry, batches[EARLY:])
+        tested = logits(carry[0], jnp.asarray(arrays.test_inputs)).argmax(-1)
+        accuracy = (tested == jnp.asarray(arrays.test_labels)).mean()
+        return early, loss(carry[0], slice(None)), accuracy
+
+    return train
+
+
+def best(swept: Swept, discounts: np.ndarray, learning_rates: np.ndarray) -> list[dict[str, float]]:
+    """The learning rate of the lowest training loss for every discount, and what it reaches."""
+    shape = len(learning_rates), len(discounts)
+    losses, accuracies = swept.late.reshape(shape), swept.accuracy.reshape(shape)
+    chosen = np.nanargmin(losses, 0)
+    return [
+        {
+            "discount": float(d),
+            "learning_rate": float(learning_rates[i]),
+            "training_loss": float(losses[i, j]),
+            "test_accuracy": float(accuracies[i, j]),
+        }
+        for j, (d, i) in enumerate(zip(discounts, chosen, strict=True))
+    ]
+
+
+def draw(
+    swept: dict[str, Swept],
+    discounts: np.ndarray,
+    learning_rates: np.ndarray,
+    time_steps: np.ndarray,
+    weights: np.ndarray,
+    path: Path,
+) -> None:
+    """Draw the three paths.
+
+    Args:
+        swept: path -> how its networks trained.
+        discounts: of the path from Adam to gradient descent.
+        learning_rates: of the same.
+        time_steps: of the path to Newton.
+        weights: of the path of priors.
+        path: PNG file to write.
+    """
+    plt = figures.pyplot()
+    from matplotlib.colors import LogNorm
+
+    figure, axes = plt.subplots(1, 3, figsize=(figures.WIDTH * 1.15, 3.8), layout="constrained")
+    left, middle, right = axes
+    losses = swept["discount"].late.reshape(len(learning_rates), len(discounts))
+    shown = np.clip(np.nan_to_num(losses, nan=10.0), 1e-4, 10)
+    mesh = left.pcolormesh(discounts, learning_rates, shown, norm=LogNorm(), shading="nearest")
+    left.plot(discounts, learning_rates[shown.argmin(0)], "o-", color="w", ms=3, lw=1)
+    left.set(xscale="log", yscale="log", xlabel="discount γ", ylabel="learning rate")
+    left.set_title("Adam (γ → 0) to gradient descent (γ → ∞)", fontsize=9)
+    figure.colorbar(mesh, ax=left, label="final training loss (nats)")
+    for row, (name, color) in zip(
+        swept["hold"].late.reshape(2, -1),
+        (("replanned", figures.RED), ("held", figures.BLUE)),
+        strict=True,
+    ):
+        middle.plot(
+            time_steps, np.clip(np.nan_to_num(row, nan=1e3), 0, 1e3), color=color, label=name
+        )
+    middle.set(
+        xscale="log", yscale="log", xlabel="time step Δt", ylabel="final training loss, up to 1,000"
+    )
+    middle.set_title("ballistic (Δt → 0) to Newton (Δt → ∞)", fontsize=9)
+    middle.legend(title="plan")
+    for name, values, color in (
+        (f"after {EARLY} steps", swept["prior"].early, figures.ORANGE),
+        ("at the end", swept["prior"].late, figures.BLACK),
+    ):
+        right.plot(weights, values / values[0], color=color, label=name)
+    right.set(xlabel="prior weight", ylabel="training loss, relative to corrected")
+    right.set_yscale("log")
+    right.set_title("bias-corrected (0) to uncorrected (1)", fontsize=9)
+    right.legend()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

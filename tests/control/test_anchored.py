@@ -1,0 +1,325 @@
+"""Policies that know where the parameters started or drift: against minimisers of the objective."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import sparse
+from scipy.sparse import linalg as sparse_linalg
+
+from beliefnav import Objective, control, navigator, ssm
+from beliefnav.ssm import Kronecker, Posterior
+from tests import oracles
+
+M = {"a": np.array([1.0, -2.0, 0.5]), "b": [np.array(3.0), None]}
+V = {"a": np.array([4.0, 0.25, 0.0]), "b": [np.array(9.0), None]}
+THETA = {"a": np.array([0.4, -1.0, 2.0]), "b": [np.array(-0.3), None]}
+START = {"a": np.array([-0.5, 0.7, 1.0]), "b": [np.array(0.2), None]}
+POSTERIOR = Posterior(gradient_mean=M, curvature_mean=V)
+
+
+def flat(tree: Any) -> np.ndarray:
+    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
+
+
+ENTRIES = list(zip(*map(flat, (M, V, THETA, START)), strict=True))
+
+# --- countering a decay -------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("decay", "discount"), [(0.3, 0.0), (0.3, 1.3), (2.0, 0.5)])
+def test_countering_is_the_lq_policy_of_a_decay(decay: float, discount: float):
+    """By a Riccati solver, entry by entry."""
+    got = flat(control.countering(decay, discount).step(POSTERIOR, THETA))
+    one = np.eye(1)
+    for step, (m, v, theta, _) in zip(got, ENTRIES, strict=True):
+        lq = oracles.lq_solution(
+            v * one, theta * one[0], m * one[0], one, -decay * one, 0 * one[0], 1.0, 1.0, discount
+        )
+        want = lq.closed_loop @ [theta] + lq.offset
+        np.testing.assert_allclose(-step, want[0], rtol=1e-9)
+    # And by the library's own closed form, which knows drifts in general.
+    objective = Objective(discount=discount, drift=lambda p: jax.tree.map(lambda x: -decay * x, p))
+    policy = control.diagonal_lq_policy(objective, V, THETA, M)
+    np.testing.assert_allclose(-got, flat(policy.velocity(THETA)), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_countering_takes_the_first_step_of_the_cheapest_path():
+    r"""Of $\int e^{-\gamma t} [(\dot\theta + j\theta)^2 + V (\theta - \theta^*)^2] / 2$."""
+    decay, discount, v, optimum, theta = 0.4, 1.1, 0.8, 1.5, -0.5
+    times = np.linspace(0, 30, 20_001)
+    one = np.eye(1)
+    path = oracles.lq_path(
+        np.array([theta]), v * one, np.array([optimum]), np.zeros(1), one, -decay * one,
+        np.zeros(1), 1.0, 1.0, discount, times,
+    )[:, 0]  # fmt: skip
+    velocity = (4 * path[1] - path[2] - 3 * path[0]) / (2 * times[1])
+    posterior = Posterior(jnp.asarray(v * (theta - optimum)), None, jnp.asarray(v))
+    got = control.countering(decay, discount).step(posterior, jnp.asarray(theta))
+    # Second order in the grid of 1.5e-3.
+    np.testing.assert_allclose(-got, velocity, rtol=1e-5)
+    # It rests where decay and loss balance.
+    rest = v * optimum / (v + decay * (decay + discount))
+    there = Posterior(jnp.asarray(v * (rest - optimum)), None, jnp.asarray(v))
+    np.testing.assert_allclose(
+        control.countering(decay, discount).step(there, jnp.asarray(rest)), 0, atol=1e-15
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_countering_without_decay_is_the_plan_without_drift():
+    posterior = POSTERIOR._replace(curvature_mean=jax.tree.map(lambda v: v + 0.1, V))
+    for discount in (0.0, 1.3):
+        got = control.countering(1e-12, discount).step(posterior, THETA)
+        want = control.horizon(Objective(discount=discount)).step(posterior, THETA)
+        # First order in the decay.
+        np.testing.assert_allclose(flat(got), flat(want), rtol=1e-10)
+    floor = control.countering(0.5, 1.3, eps_root=0.1).step(POSTERIOR, THETA)
+    np.testing.assert_allclose(
+        flat(floor), flat(control.countering(0.5, 1.3).step(posterior, THETA)), rtol=1e-14
+    )
+
+
+# --- resetting ----------------------------------------------------------------------------------
+
+
+def cheapest_velocity(
+    v: float, theta: float, optimum: float, start: float, hazard: float, discount: float
+) -> float:
+    r"""The first velocity of the path that minimises the discretised, discounted objective.
+
+    $\int e^{-\gamma t} [\dot\theta^2 / 2 + V (\theta - x_t)^2 / 2]$, $x_t$ decaying from the
+    optimum to the start; straight between points, read in the middle of intervals, end free.
+    """
+    times = np.linspace(0, 40 / (0.5 + discount), 20_001)
+    h, middle = times[1], (times[:-1] + times[1:]) / 2
+    target = start + np.exp(-hazard * middle) * (optimum - start)
+    n = len(middle)
+    weight: Any = sparse.diags(h * np.exp(-discount * middle))
+    slope = (sparse.eye(n, n + 1, k=1) - sparse.eye(n, n + 1)) / h
+    mean = (sparse.eye(n, n + 1, k=1) + sparse.eye(n, n + 1)) / 2
+    quadratic = (slope.T @ weight @ slope + v * mean.T @ weight @ mean).tocsc()
+    linear = v * mean.T @ (weight @ target)
+    # The first point is given.
+    right = linear[1:] - quadratic[1:, 0].toarray()[:, 0] * theta
+    path: Any = sparse_linalg.spsolve(quadratic[1:, 1:], right)
+    return (4 * path[0] - path[1] - 3 * theta) / (2 * h)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("hazard", "discount"), [(0.3, 1.3), (2.0, 0.4), (0.5, 0.0), (0.0, 1.0)])
+def test_resetting_takes_the_first_step_of_the_cheapest_path(hazard: float, discount: float):
+    policy = control.resetting(hazard, discount)
+    v, optimum = 0.8, 1.5
+    for theta, start in ((-0.5, 0.7), (1.5, -1.0), (0.2, 0.2)):
+        posterior = Posterior(jnp.asarray(v * (theta - optimum)), None, jnp.asarray(v))
+        got = policy.step(posterior, jnp.asarray(theta), jnp.asarray(start))
+        want = cheapest_velocity(v, theta, optimum, start, hazard, discount)
+        # Second order in the grid of some 3e-3, and the end felt as e^{-40}.
+        np.testing.assert_allclose(-got, want, rtol=3e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_resetting_is_a_weighted_mean_of_two_plans():
+    r"""$w m + (1-w) V (\theta - \theta_0)$ over $\gamma + r$, and its rest that of L2-Init."""
+    hazard, discount = 0.7, 1.3
+    policy = control.resetting(hazard, discount)
+    m, v, theta, start = map(flat, (M, V, THETA, START))
+    s = np.sqrt(discount**2 / 4 + v) + discount / 2
+    w = s / (s + hazard)
+    got = flat(policy.step(POSTERIOR, THETA, START))
+    np.testing.assert_allclose(got, (w * m + (1 - w) * v * (theta - start)) / s, rtol=1e-13)
+    # At rest, h (x - x*) + l (x - start) = 0 with l = h hazard / (discount + r).
+    v, optimum, start = 0.8, 1.5, -0.4
+    s = np.sqrt(discount**2 / 4 + v) + discount / 2
+    rest = (v * optimum + v * hazard / s * start) / (v + v * hazard / s)
+    posterior = Posterior(jnp.asarray(v * (rest - optimum)), None, jnp.asarray(v))
+    np.testing.assert_allclose(
+        policy.step(posterior, jnp.asarray(rest), jnp.asarray(start)), 0, atol=1e-15
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_resetting_without_curvature_or_discount():
+    """A flat direction is left by m / hazard, the limit; without hazards there is no plan."""
+    v = jnp.asarray([0.0, 1e-30, -1.0])
+    posterior = Posterior(jnp.full(3, 2.0), None, v)
+    got = control.resetting(0.5, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
+    np.testing.assert_allclose(got, 4, rtol=1e-12)
+    got = control.resetting(0.0, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
+    np.testing.assert_allclose(got, [0, 2e15, 0], rtol=1e-12)
+    # Without hazards it is the plan without resets.
+    plain = control.horizon(Objective(discount=1.3)).step(POSTERIOR, THETA)
+    got = control.resetting(0.0, 1.3).step(POSTERIOR, THETA, START)
+    np.testing.assert_allclose(flat(got), flat(plain), rtol=1e-13)
+
+
+@pytest.mark.parametrize("policy", [control.countering(0.3), control.resetting(0.3)])
+def test_negative_curvature_is_read_as_zero_and_counted(policy: control.Policy):
+    posterior = Posterior(jnp.ones(3), None, jnp.asarray([-2.0, 0.0, 1.0]))
+    places = (jnp.ones(3), jnp.zeros(3))[: 2 if policy.uses_start else 1]
+    got = policy.step(posterior, *places)
+    assert got[0] == got[1] and np.all(np.isfinite(got))
+    assert policy.clipped is not None
+    np.testing.assert_array_equal(policy.clipped(posterior, None), [True, False, False])
+
+
+# --- a known penalty ----------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("around_start", [True, False])
+def test_penalised_newton_minimises_loss_and_penalty(around_start: bool):
+    strength = 0.6
+    m, v, theta, start = map(flat, (M, V, THETA, START))
+    center = start if around_start else 0
+    places = (THETA, START) if around_start else (THETA,)
+    policy = control.penalised(control.newton(), strength, around_start=around_start)
+    assert policy.uses_start == around_start
+    got = flat(policy.step(POSTERIOR, *places))
+    np.testing.assert_allclose(got, (m + strength * (theta - center)) / (v + strength), rtol=1e-13)
+    # The gradient of everything is 0 after the step.
+    np.testing.assert_allclose(m - v * got + strength * (theta - got - center), 0, atol=1e-13)
+    # With a matrix of curvature, the minimiser solves a system.
+    x = np.random.default_rng(0).normal(size=(4, 4))
+    policy = control.penalised(control.matrix_newton(), strength, around_start=around_start)
+    got = flat(policy.step(Posterior(gradient_mean=M, curvature_mean=x @ x.T), *places))
+    want = np.linalg.solve(x @ x.T + strength * np.eye(4), m + strength * (theta - center))
+    np.testing.assert_allclose(got, want, rtol=1e-11)
+
+
+@pytest.mark.usefixtures("x64")
+def test_penalties_add_and_pass_the_start_on():
+    once = control.penalised(control.newton(), 0.5)
+    twice = control.penalised(once, 0.1, around_start=False)
+    assert twice.uses_start
+    m, v, theta, start = map(flat, (M, V, THETA, START))
+    want = (m + 0.5 * (theta - start) + 0.1 * theta) / (v + 0.6)
+    np.testing.assert_allclose(flat(twice.step(POSTERIOR, THETA, START)), want, rtol=1e-13)
+    resetting = control.penalised(control.resetting(0.3), 0.1, around_start=False)
+    assert resetting.uses_start
+    stiff = Posterior(
+        jax.tree.map(lambda m, x: m + 0.1 * x, M, THETA), None, jax.tree.map(lambda v: v + 0.1, V)
+    )
+    np.testing.assert_allclose(
+        flat(resetting.step(POSTERIOR, THETA, START)),
+        flat(control.resetting(0.3).step(stiff, THETA, START)),
+        rtol=1e-13,
+    )
+    # A belief without curvature stays one; the penalty is felt in the gradient.
+    plain = control.penalised(control.myopic(), 0.5)
+    got = plain.step(Posterior(gradient_mean=M), THETA, START)
+    np.testing.assert_allclose(flat(got), m + 0.5 * (theta - start), rtol=1e-14)
+    assert plain.clipped is None
+
+
+def test_penalised_counts_what_is_still_clipped():
+    policy = control.penalised(control.newton(), 1.0)
+    posterior = Posterior(jnp.ones(3), None, jnp.asarray([-2.0, -0.5, 1.0]))
+    assert policy.clipped is not None
+    np.testing.assert_array_equal(policy.clipped(posterior, jnp.ones(3)), [True, False, False])
+    got = policy.step(posterior, jnp.ones(3), jnp.ones(3))
+    np.testing.assert_allclose(got, [0, 2, 0.5], rtol=1e-6)
+
+
+# --- in an optimizer ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_optimizers_keep_the_start_and_settle_near_it(dtype: str):
+    """Scanned and vmapped over a hyper-parameter; the stronger, the nearer."""
+    params = {"a": jnp.full((2, 2), 3.0, dtype), "s": jnp.asarray(-1.0, dtype), "none": None}
+    belief = ssm.independent(
+        gradient=ssm.LocalLevel(0.0), curvature=ssm.sensed(ssm.LocalLevel(0.0))
+    )
+    curvature = jax.tree.map(jnp.ones_like, params)
+
+    @jax.jit
+    @jax.vmap
+    def train(strength: Any) -> Any:
+        outcome = []
+        for policy in (
+            control.resetting(strength),
+            control.penalised(control.newton(), strength),
+        ):
+            optimizer = navigator(0.3, belief, policy)
+
+            def step(carry: Any, _: None, optimizer: Any = optimizer) -> Any:
+                params, state = carry
+                gradient = jax.tree.map(lambda x: x - 1, params)
+                updates, state = optimizer.update(gradient, state, params, curvature=curvature)
+                return (jax.tree.map(jnp.add, params, updates), state), None
+
+            start: Any = params, optimizer.init(params)
+            (last, state), _ = jax.lax.scan(step, start, None, length=60)
+            outcome.append((last, state[0].start_params))
+        return outcome
+
+    strengths = np.array([0.5, 2.0])
+    s = np.sqrt(1 / 4 + 1) + 1 / 2
+    for (last, kept), penalty in zip(
+        train(jnp.asarray(strengths)), (strengths / s, strengths), strict=True
+    ):
+        rest = (1 + penalty[:, None] * flat(params).astype(float)) / (1 + penalty[:, None])
+        got = np.concatenate([np.float64(x).reshape(2, -1) for x in jax.tree.leaves(last)], 1)
+        # Converged to 0.7^60; bfloat16 stops where a step is less than half its spacing of 2^-7.
+        np.testing.assert_allclose(got, rest, atol=1e-5 if dtype == "float32" else 0.05)
+        for x, start in zip(jax.tree.leaves(kept), jax.tree.leaves(params), strict=True):
+            assert x.dtype == start.dtype
+            np.testing.assert_array_equal(x, np.broadcast_to(start, x.shape))
+
+
+def test_no_parameters_get_no_step():
+    nothing = Posterior(gradient_mean={"a": None}, curvature_mean={"a": None})
+    empty = {"a": None}
+    for policy in (control.resetting(0.1), control.penalised(control.newton(), 0.1)):
+        assert policy.step(nothing, empty, empty) == empty
+    assert control.countering(0.1).step(nothing, empty) == empty
+
+
+# --- errors -------------------------------------------------------------------------------------
+
+
+def test_where_the_parameters_are_must_be_given():
+    for policy, name in (
+        (control.countering(0.1), "countering"),
+        (control.resetting(0.1), "resetting"),
+        (control.penalised(control.newton(), 0.1), "penalised"),
+    ):
+        places = (None, START)[: 2 if policy.uses_start else 1]
+        with pytest.raises(ValueError, match=f"control.{name} without params"):
+            policy.step(POSTERIOR, *places)
+        with pytest.raises(ValueError, match=f"control.{name} with a belief .* no gradient_mean"):
+            policy.step(Posterior(curvature_mean=V), THETA, *places[1:])
+
+
+def test_beliefs_that_do_not_fit_are_refused():
+    gradient = Posterior(gradient_mean=M)
+    with pytest.raises(ValueError, match="control.countering with a belief .* no curvature_mean"):
+        control.countering(0.1).step(gradient, THETA)
+    with pytest.raises(ValueError, match="control.resetting with a belief .* no curvature_mean"):
+        control.resetting(0.1).step(gradient, THETA, START)
+    product = Posterior(
+        gradient_mean=jnp.ones((2, 2)), curvature_mean=Kronecker(jnp.eye(2), jnp.eye(2))
+    )
+    policy = control.penalised(control.matrix_ballistic(), 0.1)
+    with pytest.raises(ValueError, match="control.penalised with a Kronecker product"):
+        policy.step(product, jnp.ones((2, 2)), jnp.ones((2, 2)))
+
+
+@pytest.mark.parametrize("value", [-0.1, np.inf, np.nan])
+def test_numbers_out_of_range_are_named(value: float):
+    for name in ("decay", "discount", "eps_root"):
+        with pytest.raises(ValueError, match=f"countering: {name} must be"):
+            control.countering(**({"decay": 1.0} | {name: value}))
+    for name in ("hazard", "discount"):
+        with pytest.raises(ValueError, match=f"resetting: {name} must be"):
+            control.resetting(**({"hazard": 1.0} | {name: value}))
+    with pytest.raises(ValueError, match="penalised: strength must be"):
+        control.penalised(control.newton(), value)
+    with pytest.raises(ValueError, match="countering: decay must be"):
+        control.countering(0.0)

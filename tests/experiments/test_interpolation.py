@@ -1,0 +1,45 @@
+"""The family is swept over what it says, and its ends are the rules they are named after."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import interpolation
+
+
+def test_a_grid_has_every_combination_once() -> None:
+    grid = interpolation.grid(learning_rate=[0.1, 1.0], discount=[1.0, 2.0, 3.0], eps_root=0.5)
+    pairs = set(zip(grid["learning_rate"], grid["discount"], strict=True))
+    assert len(pairs) == len(grid["discount"]) == 6
+    assert set(grid["eps_root"]) == {0.5}
+
+
+def test_padded_paths_have_one_shape_and_keep_their_values() -> None:
+    paths = {
+        "short": interpolation.grid(learning_rate=0.1, discount=[1.0, 2.0]),
+        "long": interpolation.grid(learning_rate=[0.1, 0.2, 0.3]),
+    }
+    padded = interpolation.pad(paths)
+    assert {v.shape for path in padded.values() for v in path.values()} == {(3,)}
+    assert padded["short"].keys() == padded["long"].keys()
+    np.testing.assert_array_equal(padded["short"]["discount"][:2], [1.0, 2.0])
+    np.testing.assert_array_equal(padded["long"]["discount"], 0.0)  # what is not swept is Adam's
+
+
+def test_the_best_learning_rate_is_that_of_the_lowest_loss_that_is_a_number() -> None:
+    losses = np.array([[0.5, np.nan], [0.2, 0.3], [0.9, 0.1]])  # [learning rate, discount]
+    swept = interpolation.Swept(losses.ravel(), losses.ravel(), 1 - losses.ravel())
+    found = interpolation.best(swept, np.array([1.0, 2.0]), np.array([0.1, 0.2, 0.3]))
+    assert [b["learning_rate"] for b in found] == [0.2, 0.3]
+    assert [b["training_loss"] for b in found] == [0.2, 0.1]
+
+
+@pytest.mark.slow
+def test_the_quick_run_holds_its_claims(tmp_path: Path) -> None:
+    interpolation.run(interpolation.Config(quick=True, out=tmp_path))
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert len(metrics["claims"]) == 4
+    assert all(claim["holds"] for claim in metrics["claims"])
+    assert (tmp_path / "interpolation.png").stat().st_size > 10_000

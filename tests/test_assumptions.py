@@ -1,0 +1,268 @@
+"""A rule is built from its assumptions, and they are printed in physical units."""
+
+import inspect
+import math
+import re
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+from beliefnav import control, navigator, rules, ssm
+from beliefnav.assumptions import Assumptions, Fact
+
+MEMORIES = {"gradient": "memory 10 steps", "gradient prior": "0 observations"}
+ADAM = {
+    **MEMORIES,
+    "horizon": "unlimited",
+    "hold": "replanned",
+    "curvature": "memory 1,000 steps",
+    "curvature prior": "0 observations",
+}
+DESCENT = {"horizon": "0 steps", "hold": "replanned", "gradient": "as seen", "curvature": "none"}
+SIGN = DESCENT | {"horizon": "unlimited"}
+NEWTON = {"horizon": "any", "hold": "to the end", "gradient": "as seen"}
+DIFFUSE = {"gradient prior": "0 observations"}
+LAST = {"gradient": "memory 1 step"}
+"""A discount of 0: the average of one step."""
+
+# rule -> what its defaults assume, other than what all have at a learning rate of 0.1.
+#
+# A discount beta is a memory of 1/(1 - beta) steps, a discount gamma of the plan a horizon of
+# 1/gamma steps; an uncorrected average has a prior worth as many observations as its memory.
+ASSUMED: dict[str, dict[str, str]] = {
+    "adagrad": SIGN
+    | {
+        "curvature": "memory unlimited",
+        "curvature prior": "1 observation",
+        "curvature floor": "1e-07",
+    },
+    "adam": ADAM,
+    "adam_toward_start": ADAM | {"drift": "0.001 a step"},
+    "adamw": ADAM | {"drift": "1e-05 a step"},
+    "ballistic": SIGN
+    | {
+        "curvature": "memory 1,000 steps",
+        "curvature prior": "1,000 observations",
+        "curvature floor": "1e-08",
+    },
+    "bayesian_learning_rule": NEWTON
+    | {"curvature": "sensed; memory 10 readings", "curvature prior": "10 readings"},
+    "countering": ADAM | {"drift": "decay 0.01 per unit of time"},
+    "family": ADAM | {"curvature floor": "1e-16"},
+    "full_ballistic": ADAM | LAST,
+    "ivon": NEWTON
+    | MEMORIES
+    | {"curvature": "sensed; memory 100,000 readings", "curvature prior": "1"},
+    "l2_init": DESCENT,
+    "lion": SIGN
+    | {
+        "gradient": "memory 100 steps",
+        "gradient prior": "100 observations",
+        "drift": "0.0001 a step",
+    },
+    "momentum": DESCENT | MEMORIES,
+    "muon": SIGN | {"gradient": "memory 20 steps"} | DIFFUSE,
+    "nadam": ADAM,
+    "nadamw": ADAM | {"drift": "1e-05 a step"},
+    "natural_gradient": DESCENT | DIFFUSE | LAST | {"geometry": "given"},
+    "newton": NEWTON | {"curvature": "sensed; as seen"},
+    "resetting": ADAM | {"horizon": "10 steps"},
+    "rmsprop": SIGN
+    | {
+        "curvature": "memory 10 steps",
+        "curvature prior": "10 observations",
+        "curvature floor": "1e-08",
+    },
+    "secant": {
+        "horizon": "10 steps",
+        "hold": "replanned",
+        "gradient": "drift 0.01 a step",
+        "curvature": "memory 1,000 steps",
+        "curvature prior": "variance 1",
+        "noise": "memory 1,000 steps",
+    },
+    "sgd": DESCENT,
+    "shampoo": ADAM
+    | LAST
+    | {"curvature": "memory unlimited", "curvature prior": "0.0001 times the identity"},
+    "sign_sgd": SIGN,
+    "signum": SIGN | MEMORIES,
+    "sophia_like": {
+        "horizon": "1 step",
+        "hold": "1 step",
+        "gradient": "memory 28.57 steps",
+        "gradient prior": "0 observations",
+        "curvature": "sensed; memory 100 readings",
+        "curvature prior": "0 readings",
+    },
+    "von": NEWTON
+    | {"curvature": "sensed; memory 1,000 readings", "curvature prior": "1,000 readings"},
+    "wiener": {
+        "horizon": "unlimited",
+        "hold": "replanned",
+        "gradient": "memory 10 steps",
+        "curvature": "memory 1,000 steps",
+        "prior": "0 observations",
+    },
+}
+every_rule = pytest.mark.parametrize("name", ASSUMED)
+
+
+def arguments_of(name: str, rate: Any = 0.1) -> dict[str, Any]:
+    """All arguments of a rule at their defaults."""
+    needed = {"metric": lambda params: jnp.eye(8)} if name == "natural_gradient" else {}
+    bound = inspect.signature(getattr(rules, name)).bind(rate, **needed)
+    bound.apply_defaults()
+    return bound.arguments
+
+
+def values(assumptions: Assumptions) -> dict[str, str]:
+    return {fact.subject: fact.value for fact in assumptions.facts() if fact.value}
+
+
+def assert_is_table(text: str, facts: tuple[Fact, ...]) -> None:
+    """Every fact is in it, in 100 columns."""
+    assert max(len(line) for line in text.splitlines()) <= 100
+    words = " ".join(text.split())
+    for fact in facts:
+        assert fact.subject in words
+        for word in f"{fact.value} {fact.sentence}".split():
+            assert word in words
+
+
+def test_every_rule_is_here() -> None:
+    assert set(ASSUMED) == set(rules.__all__)
+
+
+@every_rule
+def test_assumptions_build_the_rule(name: str) -> None:
+    rule, arguments = getattr(rules, name), arguments_of(name)
+    params = {"b": jnp.ones(2), "w": jnp.ones((3, 2))}
+
+    def program(optimizer: optax.GradientTransformationExtraArgs) -> str:
+        def steps(gradient: Any, params: Any) -> Any:
+            _, state = optimizer.update(gradient, optimizer.init(params), params)
+            return optimizer.update(gradient, state, params)
+
+        return re.sub("0x[0-9a-f]+", "", str(jax.make_jaxpr(steps)(params, params)))
+
+    assumptions = rule.assumptions(**arguments)
+    assert isinstance(assumptions, Assumptions)
+    assert program(assumptions.optimizer()) == program(rule(**arguments))
+    own, other = inspect.signature(rule), inspect.signature(rule.assumptions)
+    assert own.parameters == other.parameters
+    assert own.return_annotation is optax.GradientTransformationExtraArgs
+    assert (rule.__name__, rule.__doc__) == (name, rule.assumptions.__doc__)
+
+
+@every_rule
+def test_assumptions_are_in_physical_units_in_a_table_of_100_columns(name: str) -> None:
+    assumptions = getattr(rules, name).assumptions(**arguments_of(name))
+    common = {"geometry": "identity", "drift": "none", "learning rate": "0.1"}
+    assert values(assumptions) == common | ASSUMED[name]
+    assert_is_table(str(assumptions), assumptions.facts())
+
+
+@pytest.mark.parametrize("name", sorted(ASSUMED.keys() - {"bayesian_learning_rule"}))
+def test_schedules_are_named(name: str) -> None:
+    arguments = arguments_of(name, optax.linear_schedule(0.1, 0.0, 10))
+    if "weight_decay" in arguments and name != "countering":
+        arguments["weight_decay"] = optax.linear_schedule(0.1, 0.0, 10)
+    assumptions = getattr(rules, name).assumptions(**arguments)
+    read = values(assumptions)
+    assert read.pop("learning rate") == "a schedule"
+    drift = read.pop("drift")
+    assert drift == "none" if "drift" not in ASSUMED[name] else "per unit of" in drift
+    known = {k: v for k, v in ASSUMED[name].items() if k != "drift"}
+    assert read == {"geometry": "identity"} | known
+    assert_is_table(str(assumptions), assumptions.facts())
+
+
+@every_rule
+def test_numbers_that_are_traced_are_said_to_be(name: str) -> None:
+    seen = []
+
+    def look(factor: jax.Array) -> jax.Array:
+        arguments = arguments_of(name)
+        numbers = {k: factor * v for k, v in arguments.items() if type(v) in (int, float)}
+        assumptions = getattr(rules, name).assumptions(**(arguments | numbers))
+        assert_is_table(str(assumptions), assumptions.facts())
+        seen.append(values(assumptions))
+        return factor
+
+    jax.eval_shape(look, jnp.ones(()))
+    (read,) = seen
+    assert read["learning rate"] == "traced"
+    assert set(read) >= {"horizon", "hold", "geometry", "drift", *ASSUMED[name]}
+    for subject, value in ASSUMED[name].items():
+        if "memory" in value and name != "adagrad":  # that of AdaGrad is no argument
+            assert "traced" in read[subject], subject
+
+
+@every_rule
+def test_numbers_may_be_arrays(name: str) -> None:
+    # As optax.inject_hyperparams gives them.
+    arguments = arguments_of(name)
+    arrays = {k: jnp.asarray(v) for k, v in arguments.items() if type(v) in (int, float)}
+    assumptions = getattr(rules, name).assumptions(**(arguments | arrays))
+    exact = getattr(rules, name).assumptions(**arguments)
+
+    def numbers(value: str) -> tuple[list[float], str]:
+        pattern = r"\d[\d,.]*(?:e-\d+)?"
+        found = [float(n.replace(",", "")) for n in re.findall(pattern, value)]
+        return found, re.sub(pattern, "#", value)
+
+    for subject, value in values(exact).items():
+        (got, words), (want, expected) = numbers(values(assumptions)[subject]), numbers(value)
+        assert words == expected, subject
+        # float32 holds 1 - 0.99999 to 3e-3 of itself.
+        assert got == pytest.approx(want, rel=5e-3), subject
+
+
+def test_numbers_that_are_given_are_those_that_are_read() -> None:
+    read = values(rules.adamw.assumptions(0.5, b1=0.75, b2=0.5, weight_decay=0.1))
+    assert read["gradient"] == "memory 4 steps"
+    assert read["curvature"] == "memory 2 steps"
+    assert read["drift"] == "0.05 a step"
+    read = values(rules.sgd.assumptions(0.1, momentum=0.75))
+    assert (read["gradient"], read["gradient prior"]) == ("memory 4 steps", "4 observations")
+    assert read["learning rate"] == "0.4"  # of the average, not of the sum
+    read = values(rules.adam.assumptions(0.1, b1=1.0, b2=0.0))
+    assert (read["gradient"], read["curvature"]) == ("memory unlimited", "memory 1 step")
+    # A horizon in steps: the discount is per unit of time, of which a step takes 0.5.
+    read = values(rules.newton.assumptions(0.1, time_step=0.5, discount=0.2))
+    assert (read["horizon"], read["hold"]) == ("10 steps", "1 step")
+    read = values(rules.family.assumptions(0.1, discount=0.1, prior_weight=0.5))
+    assert (read["horizon"], read["gradient prior"]) == ("10 steps", "5 observations")
+
+
+def test_a_drift_is_told_by_its_half_life() -> None:
+    text = " ".join(str(rules.adamw.assumptions(0.1, weight_decay=math.log(2))).split())
+    assert "Weights decay to 0, by half in 10 steps" in text
+    text = " ".join(str(rules.adam_toward_start.assumptions(0.1, decay=math.log(2))).split())
+    assert "Weights decay to their initial values, by half in 10 steps" in text
+    assert values(rules.lion.assumptions(0.1, weight_decay=0.0))["drift"] == "none"
+
+
+def test_own_beliefs_and_policies_are_named() -> None:
+    class Mine:
+        """What I believe.
+
+        And why.
+        """
+
+        def filter(self) -> ssm.Filter:
+            return ssm.LocalLevel(0.9).filter()
+
+    policy = control.Policy(lambda posterior, params: posterior.gradient_mean)
+    assumptions = Assumptions(0.1, Mine(), policy)
+    text = str(assumptions)
+    assert "Mine" in text and "What I believe." in text and "And why" not in text
+    assert "What this policy assumes is not said." in text
+    params = jnp.ones(2)
+    ours, plain = assumptions.optimizer(), navigator(0.1, Mine(), policy)
+    updates: Any = [o.update(params, o.init(params), params)[0] for o in (ours, plain)]
+    assert jnp.array_equal(*updates)
