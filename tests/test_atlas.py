@@ -45,7 +45,7 @@ def check(row: Row, num_steps: int) -> None:
 
 
 # One of each kind here; the equalities with optax have tests of their own.
-SOME = ("lion", "countering", "shampoo", "ivon")
+SOME = ("lion", "countering", "ivon")
 
 
 @pytest.mark.parametrize("row", [r for r in ROWS if r.rule in SOME], ids=lambda r: r.compared_with)
@@ -118,14 +118,20 @@ def test_what_is_explained_is_built_to_the_same_steps(
     built = explain(optaxs, 0.1, **arguments).optimizer()
     gradients = np.random.default_rng(0).normal(size=(5, 3))
     peers = [built, ours(0.1, **arguments), optaxs(0.1, **arguments)]
-    states = [optimizer.init(gradients[0]) for optimizer in peers]
-    for gradient in gradients:
-        steps = []
-        for i, optimizer in enumerate(peers):
-            step, states[i] = optimizer.update(gradient, states[i], gradients[0])
-            steps.append(step)
-        np.testing.assert_allclose(steps[0], steps[1], rtol=1e-12)
-        np.testing.assert_allclose(steps[0], steps[2], rtol=1e-10)
+
+    def steps(gradients: Any) -> list[Any]:
+        def run(optimizer: Any) -> Any:
+            def step(state: Any, gradient: Any) -> Any:
+                update, state = optimizer.update(gradient, state, gradients[0])
+                return state, update
+
+            return jax.lax.scan(step, optimizer.init(gradients[0]), gradients)[1]
+
+        return [run(optimizer) for optimizer in peers]
+
+    one, other, third = jax.jit(steps)(gradients)
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+    np.testing.assert_allclose(one, third, rtol=1e-10)
 
 
 def test_nesterov_of_adam_is_explained_as_nadam() -> None:

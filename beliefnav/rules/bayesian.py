@@ -163,11 +163,14 @@ def ivon(
         >>> optimizer = rules.ivon(0.1, b2=0.99, prior_precision=1e-2)
         >>> params = jnp.ones(3)
         >>> state = optimizer.init(params)
-        >>> for key in jax.random.split(jax.random.key(0), 100):
+        >>> @jax.jit
+        ... def step(params, state, key):
         ...     scale = (100 * (posterior(state).curvature_mean + 1e-2)) ** -0.5
         ...     gradient, curvature = sensors.perturbed(loss, params, scale, key)
         ...     update, state = optimizer.update(gradient, state, params, curvature=curvature)
-        ...     params = params + update
+        ...     return params + update, state
+        >>> for key in jax.random.split(jax.random.key(0), 100):
+        ...     params, state = step(params, state, key)
         >>> bool(jnp.all(jnp.abs(params) < 0.1))
         True
     """

@@ -27,10 +27,13 @@ $E[\varphi(V)]$ as a policy, on quadratics and on a network. Which of them wins 
 came out is reported.
 """
 
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Array
 from tqdm import tqdm
 
 from experiments import report
@@ -59,35 +62,41 @@ def run(config: Config) -> None:
 
 
 def measure(config: Config) -> Results:
-    """All parts of the experiment."""
+    """All parts of the experiment; on a CPU, NUTS in a process of its own."""
     keys = jax.random.split(jax.random.key(config.seed), 5)
+    if jax.default_backend() != "cpu":
+        return Results(sampled=read_samples(config, keys[3]), **_measure_rest(config, keys))
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        sampled = pool.submit(read_samples, config, keys[3], progress_bar=False)
+        rest = _measure_rest(config, keys)
+        with tqdm(total=1, desc="NUTS") as bar:
+            results = Results(sampled=sampled.result(), **rest)
+            bar.update()
+    return results
+
+
+def _measure_rest(config: Config, keys: Array) -> dict[str, Any]:
+    """The parts that need no sampling, by their names in `Results`."""
     size = config.at_most("num_params", 500), config.at_most("num_steps", 1000)
+    ratios = 10.0 ** np.arange(-5, 3.5, 2 if config.quick else 0.5)
+    noises = 10.0 ** np.arange(-8, 7, 7 if config.quick else 1)
     parts: dict[str, Any] = {}
-    with tqdm(total=4, unit="part") as bar:
-        bar.set_description("slopes")
+    with tqdm(total=4, unit="part", desc="slopes") as bar:
         parts["filtered"] = slopes.read_filters(keys[0], *size)
         bar.update()
-        bar.set_description("between the regimes")
         parts["between"] = slopes.read_between(parts["filtered"])
         bar.update()
-        bar.set_description("signal to noise")
-        ratios = 10.0 ** np.arange(-5, 3.5, 2 if config.quick else 0.5)
         parts["failure"] = slopes.read_ratios(keys[1], ratios, *size)
         bar.update()
-        bar.set_description("fully observed")
-        noises = 10.0 ** np.arange(-8, 7, 7 if config.quick else 1)
         parts["observed"] = slopes.read_observed(keys[2], noises, *size)
         bar.update()
-    parts["sampled"] = read_samples(config, keys[3])
-    parts["costs"] = means_and_variances.on_quadratics(
-        keys[4], config.at_most("problems", 2000), quick=config.quick
-    )
+    problems, grid = config.at_most("problems", 2000), config.at_most("grid", 121)
+    parts["costs"] = means_and_variances.on_quadratics(keys[4], problems, quick=config.quick)
     parts["networks"] = means_and_variances.on_network(config)
-    grid = config.at_most("grid", 121)
     parts["solutions"] = dual.solve_all(
         grid,
-        dual.DISPERSIONS[::3] if config.quick else dual.DISPERSIONS,
+        dual.DISPERSIONS[-1:] if config.quick else dual.DISPERSIONS,
         dual.NOISES[::6] if config.quick else dual.NOISES,
     )
     parts["checks"] = dual.check(grid)
-    return Results(**parts)
+    return parts

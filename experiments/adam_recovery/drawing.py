@@ -241,8 +241,10 @@ def _draw_gains(row: Any, results: Results) -> None:
     right.axhline(first, color="k", lw=0.8, label="certainty-equivalent")
     middle.set_yscale("symlog", linthresh=1)
     left.set(title="Gain over certainty equivalence", ylabel="gain in %")
+    left.set_ylim(top=1.6 * left.get_ylim()[1])  # room for the legend
     middle.set(title="Gain of other plans over it", ylabel="gain in %")
     right.set(title="First move", ylabel="first move")
+    right.set_ylim(top=1.2 * right.get_ylim()[1])
     for axes in (left, middle, right):
         axes.set_xlabel("noise variance $R$ of a reading")
         axes.legend(fontsize=7, loc="upper right" if axes is middle else "upper left")

@@ -47,7 +47,7 @@ REFERENCE = 0.9, 0.1
 """Dispersion and noise at which the refinement of the grid is checked."""
 MAX_LOG_ODDS = 12.0
 NUM_NODES = 32
-RANGE = -2.0, 10.0
+MIDDLE, HALF_RANGE = 4.0, 6.0
 """Positions of the grid; the minimum of the flattest problem is at 10."""
 
 
@@ -106,13 +106,17 @@ class Solution(NamedTuple):
         return (cost[over] - cost[policy]) / -cost["certainty-equivalent"]
 
 
-def make_problem(dispersion: float, noise: float, num_points: int) -> Problem:
-    """The problem of a dispersion and a noise, on a grid that is refined in both directions."""
+def make_problem(dispersion: float, noise: float, num_points: int, stretch: float = 1.0) -> Problem:
+    """The problem of a dispersion and a noise, on a grid of positions and beliefs.
+
+    With ``stretch`` the same number of points spans a range so many times as large.
+    """
+    grid = stretch * jnp.linspace(-1.0, 1.0, num_points)
     return Problem(
         curvatures=jnp.array([1.0 - dispersion, 1.0 + dispersion]),
         noise=jnp.asarray(noise, float),
-        positions=jnp.linspace(*RANGE, num_points),
-        log_odds=jnp.linspace(-MAX_LOG_ODDS, MAX_LOG_ODDS, num_points),
+        positions=MIDDLE + HALF_RANGE * grid,
+        log_odds=MAX_LOG_ODDS * grid,
     )
 
 
@@ -294,7 +298,7 @@ class Checks(NamedTuple):
         known: gain of dual control over certainty equivalence if the curvature is known.
         useless: the same if readings are nothing but noise.
         reference: the same at `REFERENCE`.
-        refinement: by how much that changes on a grid that is half as fine.
+        refinement: by how much that changes on a grid that is half as fine and twice as wide.
         by_moves: number of moves -> the gain at `REFERENCE`.
     """
 
@@ -309,7 +313,7 @@ def check(num_points: int) -> Checks:
     """Solve the problems whose solution is known, and one on a finer grid."""
     dispersion, noise = REFERENCE
     reference = solve(make_problem(dispersion, noise, num_points))
-    coarser = solve(make_problem(dispersion, noise, (num_points + 1) // 2))
+    coarser = solve(make_problem(dispersion, noise, num_points, stretch=2.0))
     return Checks(
         known=solve(make_problem(0.0, noise, num_points)).gain(),
         useless=solve(make_problem(dispersion, 1e6, num_points)).gain(),

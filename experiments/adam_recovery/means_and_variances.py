@@ -154,7 +154,7 @@ class Trained(NamedTuple):
 
 def on_network(config: Config) -> dict[str, Trained]:
     """Train on digits with every plan, for all learning rates and seeds side by side."""
-    num_steps, num_seeds = config.at_most("network_steps", 150), config.at_most("seeds", 1)
+    num_steps, num_seeds = config.at_most("network_steps", 60), config.at_most("seeds", 1)
     data = jax.tree.map(jnp.asarray, data_sets.load("digits"))
     shape, num_classes = data.train_inputs.shape[1:], int(data.train_labels.max()) + 1
     make, logits = functional(lambda key: mlp(shape, num_classes, key, HIDDEN))

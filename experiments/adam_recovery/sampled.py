@@ -68,7 +68,7 @@ def prior() -> ssm.Secant:
     return jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, believed)
 
 
-def read_samples(config: Config, key: Array) -> Sampled:
+def read_samples(config: Config, key: Array, progress_bar: bool = True) -> Sampled:
     """Simulate coordinates, fit the model to them, and let the policies step on the draws."""
     keys = jax.random.split(key, 4)
     count = config.at_most("sampled_params", 12)
@@ -81,7 +81,7 @@ def read_samples(config: Config, key: Array) -> Sampled:
     stream = simulate(keys[2], generator, config.at_most("sampled_steps", 100))
     unit = landscape.root_mean_square(stream.gradient)
     step_unit = landscape.root_mean_square(stream.displacement)
-    fit = sample(config, standardised(stream, unit, step_unit), keys[3])
+    fit = sample(config, standardised(stream, unit, step_unit), keys[3], progress_bar)
     write(config, fit)
 
     over = ("chain", "draw")
@@ -111,7 +111,7 @@ def standardised(stream: Stream, unit: Array, step_unit: Array) -> "xr.Dataset":
     return values.rename(param="coordinate")  # the model has a "param" of its own
 
 
-def sample(config: Config, values: "xr.Dataset", key: Array) -> Fit:
+def sample(config: Config, values: "xr.Dataset", key: Array, progress_bar: bool) -> Fit:
     """The posterior of every coordinate, by NUTS."""
     return inference.numpyro_nuts(
         inference.target(prior, values, separate="coordinate"),
@@ -121,6 +121,7 @@ def sample(config: Config, values: "xr.Dataset", key: Array) -> Fit:
         target_acceptance=0.9,
         num_chains=2 if config.quick else 4,
         max_tree_depth=3 if config.quick else 6,
+        progress_bar=progress_bar,
     )
 
 

@@ -64,7 +64,7 @@ class Stream(NamedTuple):
     displacement: Array
 
 
-def log_uniform(key: Array, num_params: int, center: float, decades: float) -> Array:
+def log_uniform(key: Array, num_params: int, center: Any, decades: float) -> Array:
     """Numbers [param] spread evenly over ``decades`` orders of magnitude around ``center``.
 
     One falls into each of ``num_params`` equal parts, in random order.
@@ -75,8 +75,9 @@ def log_uniform(key: Array, num_params: int, center: float, decades: float) -> A
     return center * 10 ** (decades * (shares - 0.5))
 
 
+@jax.jit(static_argnames=("num_params", "decades", "signal_decades"))
 def low_signal(
-    key: Array, num_params: int, ratio: float, decades: float = 4.0, signal_decades: float = 2.0
+    key: Array, num_params: int, ratio: Any, decades: float = 4.0, signal_decades: float = 2.0
 ) -> Generator:
     """Coordinates without curvature, whose noise and signal are sized independently.
 
@@ -96,7 +97,8 @@ def low_signal(
     return Generator(noise, signal, jnp.zeros(num_params))
 
 
-def curved(key: Array, num_params: int, noise: float, decades: float = 4.0) -> Generator:
+@jax.jit(static_argnames=("num_params", "decades"))
+def curved(key: Array, num_params: int, noise: Any, decades: float = 4.0) -> Generator:
     """Coordinates whose curvature and noise are sized independently; the signal is as the noise.
 
     Args:
@@ -114,6 +116,7 @@ def curved(key: Array, num_params: int, noise: float, decades: float = 4.0) -> G
     return Generator(variance, variance, curvature)
 
 
+@jax.jit(static_argnames="num_steps")
 def simulate(key: Array, generator: Generator, num_steps: int) -> Stream:
     """Run the program of the landscape; displacements are standard normal.
 
@@ -125,11 +128,6 @@ def simulate(key: Array, generator: Generator, num_steps: int) -> Stream:
     Returns:
         The stream.
     """
-    return _simulate(key, generator, num_steps)
-
-
-@jax.jit(static_argnames="num_steps")
-def _simulate(key: Array, generator: Generator, num_steps: int) -> Stream:
     from numpyro import handlers
 
     noise, signal, curvature = generator
