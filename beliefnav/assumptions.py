@@ -73,16 +73,24 @@ class Assumptions(NamedTuple):
 
     def facts(self) -> tuple[Fact, ...]:
         """The assumptions one by one, those of the policy first."""
-        plan = self.policy.plan or Plan(None, remarks=("What this policy assumes is not said.",))
-        sentences = (*plan.approximations, *self.approximations)
+        plan = self.policy.plan
+        if plan is None:
+            planned = [Fact("policy", "own", "Nobody said what this policy assumes.")]
+            meaning, plan = "It multiplies the direction of the policy.", Plan(None)
+        else:
+            planned, meaning = _plan_facts(plan, known(self.learning_rate)), _meaning(plan)
         believed = _belief_facts(self.belief)
-        if not any(fact.subject.startswith("curvature") for fact in believed):
+        if plan.curvature:
+            sentence = "The plan reads the curvature off the mean; nothing is remembered of it."
+            believed.append(Fact("curvature", plan.curvature, sentence))
+        elif all(fact.subject.startswith("gradient") for fact in believed):
             believed.append(Fact("curvature", "none", "Nothing is believed of the curvature."))
+        sentences = (*plan.approximations, *self.approximations)
         return (
-            *_plan_facts(plan),
+            *planned,
             *believed,
             _drift_fact(self.drift, self.learning_rate, plan),
-            Fact("learning rate", number(self.learning_rate), _meaning(plan)),
+            Fact("learning rate", number(self.learning_rate), meaning),
             *(Fact("approximation", "", sentence) for sentence in sentences),
         )
 
@@ -147,13 +155,23 @@ def _steps(value: Any) -> str:
     return _counted(value, "step")
 
 
+def _times(value: Any) -> str:
+    """In units of the time step of a plan."""
+    return "1 unit of time" if number(value) == "1" else f"{number(value)} units of time"
+
+
 def _reciprocal(value: Any) -> Any:
     """``1 / value``, infinite at 0."""
     return math.inf if known(value) == 0 else 1 / value
 
 
-def _plan_facts(plan: Plan) -> list[Fact]:
-    """Horizon, hold and geometry."""
+def _plan_facts(plan: Plan, learning_rate: float | None) -> list[Fact]:
+    """Horizon, hold and geometry.
+
+    Where plans are remade continuously, the learning rate is the time that passes in a step; where
+    they are held, it is a share of what was planned for a unit of time.
+    """
+    time_step = learning_rate if known(plan.hold) == 0 or learning_rate == 1 else None
     if plan.discount is None:
         horizon = Fact("horizon", "any", "The step does not depend on how far the plan looks.")
     elif known(plan.discount) == math.inf:
@@ -164,14 +182,17 @@ def _plan_facts(plan: Plan) -> list[Fact]:
         horizon = Fact("horizon", "unlimited", sentence)
     else:
         sentence = "Costs further ahead than this hardly count."
-        horizon = Fact("horizon", _steps(_reciprocal(plan.discount)), sentence)
+        value = _times(_reciprocal(plan.discount))
+        if time_step is not None:
+            value = _steps(_reciprocal(plan.discount * time_step))
+        horizon = Fact("horizon", value, sentence)
     if known(plan.hold) == 0:
         held = Fact("hold", "replanned", "The plan is remade continuously.")
     elif known(plan.hold) == math.inf:
         held = Fact("hold", "to the end", "The plan is followed to the optimum that is believed.")
     else:
-        sentence = "The plan is followed for this long before it is remade."
-        held = Fact("hold", _steps(plan.hold), sentence)
+        sentence = "A plan is made to be followed for this long."
+        held = Fact("hold", _times(plan.hold), sentence)
     geometry = "All directions cost the same to move in."
     if plan.metric != "identity":
         geometry = "What it costs to move depends on the direction, by the metric."
@@ -190,7 +211,9 @@ def _meaning(plan: Plan) -> str:
         return "sqrt(eta k) dt: how far one step goes on a plan without discounting."
     if known(plan.discount) == math.inf:
         return "eta k dt / gamma: how far one step goes down the gradient."
-    return "The time between two looks at the landscape, in units of the plan's time step."
+    if known(plan.hold) == 0:
+        return "The time between two looks at the landscape, in units of that of the plan."
+    return "The share of the planned move that a step takes."
 
 
 def _drift_fact(drift: Decay | None, learning_rate: optax.ScalarOrSchedule, plan: Plan) -> Fact:
@@ -203,7 +226,10 @@ def _drift_fact(drift: Decay | None, learning_rate: optax.ScalarOrSchedule, plan
     value, rate = f"{number(drift.strength)} per unit of learning rate", known(learning_rate)
     if strength is not None and rate is not None:
         value = f"{number(strength * rate)} a step"
-        where += f", by half in {number(math.log(2) / (strength * rate))} steps"
+        if strength * rate < 1:
+            where += f", by half in {number(-math.log(2) / math.log1p(-strength * rate))} steps"
+    if drift.mask is not None:
+        where += ", where the mask says so"
     return Fact("drift", value, f"Weights decay to {where}, which the plan does not know of.")
 
 
@@ -282,6 +308,12 @@ def _(belief: ssm.PrecisionWalk) -> list[Fact]:
 
 
 @_belief_facts.register
+def _(belief: ssm.UniformWalk) -> list[Fact]:
+    sentence = "The largest gradient, which is discounted, is read as the root of the curvature."
+    return [Fact("curvature", f"memory {_memory(belief.discount)}", sentence)]
+
+
+@_belief_facts.register
 def _(belief: ssm.Accumulated) -> list[Fact]:
     moment, prior = _belief_facts(belief.belief)
     sentence = "The sum of all squared gradients is read as curvature: that of all losses so far."
@@ -331,9 +363,11 @@ def _(belief: ssm.Sensed) -> list[Fact]:
 def _(belief: ssm.Secant) -> list[Fact]:
     sentence = "Gradient and curvature are learned from how the gradient changes as one moves."
     memory = _memory(belief.curvature_autocorrelation**2)
+    constant = known(belief.curvature_process_variance) == 0 and memory == "unlimited"
+    changes = "It does not change." if constant else "It drifts, and returns to its prior."
     return [
         Fact("gradient", f"drift {number(belief.gradient_process_variance)} a step", sentence),
-        Fact("curvature", f"memory {memory}", "It drifts, and returns to its prior."),
+        Fact("curvature", f"memory {memory}", changes),
         Fact(
             "curvature prior",
             f"variance {number(belief.prior_curvature_variance)}",

@@ -266,8 +266,10 @@ def _curvature_root(owner: str, loss: Callable[..., Array], values: Any) -> Arra
         return jax.jvp(slope, (values,), (direction,))[1]
 
     blocks = jax.vmap(column, out_axes=-1)(jnp.arange(values.shape[-1]))
+    blocks = blocks.astype(jnp.promote_types(blocks.dtype, jnp.float32))
     eigenvalues, vectors = jnp.linalg.eigh((blocks + jnp.swapaxes(blocks, -1, -2)) / 2)
-    return vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
+    root = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
+    return root.astype(values.dtype)
 
 
 def _weighted_jacobian(

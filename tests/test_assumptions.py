@@ -1,7 +1,6 @@
 """A rule is built from its assumptions, and they are printed in physical units."""
 
 import inspect
-import math
 import re
 from typing import Any
 
@@ -24,6 +23,7 @@ ADAM = {
 DESCENT = {"horizon": "0 steps", "hold": "replanned", "gradient": "as seen", "curvature": "none"}
 SIGN = DESCENT | {"horizon": "unlimited"}
 NEWTON = {"horizon": "any", "hold": "to the end", "gradient": "as seen"}
+SQUARE = {"curvature": "square of the mean"}
 DIFFUSE = {"gradient prior": "0 observations"}
 LAST = {"gradient": "memory 1 step"}
 """A discount of 0: the average of one step."""
@@ -31,7 +31,8 @@ LAST = {"gradient": "memory 1 step"}
 # rule -> what its defaults assume, other than what all have at a learning rate of 0.1.
 #
 # A discount beta is a memory of 1/(1 - beta) steps, a discount gamma of the plan a horizon of
-# 1/gamma steps; an uncorrected average has a prior worth as many observations as its memory.
+# 1/gamma units of time, of which a step takes the learning rate; an uncorrected average has a prior
+# worth as many observations as its memory.
 ASSUMED: dict[str, dict[str, str]] = {
     "adagrad": SIGN
     | {
@@ -41,6 +42,7 @@ ASSUMED: dict[str, dict[str, str]] = {
     },
     "adam": ADAM,
     "adam_toward_start": ADAM | {"drift": "0.001 a step"},
+    "adamax": {k: v for k, v in ADAM.items() if k != "curvature prior"},
     "adamw": ADAM | {"drift": "1e-05 a step"},
     "ballistic": SIGN
     | {
@@ -58,18 +60,22 @@ ASSUMED: dict[str, dict[str, str]] = {
     | {"curvature": "sensed; memory 100,000 readings", "curvature prior": "1"},
     "l2_init": DESCENT,
     "lion": SIGN
+    | SQUARE
     | {
         "gradient": "memory 100 steps",
         "gradient prior": "100 observations",
         "drift": "0.0001 a step",
     },
     "momentum": DESCENT | MEMORIES,
-    "muon": SIGN | {"gradient": "memory 20 steps"} | DIFFUSE,
+    "muon": SIGN
+    | {"curvature": "M M^T x I of the mean"}
+    | {"gradient": "memory 20 steps"}
+    | DIFFUSE,
     "nadam": ADAM,
     "nadamw": ADAM | {"drift": "1e-05 a step"},
     "natural_gradient": DESCENT | DIFFUSE | LAST | {"geometry": "given"},
-    "newton": NEWTON | {"curvature": "sensed; as seen"},
-    "resetting": ADAM | {"horizon": "10 steps"},
+    "newton": NEWTON | {"curvature": "sensed; memory 1 reading", "curvature prior": "0 readings"},
+    "resetting": ADAM | {"horizon": "100 steps"},
     "rmsprop": SIGN
     | {
         "curvature": "memory 10 steps",
@@ -77,7 +83,7 @@ ASSUMED: dict[str, dict[str, str]] = {
         "curvature floor": "1e-08",
     },
     "secant": {
-        "horizon": "10 steps",
+        "horizon": "100 steps",
         "hold": "replanned",
         "gradient": "drift 0.01 a step",
         "curvature": "memory 1,000 steps",
@@ -88,11 +94,11 @@ ASSUMED: dict[str, dict[str, str]] = {
     "shampoo": ADAM
     | LAST
     | {"curvature": "memory unlimited", "curvature prior": "0.0001 times the identity"},
-    "sign_sgd": SIGN,
-    "signum": SIGN | MEMORIES,
+    "sign_sgd": SIGN | SQUARE,
+    "signum": SIGN | SQUARE | MEMORIES,
     "sophia_like": {
-        "horizon": "1 step",
-        "hold": "1 step",
+        "horizon": "1 unit of time",
+        "hold": "1 unit of time",
         "gradient": "memory 28.57 steps",
         "gradient prior": "0 observations",
         "curvature": "sensed; memory 100 readings",
@@ -177,6 +183,8 @@ def test_schedules_are_named(name: str) -> None:
     drift = read.pop("drift")
     assert drift == "none" if "drift" not in ASSUMED[name] else "per unit of" in drift
     known = {k: v for k, v in ASSUMED[name].items() if k != "drift"}
+    if name in ("resetting", "secant"):  # how much time a step takes is not known
+        known["horizon"] = "10 units of time"
     assert read == {"geometry": "identity"} | known
     assert_is_table(str(assumptions), assumptions.facts())
 
@@ -198,7 +206,7 @@ def test_numbers_that_are_traced_are_said_to_be(name: str) -> None:
     assert read["learning rate"] == "traced"
     assert set(read) >= {"horizon", "hold", "geometry", "drift", *ASSUMED[name]}
     for subject, value in ASSUMED[name].items():
-        if "memory" in value and name != "adagrad":  # that of AdaGrad is no argument
+        if "memory" in value and name not in ("adagrad", "newton"):  # they are no arguments
             assert "traced" in read[subject], subject
 
 
@@ -232,17 +240,22 @@ def test_numbers_that_are_given_are_those_that_are_read() -> None:
     assert read["learning rate"] == "0.4"  # of the average, not of the sum
     read = values(rules.adam.assumptions(0.1, b1=1.0, b2=0.0))
     assert (read["gradient"], read["curvature"]) == ("memory unlimited", "memory 1 step")
-    # A horizon in steps: the discount is per unit of time, of which a step takes 0.5.
+    # A plan that is held counts time in its own time steps, of which a step goes a share.
     read = values(rules.newton.assumptions(0.1, time_step=0.5, discount=0.2))
-    assert (read["horizon"], read["hold"]) == ("10 steps", "1 step")
+    assert (read["horizon"], read["hold"]) == ("10 units of time", "1 unit of time")
     read = values(rules.family.assumptions(0.1, discount=0.1, prior_weight=0.5))
-    assert (read["horizon"], read["gradient prior"]) == ("10 steps", "5 observations")
+    # A plan that is remade continuously goes on for the learning rate: 0.1 units of time a step.
+    assert (read["horizon"], read["gradient prior"]) == ("100 steps", "5 observations")
+    read = values(rules.resetting.assumptions(optax.constant_schedule(0.1), discount=0.5))
+    assert read["horizon"] == "2 units of time"
 
 
 def test_a_drift_is_told_by_its_half_life() -> None:
-    text = " ".join(str(rules.adamw.assumptions(0.1, weight_decay=math.log(2))).split())
+    text = " ".join(str(rules.adamw.assumptions(0.1, weight_decay=10 * (1 - 0.5**0.1))).split())
     assert "Weights decay to 0, by half in 10 steps" in text
-    text = " ".join(str(rules.adam_toward_start.assumptions(0.1, decay=math.log(2))).split())
+    text = " ".join(
+        str(rules.adam_toward_start.assumptions(0.1, decay=10 * (1 - 0.5**0.1))).split()
+    )
     assert "Weights decay to their initial values, by half in 10 steps" in text
     assert values(rules.lion.assumptions(0.1, weight_decay=0.0))["drift"] == "none"
 
@@ -261,7 +274,7 @@ def test_own_beliefs_and_policies_are_named() -> None:
     assumptions = Assumptions(0.1, Mine(), policy)
     text = str(assumptions)
     assert "Mine" in text and "What I believe." in text and "And why" not in text
-    assert "What this policy assumes is not said." in text
+    assert "Nobody said what this policy assumes." in text
     params = jnp.ones(2)
     ours, plain = assumptions.optimizer(), navigator(0.1, Mine(), policy)
     updates: Any = [o.update(params, o.init(params), params)[0] for o in (ours, plain)]

@@ -33,15 +33,18 @@ def test_the_atlas_has_every_rule_that_follows_and_says_why_others_do_not() -> N
 def check(row: Row, num_steps: int) -> None:
     with jax.enable_x64(True):
         entry = atlas.measure(row, (quadratic(num_steps), network(num_steps)))
+    assert entry.holds, entry
     if row.verdict == EXACT:
         assert entry.deviation < 1e-10
-    elif row.verdict == LIMIT:
-        assert row.order is not None and entry.order is not None
-        # The two problems hand the largest deviation over to each other along the way.
-        assert abs(entry.order - row.order) < 0.15
-        assert entry.deviation < 2e-3
-    else:  # a difference that is there, and a rule that is not lost
-        assert 1e-3 < entry.deviation < 2
+
+
+def test_a_claim_that_does_not_hold_is_not_printed_as_if_it_did() -> None:
+    row = next(row for row in ROWS if row.rule == "sign_sgd")
+    wrong = row._replace(ours=lambda _: rules.sign_sgd.assumptions(0.02))
+    with jax.enable_x64(True):
+        problems = quadratic(5), network(5)
+        assert atlas.measure(row, problems).holds
+        assert not atlas.measure(wrong, problems).holds
 
 
 # One of each kind here; the equalities with optax have tests of their own.
@@ -98,8 +101,8 @@ def test_optax_calls_and_our_own_encode_the_same_assumptions() -> None:
     assert facts["gradient prior"] == facts["curvature prior"] == "0 observations"
     assert facts["horizon"] == "unlimited"
     assert facts["drift"] == "1e-05 a step"
-    assert math.isclose(math.log(2) / 1e-5, 69_315, rel_tol=1e-4)
-    assert "69,315 steps" in str(theirs).replace("\n", " ")
+    assert math.isclose((1 - 1e-5) ** 69_314, 0.5, rel_tol=1e-5)
+    assert "69,314 steps" in str(theirs).replace("\n", " ")
 
 
 @pytest.mark.parametrize(
@@ -138,6 +141,12 @@ def test_nesterov_of_adam_is_explained_as_nadam() -> None:
     assert str(explain(optax.adam, 0.1, nesterov=True)) == str(explain(rules.nadam, 0.1))
 
 
+def test_nadam_without_nesterov_is_explained_as_adam() -> None:
+    assert str(explain(optax.nadam, 0.1, nesterov=False)) == str(explain(rules.adam, 0.1))
+    assert str(explain(optax.nadamw, 0.1, nesterov=True)) == str(explain(rules.nadamw, 0.1))
+    assert str(explain(optax.sgd, 0.1, nesterov=True)) == str(explain(rules.sgd, 0.1))
+
+
 def test_storage_is_no_assumption() -> None:
     assert str(explain(optax.adam, 0.1, mu_dtype="bfloat16")) == str(explain(rules.adam, 0.1))
 
@@ -146,7 +155,7 @@ def test_storage_is_no_assumption() -> None:
     ("optimizer", "arguments", "message"),
     [
         (optax.amsgrad, {}, "amsgrad does not follow.*posterior means"),
-        (optax.lamb, {}, "lamb does not follow.*depends on the step"),
+        (optax.lamb, {}, "lamb does not follow.*no quadratic cost"),
         (optax.rmsprop, {"centered": True}, r"rmsprop\(centered=True\) assumes is not known"),
         (optax.yogi, {}, "Nothing is known of what yogi assumes.*nadamw"),
     ],

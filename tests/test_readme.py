@@ -31,7 +31,7 @@ def test_a_call_is_explained_and_built_again(capsys: pytest.CaptureFixture[str])
     names: dict[str, Any] = {}
     exec(code, names)
     printed = " ".join(capsys.readouterr().out.split())
-    for fact in ("memory 10 steps", "memory 1,000 steps", "0 observations", "69,315 steps"):
+    for fact in ("memory 10 steps", "memory 1,000 steps", "0 observations", "69,314 steps"):
         assert fact in printed
     params: Any = jnp.array([3.0, -2.0])
     peer = optax.lion(1e-3, weight_decay=0.0)

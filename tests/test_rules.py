@@ -72,6 +72,7 @@ SAME: dict[str, tuple[Callable[[], Optimizer], Callable[[], Optimizer], float]] 
         2e-4,
     ),
     "adam, schedule": (lambda: rules.adam(schedule), lambda: optax.adam(schedule), 2e-5),
+    "adamax": (lambda: rules.adamax(0.1), lambda: optax.adamax(0.1), 2e-5),
     "adamw": (lambda: rules.adamw(0.1), lambda: optax.adamw(0.1), 2e-5),
     "adamw, mask": (
         lambda: rules.adamw(0.1, weight_decay=0.1, mask=decay_mask),

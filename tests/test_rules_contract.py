@@ -56,6 +56,7 @@ CASES: dict[str, Case] = {
     "adagrad": Case(0.5, 1e-2),
     "adam": Case(0.1, 1e-6),
     "adam_toward_start": Case(0.1, 1e-6, arguments={"decay": 1e-4}, why=BIAS),
+    "adamax": Case(0.1, 3e-2),
     "adamw": Case(0.1, 1e-6),
     "ballistic": Case(0.03, 1e-2),
     "bayesian_learning_rule": Case(
@@ -85,7 +86,23 @@ CASES: dict[str, Case] = {
     "von": Case(0.3, 5e-2, arguments={"b2": 0.9}, reading="diagonal", why=DIAGONAL),
     "wiener": Case(0.1, 2e-2, 1e-3, why="what has no noise is taken for noise at first"),
 }
-every_rule = pytest.mark.parametrize("name", CASES)
+# The belief and the plan of these are held by another rule that is always run.
+ALIKE = (
+    "adamw",
+    "ballistic",
+    "bayesian_learning_rule",
+    "countering",
+    "full_ballistic",
+    "nadam",
+    "momentum",
+    "sign_sgd",
+    "sophia_like",
+    "von",
+)
+every_rule = pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[pytest.mark.slow] if n in ALIKE else []) for n in CASES],
+)
 
 
 def rule(name: str) -> Any:

@@ -22,11 +22,8 @@ two_beliefs = ssm.independent(
 )
 plan = control.horizon(Objective(rate=0.1, discount=0.5))
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
-    "sgd": lambda: rules.sgd(0.1),
-    "ballistic": lambda: rules.ballistic(0.1),
     "rmsprop": lambda: rules.rmsprop(0.1),
     "adam": lambda: rules.adam(0.1),
-    "adamw": lambda: rules.adamw(0.1, weight_decay=0.1),
     "wiener": lambda: rules.wiener(0.1),
     "local level, myopic": lambda: navigator(0.1, local_level, control.myopic()),
     "two beliefs, horizon": lambda: navigator(1.0, two_beliefs, plan),

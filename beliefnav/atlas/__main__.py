@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -40,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         entries = [measure(row, problems) for row in tqdm(chosen, unit="rule")]
     write = _json if options.json else _markdown if options.markdown else _plain
     print(write(entries))
+    failed = [f"{e.rule} = {e.compared_with}" for e in entries if not e.holds]
+    if failed:
+        sys.exit(f"What is claimed does not hold here: {'; '.join(failed)}.")
 
 
 def _record(entry: Entry) -> dict[str, Any]:
@@ -53,7 +57,7 @@ def _json(entries: Sequence[Entry]) -> str:
 
 def _verdict(entry: Entry) -> str:
     order = "" if entry.order is None else f", order {entry.order:.2f}"
-    return entry.verdict + order
+    return entry.verdict + order + ("" if entry.holds else " (does not hold)")
 
 
 def _summary(entry: Entry) -> str:

@@ -16,19 +16,23 @@ _OURS: dict[Any, Any] = {
     optax.lion: rules.lion,
     optax.rmsprop: rules.rmsprop,
     optax.adagrad: rules.adagrad,
+    optax.adamax: rules.adamax,
     optax.adam: rules.adam,
     optax.adamw: rules.adamw,
     optax.nadam: rules.nadam,
     optax.nadamw: rules.nadamw,
 }
-_NESTEROV = {optax.adam: rules.nadam, optax.adamw: rules.nadamw}
+_NESTEROV: dict[Any, Any] = {
+    optax.adam: (rules.adam, rules.nadam),
+    optax.adamw: (rules.adamw, rules.nadamw),
+    optax.nadam: (rules.adam, rules.nadam),
+    optax.nadamw: (rules.adamw, rules.nadamw),
+}
 _STORAGE = ("mu_dtype", "accumulator_dtype")
 _REASONS: dict[Any, str] = {
     optax.amsgrad: "the largest of past posterior means is the posterior mean of no prior",
-    optax.adamax: "a decaying maximum is no posterior of a second moment",
-    optax.adamaxw: "a decaying maximum is no posterior of a second moment",
-    optax.lamb: "its trust ratio is a price of moving that depends on the step itself",
-    optax.lars: "its trust ratio is a price of moving that depends on the step itself",
+    optax.lamb: "its trust ratio is optimal for no quadratic cost of moving",
+    optax.lars: "its trust ratio is optimal for no quadratic cost of moving",
 }
 
 
@@ -76,10 +80,13 @@ def explain(optimizer: Callable[..., Any], *args: Any, **kwargs: Any) -> Assumpt
             f"Nothing is known of what {name} assumes; known are the rules of beliefnav.rules and "
             f"optax's {', '.join(_name(f) for f in _OURS)}."
         )
-    given = inspect.signature(optimizer).bind(*args, **kwargs).arguments
-    ours = _OURS[optimizer]
-    if optimizer in _NESTEROV and given.pop("nesterov", False):
-        ours = _NESTEROV[optimizer]
+    bound = inspect.signature(optimizer).bind(*args, **kwargs)
+    bound.apply_defaults()
+    given, ours = bound.arguments, _OURS[optimizer]
+    if optimizer in _NESTEROV:
+        ours = _NESTEROV[optimizer][given.pop("nesterov")]
+    elif given.get("momentum") is None:
+        given.pop("nesterov", None)  # it looks ahead on nothing
     return ours.assumptions(**_translated(name, given, inspect.signature(ours)))
 
 

@@ -10,8 +10,10 @@ from jax import Array
 
 from beliefnav.assumptions import Assumptions, Fact
 from beliefnav.atlas.problems import Problem, network, quadratic, trajectory
-from beliefnav.atlas.table import LIMIT, Row
+from beliefnav.atlas.table import EXACT, LIMIT, Row
 
+ORDER_TOLERANCE = 0.15
+"""The problems hand the largest deviation over to each other along the way."""
 SCALES = (1e-2, 1e-3, 1e-4)
 """The small parameter of a limit, at which the deviation is measured."""
 
@@ -24,7 +26,10 @@ class Entry(NamedTuple):
         compared_with: the independent implementation.
         deviation: the largest over the problems and their steps of $|\theta - \theta'|$, relative
             to how far the peer's $\theta'$ moved at most; of a limit, at its smallest parameter.
-        verdict: ``exact``, ``limit``, ``approximate`` or ``not derivable``.
+        verdict: what is claimed: ``exact``, ``limit``, ``approximate`` or ``not derivable``.
+        holds: whether this measurement bears it out: an exact rule deviates by less than 1e-10 (in
+            float32, 1e-4), a limit is approached at its order to within `ORDER_TOLERANCE`, and the
+            others do differ.
         order: of a limit, the measured power of the small parameter; else ``None``.
         reason: why it is not exact, or of what it is the limit.
         assumptions: what the rule assumes.
@@ -34,6 +39,7 @@ class Entry(NamedTuple):
     compared_with: str
     deviation: float
     verdict: str
+    holds: bool
     order: float | None
     reason: str
     assumptions: tuple[Fact, ...]
@@ -66,10 +72,21 @@ def measure(row: Row, problems: Sequence[Problem] | None = None) -> Entry:
         row.compared_with,
         float(worst[-1]),
         row.verdict,
+        _holds(row, float(worst[-1]), order),
         order,
         row.reason,
         _assumptions(row, problems[0]).facts(),
     )
+
+
+def _holds(row: Row, deviation: float, order: float | None) -> bool:
+    """Whether a measurement bears the verdict of a row out."""
+    rounding = 1e-10 if jnp.result_type(float) == jnp.float64 else 1e-4
+    if row.verdict == EXACT:
+        return deviation < rounding
+    if row.order is not None and order is not None:
+        return abs(order - row.order) < ORDER_TOLERANCE and deviation < 10 * SCALES[-1]
+    return rounding < deviation < 2
 
 
 def _assumptions(row: Row, problem: Problem) -> Assumptions:

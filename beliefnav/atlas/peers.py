@@ -207,7 +207,7 @@ def set_point(
 
 
 def von(learning_rate: float, b2: float, delta: float, hess_init: float) -> Optimizer:
-    """Variational online Newton, equation (8) of Khan et al. (2018)."""
+    """Variational online Newton, equation (8) of Khan et al. (2018), with two rates."""
 
     def init(params: PyTree) -> Any:
         return jax.tree.map(lambda p: jnp.full_like(p, hess_init), params)
@@ -216,8 +216,7 @@ def von(learning_rate: float, b2: float, delta: float, hess_init: float) -> Opti
         h = jax.tree.map(lambda h, c: b2 * h + (1 - b2) * c, h, reading)
 
         def step(g: Array, p: Array, h: Array) -> Array:
-            positive = h + delta > 0
-            return jnp.where(positive, -learning_rate * (g + delta * p) / (h + delta), 0)
+            return -learning_rate * (g + delta * p) / (h + delta)
 
         return jax.tree.map(step, gradient, params, h), h
 
@@ -225,7 +224,7 @@ def von(learning_rate: float, b2: float, delta: float, hess_init: float) -> Opti
 
 
 def ivon(learning_rate: float, b1: float, b2: float, delta: float, hess_init: float) -> Optimizer:
-    """IVON, algorithm 1 of Shen et al. (2024), the reading of the curvature being given."""
+    """IVON, algorithm 1 of Shen et al. (2024), its rate as it is and the reading given."""
 
     def init(params: PyTree) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)

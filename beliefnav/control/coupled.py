@@ -67,10 +67,17 @@ def matrix_horizon(
         The policy; its direction is the step itself, for a learning rate of 1.
 
     Raises:
-        ValueError: ``time_step`` or ``margin`` is out of range.
+        ValueError: ``time_step``, ``exact_hold`` or ``margin`` is out of range, or ``exact_hold``
+            is neither 0 nor 1 and there is a drift.
     """
     POSITIVE.check("matrix_horizon", "time_step", time_step)
+    UNIT_INTERVAL.check("matrix_horizon", "exact_hold", exact_hold)
     UNIT_INTERVAL.check("matrix_horizon", "margin", margin)
+    if objective.drift is not None and not (is_number(exact_hold, 0) or is_number(exact_hold, 1)):
+        raise ValueError(
+            "Cannot use control.matrix_horizon with a drift and an exact_hold between. This is "
+            "because the plan is then the LQ policy, which is held or remade; give True or False."
+        )
 
     def plan(posterior: Posterior, params: PyTree) -> tuple[PyTree, Array]:
         gradient = required(posterior, "gradient_mean", "matrix_horizon")
@@ -208,11 +215,7 @@ def polar() -> Policy:
 
         return jax.tree.map(leaf, required(posterior, "gradient_mean", "polar"))
 
-    remark = (
-        "The curvature is one-sided and read off the mean of the gradient, V = M M^T x I: nothing "
-        "is remembered."
-    )
-    return Policy(step, plan=Plan(0.0, remarks=(_COUPLED, remark)))
+    return Policy(step, plan=Plan(0.0, curvature="M M^T x I of the mean", remarks=(_COUPLED,)))
 
 
 def _as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:

@@ -48,6 +48,7 @@ class Plan(NamedTuple):
         metric: $G$, in words.
         floor: $\epsilon_r$, added to the curvature.
         drift: what moves the parameters and is planned for, in words.
+        curvature: what is read as curvature, in words, where that is not the belief's.
         remarks: sentences on what else is assumed.
         approximations: sentences on what does not follow from the objective.
     """
@@ -57,6 +58,7 @@ class Plan(NamedTuple):
     metric: str = "identity"
     floor: ArrayLike = 0.0
     drift: str = ""
+    curvature: str = ""
     remarks: tuple[str, ...] = ()
     approximations: tuple[str, ...] = ()
 
@@ -167,8 +169,7 @@ def sign() -> Policy:
         del params
         return jax.tree.map(jnp.sign, required(posterior, "gradient_mean", "sign"))
 
-    remark = "The curvature is read off the mean of the gradient, V = m^2: nothing is remembered."
-    return Policy(step, plan=Plan(0.0, remarks=(remark,)))
+    return Policy(step, plan=Plan(0.0, curvature="square of the mean"))
 
 
 def newton() -> Policy:

@@ -11,6 +11,7 @@ r"""Known learning rules as assumptions: each is a belief and a policy, joined b
 | `rmsprop`, `ballistic` | as seen | precision walk | ballistic |
 | `adagrad` | as seen | accumulated squares | ballistic |
 | `adam`, `adamw` | diffuse local level | precision walk | ballistic (decay) |
+| `adamax` | diffuse local level | uniform walk | ballistic |
 | `nadam`, `nadamw` | anticipated level | precision walk | ballistic (decay) |
 | `wiener` | empirical-Bayes Wiener average | its second moment | ballistic |
 | `secant` | secant landscape, its noise unknown | the same | cautious finite horizon |
@@ -41,7 +42,7 @@ in "what was just seen" return to 0: no step), and one sample size for all entri
 had been seen: afterwards its bias correction is an approximation.
 """
 
-from beliefnav.rules.adaptive import adagrad, adam, adamw, ballistic, nadam, nadamw, rmsprop
+from beliefnav.rules.adaptive import adagrad, adam, adamax, adamw, ballistic, nadam, nadamw, rmsprop
 from beliefnav.rules.anchored import adam_toward_start, countering, l2_init, resetting
 from beliefnav.rules.bayesian import bayesian_learning_rule, ivon, sophia_like, von
 from beliefnav.rules.descent import lion, momentum, sgd, sign_sgd, signum
@@ -52,6 +53,7 @@ from beliefnav.rules.matrices import full_ballistic, muon, natural_gradient, new
 __all__ = [
     "adagrad",
     "adam",
+    "adamax",
     "adam_toward_start",
     "adamw",
     "ballistic",

@@ -16,6 +16,10 @@ MOMENT = (
     "The second moment is proportional to curvature only near an optimum of a log-likelihood, "
     "where it is the Fisher information over the batch size, plus the squared mean."
 )
+LOOK_AHEAD = (
+    "The bias of the look-ahead is corrected term by term, which is no prior: at first its weights "
+    "do not add up to 1."
+)
 
 
 def as_seen() -> ssm.Shared:

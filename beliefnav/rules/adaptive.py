@@ -9,15 +9,18 @@ from jax.typing import ArrayLike
 from beliefnav import control, ssm
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav.assumptions import Assumptions, rule
-from beliefnav.rules._beliefs import APART, MOMENT, as_seen, moments, never_clips
+from beliefnav.rules._beliefs import (
+    APART,
+    LOOK_AHEAD,
+    MOMENT,
+    as_seen,
+    level,
+    moments,
+    never_clips,
+)
 from beliefnav.transform import Decay
 
 PyTree = Any
-
-LOOK_AHEAD = (
-    "The bias of the look-ahead is corrected term by term, which is no prior: at first its weights "
-    "do not add up to 1."
-)
 
 
 @rule
@@ -309,3 +312,43 @@ def nadamw(
     NON_NEGATIVE.check("nadamw", "weight_decay", weight_decay)
     inner = nadam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
     return inner._replace(drift=Decay(weight_decay, mask))
+
+
+@rule
+def adamax(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""AdaMax: $\Delta\theta = -\alpha \hat m / u$, $u \leftarrow \max(\beta_2 u, |y| + \epsilon)$.
+
+    Assumes what `adam` assumes, except that the size of the gradient is that of uniform noise up to
+    a bound (`ssm.UniformWalk`), whose square is read as curvature.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        eps: $\epsilon \ge 0$, added to the size of every gradient.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.adamax``.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("adamax", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("adamax", "b1", b1)
+    UNIT_INTERVAL.check("adamax", "b2", b2)
+    NON_NEGATIVE.check("adamax", "eps", eps)
+    return Assumptions(
+        learning_rate,
+        ssm.independent(gradient=level(b1), curvature=ssm.UniformWalk(b2, eps)),
+        never_clips(control.ballistic()),
+        approximations=(APART, MOMENT),
+        count_missing=count_missing,
+    )

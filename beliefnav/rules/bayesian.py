@@ -17,6 +17,8 @@ from beliefnav.assumptions import Assumptions, rule
 from beliefnav.objective import Objective
 from beliefnav.rules._beliefs import as_seen, level
 
+UPHILL = "Where the precision is not positive, the plan stays, and the rule would go uphill."
+
 
 @rule
 def sophia_like(
@@ -80,7 +82,8 @@ def von(
        \Delta\theta = -\alpha \frac{y + \delta\theta}{h + \delta} $$
 
     with a reading $c$ of the curvature. Assumes that the gradient is what was just seen, a
-    curvature that drifts, a known prior $N(0, 1/\delta)$, and Newton's plan.
+    curvature that drifts, a known prior $N(0, 1/\delta)$, and Newton's plan, which stays where
+    noise has made $h + \delta$ negative (the rule itself goes uphill there; see `ivon`).
 
     ``update`` takes the reading as ``curvature=``, see `beliefnav.sensors.perturbed`.
 
@@ -99,7 +102,7 @@ def von(
 
     Reference:
         Khan et al., "Fast and Scalable Bayesian Deep Learning by Weight-Perturbation in Adam",
-        ICML 2018, arXiv:1806.04854, equation (8).
+        ICML 2018, arXiv:1806.04854, equation (8), where one number is the rate of both.
     """
     POSITIVE.check("von", "learning_rate", learning_rate)
     UNIT_INTERVAL.check("von", "b2", b2)
@@ -112,6 +115,7 @@ def von(
         learning_rate,
         ssm.independent(gradient=as_seen(), curvature=ssm.sensed(ssm.shared(curvature))),
         control.penalised(control.newton(), prior_precision, around_start=False),
+        approximations=(UPHILL,),
         count_missing=count_missing,
     )
 
@@ -152,7 +156,8 @@ def ivon(
 
     Reference:
         Shen et al., "Variational Learning is Effective for Large Deep Networks", ICML 2024,
-        arXiv:2402.17641, algorithm 1.
+        arXiv:2402.17641, algorithm 1. Implementations often multiply the learning rate by
+        $h_0 + \delta$; here it is as given.
 
     Example:
         The Gaussian over parameters has the variance $1 / (N (h + \delta))$ for N examples:
@@ -205,7 +210,8 @@ def bayesian_learning_rule(
        \Delta\theta = -\rho S^{-1} (y + \delta\theta), $$
 
     $S$ the precision of the mean loss, $S_0 = \delta I$. Assumes a matrix of curvature that drifts
-    as fast as one steps, a known prior $N(0, I/\delta)$, and Newton's plan. At $\rho = 1$ it is
+    as fast as one steps, a known prior $N(0, I/\delta)$, and Newton's plan, which stays in the
+    directions in which $S$ is not positive (the rule itself goes uphill there). At $\rho = 1$ it is
     Newton's method, and on a quadratic loss the posterior after one step.
 
     ``update`` takes the Hessian [n, n] as ``curvature=``; with `beliefnav.sensors.hessian` at the
@@ -235,5 +241,6 @@ def bayesian_learning_rule(
             gradient=as_seen(), curvature=ssm.sensed(ssm.shared(curvature), dense=True)
         ),
         control.penalised(control.matrix_newton(), prior_precision, around_start=False),
+        approximations=(UPHILL,),
         count_missing=count_missing,
     )

@@ -156,7 +156,7 @@ def lion(
 
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
-        b1: $\beta_1$ in (0, 1].
+        b1: $\beta_1$ in [0, 1]; it and $\beta_2$ may not be 0 and 1.
         b2: $\beta_2$ in [0, 1].
         weight_decay: $\lambda$, a number or a schedule, per unit of learning rate.
         mask: tree of booleans, or a callable from parameters to one: which of them decay.
@@ -171,6 +171,8 @@ def lion(
     POSITIVE.check("lion", "learning_rate", learning_rate)
     UNIT_INTERVAL.check("lion", "b1", b1)
     UNIT_INTERVAL.check("lion", "b2", b2)
+    if isinstance(b1, int | float) and isinstance(b2, int | float) and {b1, b2} == {0, 1}:
+        raise ValueError(f"lion: b1 and b2 must not be 0 and 1, got {b1!r} and {b2!r}.")
     NON_NEGATIVE.check("lion", "weight_decay", weight_decay)
     return Assumptions(
         learning_rate,

@@ -9,7 +9,7 @@ from beliefnav import control, ssm
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav.assumptions import Assumptions, rule
 from beliefnav.objective import Objective
-from beliefnav.rules._beliefs import APART, MOMENT, as_seen, level
+from beliefnav.rules._beliefs import APART, LOOK_AHEAD, MOMENT, as_seen, level
 
 PyTree = Any
 
@@ -92,7 +92,7 @@ def newton(
     else:
         plan = control.horizon if diagonal else control.matrix_horizon
         policy = plan(Objective(discount=discount), time_step, exact_hold=True)
-    curvature = ssm.sensed(as_seen(), dense=not diagonal)
+    curvature = ssm.sensed(level(0.0), dense=not diagonal)  # a missing entry keeps the last one
     return Assumptions(
         learning_rate,
         ssm.independent(gradient=as_seen(), curvature=curvature),
@@ -114,8 +114,8 @@ def full_ballistic(
     r"""Full-matrix Adam: $\Delta\theta = -\alpha (V^{1/2} + \epsilon I)^{-1} m$.
 
     $V$ is the bias-corrected, discounted mean of $y y^\top$ over all parameters. Assumes what
-    `adam` assumes, with matrices for numbers. For small problems: a matrix over the n raveled
-    parameters is decomposed at every step.
+    `adam` assumes, with matrices for numbers; by default, without memory of the gradient. For small
+    problems: a matrix over the n raveled parameters is decomposed at every step.
 
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
@@ -233,5 +233,6 @@ def muon(
         learning_rate,
         ssm.shared(ssm.anticipated(belief) if nesterov else belief),
         control.polar(),
+        approximations=(LOOK_AHEAD,) if nesterov else (),
         count_missing=count_missing,
     )

@@ -97,6 +97,7 @@ from beliefnav.ssm.secant import Secant, SecantPredicted, SecantState
 from beliefnav.ssm.sensed import Sensed, SensedPredicted, SensedState, sensed
 from beliefnav.ssm.shared import Shared, shared
 from beliefnav.ssm.transient import Transient, TransientPredicted, TransientState
+from beliefnav.ssm.uniform_walk import UniformWalk, UniformWalkPredicted, UniformWalkState
 from beliefnav.ssm.unknown_noise import (
     UnknownNoise,
     UnknownNoisePredicted,
@@ -150,6 +151,9 @@ __all__ = [
     "Transient",
     "TransientPredicted",
     "TransientState",
+    "UniformWalk",
+    "UniformWalkPredicted",
+    "UniformWalkState",
     "UnknownNoise",
     "UnknownNoisePredicted",
     "UnknownNoiseState",

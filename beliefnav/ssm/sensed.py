@@ -62,11 +62,10 @@ class Sensed(NamedTuple):
         def update(
             predicted: SensedPredicted, gradient: PyTree, curvature: PyTree = None
         ) -> tuple[SensedState, Info]:
-            del gradient
             before = predicted.belief
             if curvature is None:
                 return SensedState(before), Info()
-            _check_reading(curvature, before, self.dense)
+            _check_reading(curvature, square_like(gradient) if self.dense else gradient)
             read, info = inner.update(inner.predict(before), curvature)
             seen = [jnp.any(jnp.isfinite(c)) for c in jax.tree.leaves(curvature)]
             any_seen = jnp.any(jnp.array(seen, bool))
@@ -97,13 +96,13 @@ def sensed(belief: Belief, *, dense: bool = False) -> Sensed:
     return Sensed(belief, dense)
 
 
-def _check_reading(curvature: PyTree, before: PyTree, dense: bool) -> None:
-    """Raise unless a dense reading is a matrix like the belief: a vector would be broadcast."""
-    shapes = {jnp.shape(x) for x in jax.tree.leaves(before)} - {()}
-    if dense and shapes and jnp.shape(curvature) not in shapes:
+def _check_reading(curvature: PyTree, like: PyTree) -> None:
+    """Raise unless a reading has the shapes of what it is about: it would be broadcast."""
+    got, want = ([jnp.shape(x) for x in jax.tree.leaves(tree)] for tree in (curvature, like))
+    if got != want:
         raise ValueError(
-            f"sensed: curvature must be a matrix of shape {shapes.pop()} over the raveled "
-            f"parameters, got {jax.tree.map(jnp.shape, curvature)}."
+            f"sensed: curvature must have the shapes {want}, got {got}. A matrix over the raveled "
+            "parameters needs dense=True, a tree like them dense=False."
         )
 
 

@@ -123,7 +123,7 @@ class Transient(NamedTuple):
             ValueError: the autocorrelation is larger than the discount.
         """
         theta, phi = self.discount, self.autocorrelation
-        if isinstance(theta, int | float) and isinstance(phi, int | float) and phi > theta:
+        if isinstance(theta, int | float) and isinstance(phi, int | float) and phi - theta > 1e-12:
             raise ValueError(
                 f"Transient: autocorrelation must be at most the discount {theta}, got {phi}. What "
                 "passes would stay longer than what stays."

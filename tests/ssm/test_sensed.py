@@ -109,5 +109,8 @@ def test_a_dense_reading_of_another_shape_is_refused() -> None:
     filter_ = sensed(LocalLevel(0.9), dense=True).filter()
     params = jnp.ones(3)
     predicted = filter_.predict(filter_.init(params))
-    with pytest.raises(ValueError, match=r"matrix of shape \(3, 3\).*got \(3,\)"):
+    with pytest.raises(ValueError, match=r"\[\(3, 3\)\], got \[\(3,\)\]"):
         filter_.update(predicted, params, params)
+    diagonal = sensed(LocalLevel(0.9)).filter()
+    with pytest.raises(ValueError, match=r"\[\(3,\)\], got \[\(3, 3\)\]"):
+        diagonal.update(diagonal.predict(diagonal.init(params)), params, jnp.eye(3))
