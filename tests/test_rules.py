@@ -211,7 +211,11 @@ def assert_same_rule(
     assert apart < drift
 
 
-@pytest.mark.parametrize("name", SAME)
+@pytest.mark.parametrize(
+    "name",
+    # Variants in float64 are slow tests; all are compared in float32.
+    [pytest.param(n, marks=[pytest.mark.slow] if "," in n else []) for n in SAME],
+)
 def test_rule_equals_that_of_optax_in_float64(name: str, x64: None) -> None:
     ours, optaxs, _ = SAME[name]
     assert_same_rule(ours(), optaxs(), stream(0, jnp.float64), 1e-10, 1e-10)
@@ -330,7 +334,7 @@ def train_on(digits: tuple[jax.Array, jax.Array], optimizer: Optimizer) -> tuple
     ("ours", "optaxs", "atol"),
     [
         (rules.sgd(0.1), optax.sgd(0.1), 1e-6),
-        (rules.rmsprop(1e-3), optax.rmsprop(1e-3), 1e-4),
+        pytest.param(rules.rmsprop(1e-3), optax.rmsprop(1e-3), 1e-4, marks=pytest.mark.slow),
         (rules.adam(1e-3), optax.adam(1e-3), 1e-4),
         (rules.adamw(1e-3, weight_decay=0.1), optax.adamw(1e-3, weight_decay=0.1), 1e-4),
     ],

@@ -149,6 +149,7 @@ def sensed(reading: str | None, params: PyTree) -> PyTree:
     return {"curvature": ravel_pytree(params)[1](jnp.diag(hessian))}
 
 
+@pytest.mark.slow
 @every_rule
 def test_it_converges_on_a_parabola_in_rosenbrocks_valley_and_on_a_matrix(name: str) -> None:
     case = CASES[name]
