@@ -7,14 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-# It is nearly all compilation, which is halved by optimising less.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+import jax
+from tqdm import tqdm
 
-import jax  # noqa: E402
-from tqdm import tqdm  # noqa: E402
-
-from beliefnav.atlas import Entry, measure, rows  # noqa: E402
-from beliefnav.atlas.problems import network, quadratic  # noqa: E402
+from beliefnav.atlas import Entry, measure, rows
+from beliefnav.atlas.problems import network, quadratic
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,4 +90,6 @@ def _plain(entries: Sequence[Entry]) -> str:
 
 
 if __name__ == "__main__":
+    # It is nearly all compilation, which is halved by optimising less. XLA has not started yet.
+    os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
     main()

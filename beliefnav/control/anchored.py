@@ -121,8 +121,8 @@ def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True)
     r"""Add a penalty that is known, $\tfrac12 \ell \, |\theta - \theta_0|^2$, to the loss.
 
     The mean of the gradient is larger by $\ell (\theta - \theta_0)$ and the curvature by $\ell$; a
-    belief without curvature is taken as flat.
-    As a belief, the penalty is a Gaussian prior on the optimum, of precision $\ell$.
+    belief without curvature is taken as flat. As a belief, the penalty is a Gaussian prior on the
+    optimum, of precision $\ell$.
 
     Args:
         policy: what to do then.

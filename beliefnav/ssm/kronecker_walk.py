@@ -19,6 +19,7 @@ Reference:
     arXiv:1802.09568, algorithm 1 and lemma 8.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked
+from beliefnav.ssm import _trees
 from beliefnav.ssm._contracts import Filter, Info, Posterior
 
 PyTree = Any
@@ -120,10 +122,7 @@ class KroneckerWalk(NamedTuple):
             state: KroneckerWalkState, displacement: PyTree = None
         ) -> KroneckerWalkPredicted:
             del displacement
-            left, right = (
-                jax.tree.map(lambda x: (self.discount * x).astype(x.dtype), side)
-                for side in (state.left, state.right)
-            )
+            left, right = (_trees.scale(side, self.discount) for side in (state.left, state.right))
             return KroneckerWalkPredicted(left, right, state.power)
 
         def update(
@@ -147,7 +146,4 @@ class KroneckerWalk(NamedTuple):
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """The rows and columns of an array read as a matrix: a vector is one column."""
-    size = 1
-    for length in shape[:-1] if len(shape) > 1 else shape:
-        size *= length
-    return size, shape[-1] if len(shape) > 1 else 1
+    return (math.prod(shape[:-1]), shape[-1]) if len(shape) > 1 else (math.prod(shape), 1)

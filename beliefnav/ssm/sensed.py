@@ -65,7 +65,8 @@ class Sensed(NamedTuple):
             before = predicted.belief
             if curvature is None:
                 return SensedState(before), Info()
-            _check_reading(curvature, square_like(gradient) if self.dense else gradient)
+            like = jax.eval_shape(square_like, gradient) if self.dense else gradient
+            _check_reading(curvature, like)
             read, info = inner.update(inner.predict(before), curvature)
             seen = [jnp.any(jnp.isfinite(c)) for c in jax.tree.leaves(curvature)]
             any_seen = jnp.any(jnp.array(seen, bool))
