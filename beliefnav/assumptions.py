@@ -25,7 +25,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol
 
 import optax
 
-from beliefnav import ssm
+from beliefnav import filters, ssm
 from beliefnav._checks import known, number
 from beliefnav.control import Plan, Policy
 from beliefnav.ssm import Belief
@@ -345,6 +345,32 @@ def _(belief: ssm.PositiveLevel) -> list[Fact]:
     sentence = "It drifts as fast as it is forgotten, and stays positive."
     prior = Fact("gradient prior", number(belief.prior_level), "What is believed at first.")
     return [Fact("gradient", f"memory {_memory(belief.discount)}", sentence), prior]
+
+
+@_belief_facts.register
+def _(belief: filters.RunLengths) -> list[Fact]:
+    kept = f"Of the times when it may have begun the {belief.capacity} likeliest are kept."
+    return _task_facts(belief.model, kept)
+
+
+@_belief_facts.register
+def _(belief: filters.TwoHypotheses) -> list[Fact]:
+    return _task_facts(belief.model, "One Gaussian is kept, of a task that may have switched.")
+
+
+@_belief_facts.register
+def _(belief: filters.RunLengthReset) -> list[Fact]:
+    return _task_facts(belief.model, "One Gaussian is kept: of the present task or of a new one.")
+
+
+def _task_facts(model: ssm.SwitchingOptimum, kept: str) -> list[Fact]:
+    learned = isinstance(model.hazard, ssm.HazardGrid)
+    length = "learned" if learned else _steps(_reciprocal(model.hazard))
+    sentence = "On average; then the optimum is drawn anew, for all parameters at once. "
+    return [
+        Fact("task length", length, sentence + kept),
+        Fact("curvature", "known", "The curvature is known, and the same for all tasks."),
+    ]
 
 
 @_belief_facts.register

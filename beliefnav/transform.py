@@ -329,12 +329,20 @@ def path_name(path: tuple[Any, ...]) -> str:
 
 
 def _read(probe: Probe, posterior: Posterior, info: Info) -> Probe:
-    """A probe that has looked at one step; a matrix of curvature has no entry per parameter."""
+    """A probe that has looked at one step."""
     like = posterior.gradient_mean
-    trees = (*(tree if is_like(tree, like) else None for tree in posterior), *info)
-    fields = [gather(tree, probe.coordinates) for tree in trees]
+    fields = [gather(_entries(tree, like), probe.coordinates) for tree in (*posterior, *info)]
     readings = {path: jnp.stack([f[path] for f in fields]) for path in probe.coordinates}
     return Probe(probe.coordinates, readings)
+
+
+def _entries(tree: PyTree, like: PyTree) -> PyTree:
+    """A reading per parameter: a scalar is that of all; a matrix of curvature has none."""
+    if is_like(tree, like):
+        return tree
+    if not isinstance(tree, Array) or tree.ndim:
+        return None
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(tree, leaf.shape), like)
 
 
 def _is_navigation(leaf: Any) -> bool:

@@ -13,6 +13,7 @@ EXPERIMENTS = (
     "gradient_noise",
     "adam_recovery",
     "interpolation",
+    "task_switch",
     "device_check",
 )
 

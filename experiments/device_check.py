@@ -159,7 +159,9 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
             drifting = objective._replace(drift=lambda x: 0.5 * jnp.roll(x, 1) - x)
             policy = control.lq_policy(drifting, h, jnp.ones(len(h)))
             planned = control.matrix_planning_gain(h, rate=0.5, gain=2.0, discount=3.0)
-            return policy.quadratic, policy.path(jnp.zeros(len(h)), jnp.ones(1)), planned.gain
+            anticipated = control.matrix_anticipation(h, 0.3, discount=1.0).weight
+            path = policy.path(jnp.zeros(len(h)), jnp.ones(1))
+            return policy.quadratic, path, planned.gain, anticipated
 
         return jax.vmap(solve)(hessian)
 
@@ -208,6 +210,8 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         ssm.independent(gradient=ssm.LocalLevel(0.9), curvature=ssm.PrecisionWalk(0.99)),
         control.horizon(objective, exact_hold=True),
     )
+    tasks = ssm.SwitchingOptimum(1.0, 1.0, 0.5, hazard=0.05)
+    resetting = navigator(0.1, filters.TwoHypotheses(tasks), control.resetting(time_step=0.1))
     beliefs = {
         "local level": ssm.LocalLevel(0.9, noise_variance=1.0),
         "precision walk": ssm.PrecisionWalk(0.99),
@@ -217,6 +221,9 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "secant": landscape,
         "secant, noise unknown, positive": ssm.positive(ssm.UnknownNoise(landscape, 1.0, 3.0)),
         "optimum": ssm.Optimum(0.5, 1.0, 2.0, process_variance=0.1, autocorrelation=0.95),
+        "run lengths": filters.RunLengths(tasks._replace(hazard=ssm.HazardGrid.beta(1, 20, 4)), 8),
+        "two hypotheses": filters.TwoHypotheses(tasks),
+        "run-length reset": filters.RunLengthReset(tasks),
     }
     optimizers = {
         "rules.sgd": rules.sgd(1e-2),
@@ -233,6 +240,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "rules.wiener": rules.wiener(1e-2),
         "rules.secant": rules.secant(1e-2),
         "navigator, horizon": horizon,
+        "navigator, resetting": resetting,
     }
     return {
         **{
@@ -243,7 +251,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "planning_gain, replanning": Case(lambda v: gains(v, False), (curvature,), 1e-5),
         "planning_gain, exact hold": Case(lambda v: gains(v, True), (curvature,), 1e-5),
         "least_action_path, 200 points": Case(planned_path, (starts,), 1e-3),
-        "lq_policy and matrix_planning_gain": Case(
+        "lq_policy, matrix_planning_gain, matrix_anticipation": Case(
             policies, (factors @ factors.swapaxes(1, 2),), 1e-4
         ),
         "symmetric_power, polar_factor": Case(roots, (factors + 2 * np.eye(4),), 1e-3),

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from beliefnav import control, navigator, rules, ssm
+from beliefnav import control, filters, navigator, rules, ssm
 from beliefnav.assumptions import Assumptions, Fact
 
 MEMORIES = {"gradient": "memory 10 steps", "gradient prior": "0 observations"}
@@ -279,3 +279,19 @@ def test_own_beliefs_and_policies_are_named() -> None:
     ours, plain = assumptions.optimizer(), navigator(0.1, Mine(), policy)
     updates: Any = [o.update(params, o.init(params), params)[0] for o in (ours, plain)]
     assert jnp.array_equal(*updates)
+
+
+def test_tasks_are_told_by_their_length_and_by_what_is_kept_of_them() -> None:
+    model = ssm.SwitchingOptimum(1.0, 1.0, 1.0, hazard=0.02)
+    learned = model._replace(hazard=ssm.HazardGrid.beta(1.0, 20.0))
+    for belief, length, kept in (
+        (filters.RunLengths(model, 64), "50 steps", "the 64 likeliest are kept"),
+        (filters.TwoHypotheses(model), "50 steps", "One Gaussian"),
+        (filters.RunLengthReset(learned), "learned", "One Gaussian"),
+    ):
+        facts = Assumptions(0.5, belief, control.resetting()).facts()
+        found = {fact.subject: fact for fact in facts}
+        assert found["task length"].value == length
+        assert kept in found["task length"].sentence
+        assert found["curvature"].value == "known"
+        assert "as often as the belief says" in found["plan"].sentence

@@ -71,9 +71,21 @@ def test_figures_and_files_that_it_names_exist() -> None:
 
 @pytest.mark.usefixtures("rank_promotion")
 def test_the_hyper_parameters_are_learned(capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, _, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    _, _, _, code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     assert "correlation" in capsys.readouterr().out
     low, high = names["fit"].posterior["correlation"].quantile([0.005, 0.995]).values
     assert low < 0.9 < high
+
+
+def test_a_switch_that_nobody_tells_of_is_suspected(capsys: pytest.CaptureFixture[str]) -> None:
+    *_, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert len(capsys.readouterr().out.split()) >= 5
+    suspicion, params = names["suspicion"], names["params"]
+    assert suspicion[50] > 0.99
+    assert np.delete(suspicion, 50).max() < 0.5
+    # The steepest weight is where the optimum was, then where it is.
+    np.testing.assert_allclose(params[[49, 99], 0], [1.0, -1.0], atol=0.2)

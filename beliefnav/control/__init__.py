@@ -1,6 +1,15 @@
 """From belief to step: policies in closed form, and whole paths of least action."""
 
-from beliefnav.control.anchored import countering, penalised, resetting
+from beliefnav.control.anchored import countering, penalised
+from beliefnav.control.anticipation import (
+    Anticipation,
+    MatrixAnticipation,
+    anticipation,
+    continuous_hazard,
+    discounted_average,
+    matrix_anticipation,
+)
+from beliefnav.control.anticipatory import anticipating, matrix_resetting, resetting
 from beliefnav.control.coupled import matrix_ballistic, matrix_horizon, matrix_newton, polar
 from beliefnav.control.lq import (
     DiagonalLQPolicy,
@@ -48,11 +57,13 @@ from beliefnav.control.receding import (
 )
 
 __all__ = [
+    "Anticipation",
     "DiagonalLQPolicy",
     "Followed",
     "LQPolicy",
     "LQStatus",
     "LeastActionPath",
+    "MatrixAnticipation",
     "MatrixPlanningGain",
     "MultiStart",
     "Navigation",
@@ -61,20 +72,26 @@ __all__ = [
     "PlanningGain",
     "Policy",
     "QuadraticValue",
+    "anticipating",
+    "anticipation",
     "averaged",
     "ballistic",
     "cautious",
+    "continuous_hazard",
     "countering",
     "diagonal_lq_policy",
+    "discounted_average",
     "follow",
     "horizon",
     "least_action_path",
     "local_quadratic",
     "lq_policy",
+    "matrix_anticipation",
     "matrix_ballistic",
     "matrix_horizon",
     "matrix_newton",
     "matrix_planning_gain",
+    "matrix_resetting",
     "multi_start",
     "myopic",
     "navigate",

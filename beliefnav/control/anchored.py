@@ -1,12 +1,11 @@
-r"""Policies that know where the parameters started, or where they drift when left alone.
+r"""Policies that know where the parameters are pulled: by a drift, or by a penalty.
 
-All are optimal for a quadratic loss with the believed gradient $m$ and curvature $V$ at $\theta$,
-per entry, with $x = \eta k V / G$ and the plan remade continuously:
+They are optimal for a quadratic loss with the believed gradient $m$ and curvature $V$ at $\theta$,
+per entry, with the plan remade continuously:
 
 | policy | believes | velocity |
 |---|---|---|
 | `countering` | weights decay as $-j\theta$ | $-(\eta k m + j (\gamma + j) \theta) / s_j$ |
-| `resetting` | the optimum is drawn anew around $\theta_0$ | see there |
 | `penalised` | $\tfrac12 \ell (\theta - \theta_0)^2$ belongs to the loss | that of another policy |
 """
 
@@ -63,58 +62,10 @@ def countering(decay: ArrayLike, discount: ArrayLike = 0.0, eps_root: ArrayLike 
             s = jnp.sqrt((half + j) ** 2 + jnp.maximum(v, 0) + eps_root) + half
             return (m + j * (2 * half + j) * theta) / s
 
-        return jax.tree.map(leaf, mean, curvature, _given(params, "countering"))
+        return jax.tree.map(leaf, mean, curvature, given(params, "countering"))
 
     drift = f"decay {number(decay)} per unit of time"
-    return Policy(step, _negative, Plan(discount, floor=eps_root, drift=drift))
-
-
-def resetting(hazard: ArrayLike, discount: ArrayLike = 1.0) -> Policy:
-    r"""Plan for an optimum that is drawn anew around the initial parameters.
-
-    The optimum switches at the rate $\lambda$ to one of mean $\theta_0$, so that its forecast
-    decays from what is believed now to $\theta_0$. With $r = \sqrt{\gamma^2/4 + V} - \gamma/2$,
-
-    $$ \dot\theta = -\frac{w m + (1-w) V (\theta - \theta_0)}{s}, \qquad
-       w = \frac{\gamma + r}{\gamma + r + \lambda}, \qquad s = \gamma + r, $$
-
-    with time in units in which $\eta k = 1$. It has the equilibrium of descent on
-    $L + \tfrac12 \ell (\theta - \theta_0)^2$ with $\ell = V\lambda/(\gamma + r)$: an L2-Init whose
-    strength is derived, and reset is more what is less curved.
-
-    Args:
-        hazard: $\lambda \ge 0$, switches per unit of time.
-        discount: $\gamma \ge 0$.
-
-    Returns:
-        The policy; its learning rate is the time step.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
-    """
-    NON_NEGATIVE.check("resetting", "hazard", hazard)
-    NON_NEGATIVE.check("resetting", "discount", discount)
-
-    def step(posterior: Posterior, params: PyTree, start: PyTree) -> PyTree:
-        mean = required(posterior, "gradient_mean", "resetting")
-        curvature = required(posterior, "curvature_mean", "resetting")
-        half = jnp.asarray(discount) / 2
-
-        def leaf(m: Array, v: Array, theta: Array, start: Array) -> Array:
-            v = jnp.maximum(v, 0)
-            s = jnp.sqrt(half**2 + v) + half
-            pull = v * (theta - start)
-            # (w m + (1 - w) pull) / s with w = s / total; there is no pull where s = 0.
-            pull, total = pull / jnp.where(s > 0, s, 1), s + hazard
-            return jnp.where(total > 0, (m + hazard * pull) / jnp.where(total > 0, total, 1), 0)
-
-        return jax.tree.map(leaf, mean, curvature, _given(params, "resetting"), start)
-
-    remark = (
-        f"The optimum is drawn anew around the initial parameters {number(hazard)} "
-        "times per unit of time."
-    )
-    return Policy(step, _negative, Plan(discount, remarks=(remark,)), uses_start=True)
+    return Policy(step, negative, Plan(discount, floor=eps_root, drift=drift))
 
 
 def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True) -> Policy:
@@ -140,7 +91,7 @@ def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True)
 
     def step(posterior: Posterior, params: PyTree, start: PyTree = None) -> PyTree:
         mean = required(posterior, "gradient_mean", "penalised")
-        moved = _given(params, "penalised")
+        moved = given(params, "penalised")
         if around_start:
             moved = jax.tree.map(jnp.subtract, params, start)
         pulled = jax.tree.map(lambda m, x: m + strength * x, mean, moved)
@@ -162,12 +113,6 @@ def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True)
     return Policy(step, counted, plan, uses_start=around_start or policy.uses_start)
 
 
-def _negative(posterior: Posterior, params: PyTree) -> PyTree:
-    """Where the curvature is negative: it is read as 0."""
-    del params
-    return jax.tree.map(lambda v: v < 0, posterior.curvature_mean)
-
-
 def _stiffened(curvature: Any, strength: ArrayLike, params: PyTree) -> Any:
     r"""$V + \ell I$."""
     if curvature is None:
@@ -182,7 +127,17 @@ def _stiffened(curvature: Any, strength: ArrayLike, params: PyTree) -> Any:
     return curvature + strength * jnp.eye(len(curvature), dtype=curvature.dtype)
 
 
-def _given(params: PyTree, policy: str) -> PyTree:
+# --- for beliefnav.control.anticipatory ---------------------------------------------------------
+
+
+def negative(posterior: Posterior, params: PyTree) -> PyTree:
+    """Where the curvature is negative: it is read as 0."""
+    del params
+    return jax.tree.map(lambda v: v < 0, posterior.curvature_mean)
+
+
+def given(params: PyTree, policy: str) -> PyTree:
+    """The parameters, which a policy cannot do without."""
     if params is None:
         raise ValueError(
             f"Cannot use control.{policy} without params. This is because its step depends on "

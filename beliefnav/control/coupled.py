@@ -37,7 +37,7 @@ from beliefnav.ssm.kronecker_walk import matrix_shape
 
 PyTree = Any
 
-_COUPLED = "Parameters are planned for together: the curvature is a matrix."
+COUPLED = "Parameters are planned for together: the curvature is a matrix."
 
 
 def matrix_horizon(
@@ -82,7 +82,7 @@ def matrix_horizon(
     def plan(posterior: Posterior, params: PyTree) -> tuple[PyTree, Array]:
         gradient = required(posterior, "gradient_mean", "matrix_horizon")
         flat, unravel = ravel(gradient)
-        curvature = _as_matrix("matrix_horizon", posterior.curvature_mean, gradient)
+        curvature = as_matrix("matrix_horizon", posterior.curvature_mean, gradient)
         if objective.drift is None:
             planned = matrix_planning_gain(
                 curvature,
@@ -112,7 +112,7 @@ def matrix_horizon(
             exact_hold,
             "identity" if objective.metric is None else "given",
             drift="" if objective.drift is None else "given",
-            remarks=(_COUPLED,),
+            remarks=(COUPLED,),
         ),
     )
 
@@ -152,7 +152,7 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
                 )
             return times_power(curvature, mean, -0.5, eps_root)
         flat, unravel = ravel(mean)
-        v = _as_matrix("matrix_ballistic", curvature, mean)
+        v = as_matrix("matrix_ballistic", curvature, mean)
 
         def gain(x: Array) -> Array:
             v, noise = jnp.maximum(x, 0) + eps_root, rounding(x)
@@ -165,7 +165,7 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
         return unravel(symmetric_function(gain, v) @ flat)
 
     outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
-    return Policy(step, plan=Plan(0.0, floor=eps_root, remarks=(_COUPLED,), approximations=outside))
+    return Policy(step, plan=Plan(0.0, floor=eps_root, remarks=(COUPLED,), approximations=outside))
 
 
 def matrix_newton() -> Policy:
@@ -180,7 +180,7 @@ def matrix_newton() -> Policy:
     def curvature_matrix(posterior: Posterior) -> tuple[PyTree, Array]:
         mean = required(posterior, "gradient_mean", "matrix_newton")
         curvature = required(posterior, "curvature_mean", "matrix_newton")
-        return mean, _as_matrix("matrix_newton", curvature, mean)
+        return mean, as_matrix("matrix_newton", curvature, mean)
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -193,7 +193,7 @@ def matrix_newton() -> Policy:
         eigenvalues = jnp.linalg.eigvalsh(curvature_matrix(posterior)[1])
         return eigenvalues <= rounding(eigenvalues)
 
-    return Policy(step, clipped, Plan(None, math.inf, remarks=(_COUPLED,)))
+    return Policy(step, clipped, Plan(None, math.inf, remarks=(COUPLED,)))
 
 
 def polar() -> Policy:
@@ -215,10 +215,10 @@ def polar() -> Policy:
 
         return jax.tree.map(leaf, required(posterior, "gradient_mean", "polar"))
 
-    return Policy(step, plan=Plan(0.0, curvature="M M^T x I of the mean", remarks=(_COUPLED,)))
+    return Policy(step, plan=Plan(0.0, curvature="M M^T x I of the mean", remarks=(COUPLED,)))
 
 
-def _as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:
+def as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:
     """A matrix, a diagonal tree or nothing, as a matrix [n, n]."""
     flat, _ = ravel(params)
     if curvature is None:

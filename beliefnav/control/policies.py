@@ -13,8 +13,9 @@ rate multiplies them, never huge numbers in a formula:
 | `horizon` | none | $\varphi m$ | 1 |
 
 Two make a policy out of another: `cautious` and `averaged`. Those that couple parameters are in
-`beliefnav.control.coupled`, those that know where the parameters started or where they drift in
-`beliefnav.control.anchored`.
+`beliefnav.control.coupled`, those that know of a drift or a penalty in
+`beliefnav.control.anchored`, those that foresee that the optimum moves in
+`beliefnav.control.anticipatory`.
 """
 
 import math

@@ -10,8 +10,23 @@ any belief with a ``filter()``. What also looks back (`smooth_recording`, `smoot
 `beliefnav.ssm.OrnsteinUhlenbeck`, `beliefnav.ssm.Secant`, `beliefnav.ssm.Optimum`, a
 `beliefnav.ssm.LocalLevel` with a proper prior and a known noise; any of them with
 `beliefnav.ssm.UnknownNoise`, and read as `beliefnav.ssm.positive`.
+
+Tasks that may switch (`beliefnav.ssm.SwitchingOptimum`) have filters of their own, which run online
+and over recordings as the others do. All parameters switch together, and what is seen on one is
+evidence for the others; for parameters with tasks of their own, vmap.
+
+| filter | keeps | exact |
+|---|---|---|
+| `RunLengths` | a Gaussian for every run length (Bayesian online change-point detection) | yes |
+| `TwoHypotheses` | the Gaussian with the moments of both | for one step |
+| `RunLengthReset` | one Gaussian, forgetting in doubt | no |
+| `beliefnav.ssm.SwitchingOptimum.linear` | the Gaussian of the best linear filter | among those |
+
+Their states have a scalar ``switch_probability``. `change_points` and `sample_switches` tell when
+tasks switched in a recording.
 """
 
+from beliefnav.filters.change_points import ChangePoints, change_points, sample_switches
 from beliefnav.filters.recording import (
     Recording,
     filter_chunks,
@@ -20,17 +35,34 @@ from beliefnav.filters.recording import (
     last_state,
     log_likelihood,
 )
+from beliefnav.filters.run_lengths import RunLengths, RunLengthsPredicted, RunLengthsState
 from beliefnav.filters.smoothing import Paths, sample_paths, smooth_chunks, smooth_recording
+from beliefnav.filters.two_hypotheses import (
+    OneTaskPredicted,
+    OneTaskState,
+    RunLengthReset,
+    TwoHypotheses,
+)
 
 __all__ = [
+    "ChangePoints",
+    "OneTaskPredicted",
+    "OneTaskState",
     "Paths",
     "Recording",
+    "RunLengthReset",
+    "RunLengths",
+    "RunLengthsPredicted",
+    "RunLengthsState",
+    "TwoHypotheses",
+    "change_points",
     "filter_chunks",
     "filter_recording",
     "forecast",
     "last_state",
     "log_likelihood",
     "sample_paths",
+    "sample_switches",
     "smooth_chunks",
     "smooth_recording",
 ]

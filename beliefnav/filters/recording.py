@@ -59,9 +59,9 @@ def filter_recording(
     recording = checked(belief, Recording(gradient, displacement, curvature))
     if parallel:
         return _linear.filter_parallel(belief, *recording)
-    return _scan(
-        belief, _start(belief, recording), lambda s, i: (s.posterior(), i), recording, None
-    )[1]
+    return scan(belief, start(belief, recording), lambda s, i: (s.posterior(), i), recording, None)[
+        1
+    ]
 
 
 def log_likelihood(
@@ -85,8 +85,8 @@ def log_likelihood(
         parallel: as in `filter_recording`.
 
     Returns:
-        A tree of [...]: one log likelihood for every entry. Where the prior is improper it sums
-        from the second observation.
+        A tree of [...]: one log likelihood for every entry; a scalar if the belief is about all of
+        them together. Where the prior is improper it sums from the second observation.
 
     Raises:
         ValueError: the belief has no predictive density, or see `filter_recording`.
@@ -97,8 +97,8 @@ def log_likelihood(
     elif isinstance(belief, UnknownNoise) and is_conjugate(belief):
         return _integrate_noise(belief, recording)
     else:
-        start = _start(belief, recording)
-        log_density = _scan(belief, start, lambda _, i: i.log_density, recording, None)[1]
+        initial = start(belief, recording)
+        log_density = scan(belief, initial, lambda _, i: i.log_density, recording, None)[1]
     if log_density is None:
         raise ValueError(
             f"{type(belief).__name__} has no predictive density, hence no likelihood. For a "
@@ -119,8 +119,8 @@ def _integrate_noise(belief: UnknownNoise, recording: Recording) -> PyTree:
             raise no_density(belief)
         return info.surprise, info.log_density
 
-    start = _start(belief.model, recording)
-    surprise, log_density = _scan(belief.model, start, read, recording, None)[1]
+    initial = start(belief.model, recording)
+    surprise, log_density = scan(belief.model, initial, read, recording, None)[1]
 
     def leaf(y: Any, c: Any, surprise: jax.Array, log_density: jax.Array) -> jax.Array:
         return joint_log_density(belief, y, c, surprise.sum(0), log_density.sum(0))
@@ -147,7 +147,7 @@ def last_state(
         ValueError: see `filter_recording`.
     """
     recording = checked(belief, Recording(gradient, displacement, curvature))
-    return _scan(belief, _start(belief, recording), lambda *_: None, recording, None)[0]
+    return scan(belief, start(belief, recording), lambda *_: None, recording, None)[0]
 
 
 def filter_chunks(belief: Belief, chunks: Iterable[Recording]) -> Iterator[tuple[Posterior, Info]]:
@@ -166,12 +166,12 @@ def filter_chunks(belief: Belief, chunks: Iterable[Recording]) -> Iterator[tuple
 
     @jax.jit
     def run(state: Any, chunk: Recording, before: PyTree) -> tuple[Any, Any]:
-        return _scan(belief, state, lambda s, i: (s.posterior(), i), chunk, before)
+        return scan(belief, state, lambda s, i: (s.posterior(), i), chunk, before)
 
     state, before = None, None
     for chunk in chunks:
         chunk = checked(belief, chunk)
-        state = _start(belief, chunk) if state is None else state
+        state = start(belief, chunk) if state is None else state
         state, result = run(state, chunk, before)
         before = jax.tree.map(lambda d: d[-1], chunk.displacement)
         yield result
@@ -253,11 +253,12 @@ def checked(belief: Belief, recording: Recording) -> Recording:
     return Recording(gradient, displacement, curvature)
 
 
-def _start(belief: Belief, recording: Recording) -> Any:
+def start(belief: Belief, recording: Recording) -> Any:
+    """The state before the recording."""
     return belief.filter().init(jax.tree.map(lambda y: y[0], recording.gradient))
 
 
-def _scan(
+def scan(
     belief: Belief,
     state: Any,
     read: Callable[[Any, Info], PyTree],

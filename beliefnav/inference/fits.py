@@ -175,7 +175,8 @@ def predict(
 
     For every draw $\psi$ the filter gives $p(y_t \mid y_{1:t-1}, \psi)$, of which are taken the log
     density at what was observed, and one draw. Where an observation is missing the density is 0
-    and the replicate NaN.
+    and the replicate NaN. A mixture, as over run lengths, has no single scale to draw with, and so
+    no replicates; where all coordinates are observed as one, the density has no dimension for them.
 
     Leaving one observation out by importance sampling (``arviz.loo``) takes its influence on
     $\psi$ away, not that on the later latent states. arviz 1.x needs missing observations taken
@@ -188,36 +189,41 @@ def predict(
         progress_bar: show progress.
 
     Returns:
-        The groups ``log_likelihood`` and ``posterior_predictive``, each with a ``gradient`` of
-        dimensions (chain, draw, step, ...).
+        The groups ``log_likelihood`` and, if there are replicates, ``posterior_predictive``, each
+        with a ``gradient`` of dimensions (chain, draw, step, ...).
 
     Raises:
         ValueError: the belief has no predictive density.
     """
     import xarray as xr
 
-    def function(belief: Belief, recording: Recording, key: Array) -> tuple[Array, Array]:
+    def function(belief: Belief, recording: Recording, key: Array) -> dict[str, Array]:
         _, info = filters.filter_recording(belief, *recording)
-        if info.log_density is None or info.predictive_scale is None:
+        if info.log_density is None:
             raise ValueError(f"{type(belief).__name__} has no predictive density.")
-        y = recording.gradient
-        noise = _draw(key, info.predictive_degrees_of_freedom, y)
-        # Where nothing was predicted, because the prior is improper, nothing is replicated.
-        proper = jnp.isfinite(y) & jnp.isfinite(info.predictive_scale)
-        scale = jnp.where(proper, info.predictive_scale, 0)
-        replicate = jnp.where(proper, y - info.innovation + scale * noise, jnp.nan)
-        return info.log_density, replicate
+        groups = {"log_likelihood": info.log_density}
+        if info.predictive_scale is not None:
+            y = recording.gradient
+            noise = _draw(key, info.predictive_degrees_of_freedom, y)
+            # Where nothing was predicted, because the prior is improper, nothing is replicated.
+            proper = jnp.isfinite(y) & jnp.isfinite(info.predictive_scale)
+            scale = jnp.where(proper, info.predictive_scale, 0)
+            replicate = jnp.where(proper, y - info.innovation + scale * noise, jnp.nan)
+            groups["posterior_predictive"] = replicate
+        return groups
 
     results = map_draws(target, posterior, function, key=key, progress_bar=progress_bar)
-    dims = ("chain", "draw", *target.unit_dims, *target.dims)
     coords: dict[Any, Any] = {name: posterior[name] for name in ("chain", "draw")}
     coords |= dict(target.stream["gradient"].coords)
-    return {
-        group: xr.Dataset({"gradient": (dims, values)}, coords).transpose(
-            "chain", "draw", *target.stream["gradient"].dims
-        )
-        for group, values in zip(("log_likelihood", "posterior_predictive"), results, strict=True)
-    }
+
+    def label(values: np.ndarray) -> "xr.Dataset":
+        dims = ("chain", "draw", *target.unit_dims, *target.dims)[: values.ndim]
+        own = {name: coord for name, coord in coords.items() if set(coord.dims) <= set(dims)}
+        order = [dim for dim in target.stream["gradient"].dims if dim in dims]
+        data = xr.Dataset({"gradient": (dims, values)}, own)
+        return data.transpose("chain", "draw", *order)
+
+    return {group: label(values) for group, values in results.items()}
 
 
 def _draw(key: Array, degrees: Array | None, like: Array) -> Array:

@@ -63,6 +63,7 @@ from beliefnav.ssm._discounting import steady_sample_size
 from beliefnav.ssm._linear_gaussian import LinearGaussian
 from beliefnav.ssm.accumulated import Accumulated, AccumulatedState, accumulated
 from beliefnav.ssm.anticipated import Anticipated, AnticipatedState, anticipated
+from beliefnav.ssm.hazard_grid import HazardGrid
 from beliefnav.ssm.independent import (
     Independent,
     IndependentPredicted,
@@ -96,6 +97,7 @@ from beliefnav.ssm.precision_walk import (
 from beliefnav.ssm.secant import Secant, SecantPredicted, SecantState
 from beliefnav.ssm.sensed import Sensed, SensedPredicted, SensedState, sensed
 from beliefnav.ssm.shared import Shared, shared
+from beliefnav.ssm.switching_optimum import SwitchingOptimum
 from beliefnav.ssm.transient import Transient, TransientPredicted, TransientState
 from beliefnav.ssm.uniform_walk import UniformWalk, UniformWalkPredicted, UniformWalkState
 from beliefnav.ssm.unknown_noise import (
@@ -113,6 +115,7 @@ __all__ = [
     "AnticipatedState",
     "Belief",
     "Filter",
+    "HazardGrid",
     "Independent",
     "IndependentPredicted",
     "IndependentState",
@@ -148,6 +151,7 @@ __all__ = [
     "SensedState",
     "Shared",
     "State",
+    "SwitchingOptimum",
     "Transient",
     "TransientPredicted",
     "TransientState",

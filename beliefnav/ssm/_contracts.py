@@ -9,7 +9,7 @@ PyTree = Any
 class Posterior(NamedTuple):
     r"""What is believed about the landscape at the present parameters, per entry.
 
-    Each field is a tree like the parameters, or ``None`` where nothing is believed.
+    Each field but the last is a tree like the parameters, or ``None`` where nothing is believed.
 
     Attributes:
         gradient_mean: $m = E[\nabla L]$.
@@ -18,6 +18,8 @@ class Posterior(NamedTuple):
             curvature); never the variance of the gradient.
         curvature_variance: the mean squared deviation of the curvature from ``curvature_mean``.
         gradient_curvature_covariance: the covariance of the two.
+        hazard: the expected probability that the task switches before the next observation, a
+            scalar; ``None`` if there is one task for ever.
     """
 
     gradient_mean: PyTree = None
@@ -25,12 +27,14 @@ class Posterior(NamedTuple):
     curvature_mean: PyTree = None
     curvature_variance: PyTree = None
     gradient_curvature_covariance: PyTree = None
+    hazard: PyTree = None
 
 
 class Info(NamedTuple):
     """What one observation did to a belief: for looking at, never needed for the next step.
 
-    Each field is a tree like the parameters, or ``None`` where the belief has no such thing. In a
+    Each field is a tree like the parameters, or ``None`` where the belief has no such thing; a
+    belief about all parameters together has one scalar for ``log_density`` and ``surprise``. In a
     jitted step, fields that nobody reads cost nothing.
 
     Attributes:
@@ -47,6 +51,8 @@ class Info(NamedTuple):
             prior is improper, 0 where missing.
         predictive_degrees_of_freedom: those of a Student-t predictive density; ``None`` if it is
             Gaussian.
+        switch_probability: of the task having switched just before this observation, given it and
+            all before, a scalar.
     """
 
     innovation: PyTree = None
@@ -56,6 +62,7 @@ class Info(NamedTuple):
     surprise: PyTree = None
     predictive_scale: PyTree = None
     predictive_degrees_of_freedom: PyTree = None
+    switch_probability: PyTree = None
 
 
 class State(Protocol):

@@ -1,4 +1,4 @@
-"""Policies that know where the parameters started or drift: against minimisers of the objective."""
+"""Policies that know of a drift or a penalty: against minimisers of the objective."""
 
 from typing import Any
 
@@ -6,8 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import sparse
-from scipy.sparse import linalg as sparse_linalg
 
 from beliefnav import Objective, control, navigator, ssm
 from beliefnav.ssm import Kronecker, Posterior
@@ -84,85 +82,10 @@ def test_countering_without_decay_is_the_plan_without_drift():
     )
 
 
-# --- resetting ----------------------------------------------------------------------------------
-
-
-def cheapest_velocity(
-    v: float, theta: float, optimum: float, start: float, hazard: float, discount: float
-) -> float:
-    r"""The first velocity of the path that minimises the discretised, discounted objective.
-
-    $\int e^{-\gamma t} [\dot\theta^2 / 2 + V (\theta - x_t)^2 / 2]$, $x_t$ decaying from the
-    optimum to the start; straight between points, read in the middle of intervals, end free.
-    """
-    times = np.linspace(0, 40 / (0.5 + discount), 20_001)
-    h, middle = times[1], (times[:-1] + times[1:]) / 2
-    target = start + np.exp(-hazard * middle) * (optimum - start)
-    n = len(middle)
-    weight: Any = sparse.diags(h * np.exp(-discount * middle))
-    slope = (sparse.eye(n, n + 1, k=1) - sparse.eye(n, n + 1)) / h
-    mean = (sparse.eye(n, n + 1, k=1) + sparse.eye(n, n + 1)) / 2
-    quadratic = (slope.T @ weight @ slope + v * mean.T @ weight @ mean).tocsc()
-    linear = v * mean.T @ (weight @ target)
-    # The first point is given.
-    right = linear[1:] - quadratic[1:, 0].toarray()[:, 0] * theta
-    path: Any = sparse_linalg.spsolve(quadratic[1:, 1:], right)
-    return (4 * path[0] - path[1] - 3 * theta) / (2 * h)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("hazard", "discount"), [(0.3, 1.3), (2.0, 0.4), (0.5, 0.0), (0.0, 1.0)])
-def test_resetting_takes_the_first_step_of_the_cheapest_path(hazard: float, discount: float):
-    policy = control.resetting(hazard, discount)
-    v, optimum = 0.8, 1.5
-    for theta, start in ((-0.5, 0.7), (1.5, -1.0), (0.2, 0.2)):
-        posterior = Posterior(jnp.asarray(v * (theta - optimum)), None, jnp.asarray(v))
-        got = policy.step(posterior, jnp.asarray(theta), jnp.asarray(start))
-        want = cheapest_velocity(v, theta, optimum, start, hazard, discount)
-        # Second order in the grid of some 3e-3, and the end felt as e^{-40}.
-        np.testing.assert_allclose(-got, want, rtol=3e-5, atol=1e-6)
-
-
-@pytest.mark.usefixtures("x64")
-def test_resetting_is_a_weighted_mean_of_two_plans():
-    r"""$w m + (1-w) V (\theta - \theta_0)$ over $\gamma + r$, and its rest that of L2-Init."""
-    hazard, discount = 0.7, 1.3
-    policy = control.resetting(hazard, discount)
-    m, v, theta, start = map(flat, (M, V, THETA, START))
-    s = np.sqrt(discount**2 / 4 + v) + discount / 2
-    w = s / (s + hazard)
-    got = flat(policy.step(POSTERIOR, THETA, START))
-    np.testing.assert_allclose(got, (w * m + (1 - w) * v * (theta - start)) / s, rtol=1e-13)
-    # At rest, h (x - x*) + l (x - start) = 0 with l = h hazard / (discount + r).
-    v, optimum, start = 0.8, 1.5, -0.4
-    s = np.sqrt(discount**2 / 4 + v) + discount / 2
-    rest = (v * optimum + v * hazard / s * start) / (v + v * hazard / s)
-    posterior = Posterior(jnp.asarray(v * (rest - optimum)), None, jnp.asarray(v))
-    np.testing.assert_allclose(
-        policy.step(posterior, jnp.asarray(rest), jnp.asarray(start)), 0, atol=1e-15
-    )
-
-
-@pytest.mark.usefixtures("x64")
-def test_resetting_without_curvature_or_discount():
-    """A flat direction is left by m / hazard, the limit; without hazards there is no plan."""
-    v = jnp.asarray([0.0, 1e-30, -1.0])
-    posterior = Posterior(jnp.full(3, 2.0), None, v)
-    got = control.resetting(0.5, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
-    np.testing.assert_allclose(got, 4, rtol=1e-12)
-    got = control.resetting(0.0, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
-    np.testing.assert_allclose(got, [0, 2e15, 0], rtol=1e-12)
-    # Without hazards it is the plan without resets.
-    plain = control.horizon(Objective(discount=1.3)).step(POSTERIOR, THETA)
-    got = control.resetting(0.0, 1.3).step(POSTERIOR, THETA, START)
-    np.testing.assert_allclose(flat(got), flat(plain), rtol=1e-13)
-
-
-@pytest.mark.parametrize("policy", [control.countering(0.3), control.resetting(0.3)])
-def test_negative_curvature_is_read_as_zero_and_counted(policy: control.Policy):
+def test_negative_curvature_is_read_as_zero_and_counted():
+    policy = control.countering(0.3)
     posterior = Posterior(jnp.ones(3), None, jnp.asarray([-2.0, 0.0, 1.0]))
-    places = (jnp.ones(3), jnp.zeros(3))[: 2 if policy.uses_start else 1]
-    got = policy.step(posterior, *places)
+    got = policy.step(posterior, jnp.ones(3))
     assert got[0] == got[1] and np.all(np.isfinite(got))
     assert policy.clipped is not None
     np.testing.assert_array_equal(policy.clipped(posterior, None), [True, False, False])
@@ -241,43 +164,33 @@ def test_optimizers_keep_the_start_and_settle_near_it(dtype: str):
     @jax.jit
     @jax.vmap
     def train(strength: Any) -> Any:
-        outcome = []
-        for policy in (
-            control.resetting(strength),
-            control.penalised(control.newton(), strength),
-        ):
-            optimizer = navigator(0.3, belief, policy)
+        optimizer = navigator(0.3, belief, control.penalised(control.newton(), strength))
 
-            def step(carry: Any, _: None, optimizer: Any = optimizer) -> Any:
-                params, state = carry
-                gradient = jax.tree.map(lambda x: x - 1, params)
-                updates, state = optimizer.update(gradient, state, params, curvature=curvature)
-                return (jax.tree.map(jnp.add, params, updates), state), None
+        def step(carry: Any, _: None) -> Any:
+            params, state = carry
+            gradient = jax.tree.map(lambda x: x - 1, params)
+            updates, state = optimizer.update(gradient, state, params, curvature=curvature)
+            return (jax.tree.map(jnp.add, params, updates), state), None
 
-            start: Any = params, optimizer.init(params)
-            (last, state), _ = jax.lax.scan(step, start, None, length=60)
-            outcome.append((last, state[0].start_params))
-        return outcome
+        start: Any = params, optimizer.init(params)
+        (last, state), _ = jax.lax.scan(step, start, None, length=60)
+        return last, state[0].start_params
 
-    strengths = np.array([0.5, 2.0])
-    s = np.sqrt(1 / 4 + 1) + 1 / 2
-    for (last, kept), penalty in zip(
-        train(jnp.asarray(strengths)), (strengths / s, strengths), strict=True
-    ):
-        rest = (1 + penalty[:, None] * flat(params).astype(float)) / (1 + penalty[:, None])
-        got = np.concatenate([np.float64(x).reshape(2, -1) for x in jax.tree.leaves(last)], 1)
-        # Converged to 0.7^60; bfloat16 stops where a step is less than half its spacing of 2^-7.
-        np.testing.assert_allclose(got, rest, atol=1e-5 if dtype == "float32" else 0.05)
-        for x, start in zip(jax.tree.leaves(kept), jax.tree.leaves(params), strict=True):
-            assert x.dtype == start.dtype
-            np.testing.assert_array_equal(x, np.broadcast_to(start, x.shape))
+    strengths = np.array([[0.5], [2.0]])
+    last, kept = train(jnp.asarray(strengths[:, 0]))
+    rest = (1 + strengths * flat(params).astype(float)) / (1 + strengths)
+    got = np.concatenate([np.float64(x).reshape(2, -1) for x in jax.tree.leaves(last)], 1)
+    # Converged to 0.7^60; bfloat16 stops where a step is less than half its spacing of 2^-7.
+    np.testing.assert_allclose(got, rest, atol=1e-5 if dtype == "float32" else 0.05)
+    for x, start in zip(jax.tree.leaves(kept), jax.tree.leaves(params), strict=True):
+        assert x.dtype == start.dtype
+        np.testing.assert_array_equal(x, np.broadcast_to(start, x.shape))
 
 
 def test_no_parameters_get_no_step():
     nothing = Posterior(gradient_mean={"a": None}, curvature_mean={"a": None})
     empty = {"a": None}
-    for policy in (control.resetting(0.1), control.penalised(control.newton(), 0.1)):
-        assert policy.step(nothing, empty, empty) == empty
+    assert control.penalised(control.newton(), 0.1).step(nothing, empty, empty) == empty
     assert control.countering(0.1).step(nothing, empty) == empty
 
 
@@ -287,7 +200,6 @@ def test_no_parameters_get_no_step():
 def test_where_the_parameters_are_must_be_given():
     for policy, name in (
         (control.countering(0.1), "countering"),
-        (control.resetting(0.1), "resetting"),
         (control.penalised(control.newton(), 0.1), "penalised"),
     ):
         places = (None, START)[: 2 if policy.uses_start else 1]
@@ -301,8 +213,6 @@ def test_beliefs_that_do_not_fit_are_refused():
     gradient = Posterior(gradient_mean=M)
     with pytest.raises(ValueError, match="control.countering with a belief .* no curvature_mean"):
         control.countering(0.1).step(gradient, THETA)
-    with pytest.raises(ValueError, match="control.resetting with a belief .* no curvature_mean"):
-        control.resetting(0.1).step(gradient, THETA, START)
     product = Posterior(
         gradient_mean=jnp.ones((2, 2)), curvature_mean=Kronecker(jnp.eye(2), jnp.eye(2))
     )
@@ -316,9 +226,6 @@ def test_numbers_out_of_range_are_named(value: float):
     for name in ("decay", "discount", "eps_root"):
         with pytest.raises(ValueError, match=f"countering: {name} must be"):
             control.countering(**({"decay": 1.0} | {name: value}))
-    for name in ("hazard", "discount"):
-        with pytest.raises(ValueError, match=f"resetting: {name} must be"):
-            control.resetting(**({"hazard": 1.0} | {name: value}))
     with pytest.raises(ValueError, match="penalised: strength must be"):
         control.penalised(control.newton(), value)
     with pytest.raises(ValueError, match="countering: decay must be"):

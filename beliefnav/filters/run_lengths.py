@@ -1,0 +1,207 @@
+r"""Bayesian online change-point detection: a Gaussian for every time the task may have begun.
+
+The posterior of a `beliefnav.ssm.SwitchingOptimum` is a mixture over the run length $r$, the number
+of steps since the present task was first observed. With $N(m_r, v_r)$ the belief about the task if
+it has lasted that long, and its predictive density that of all parameters together,
+
+$$ w_t(r + 1) \propto w_{t-1}(r) (1 - p) \, p(y_t \mid r), \qquad
+   w_t(0) \propto p \sum_r w_{t-1}(r) \, p(y_t \mid \text{new}), $$
+
+and every $N(m_r, v_r)$ is conditioned on $y_t$. A hazard that is not known is a further dimension
+of the weights, $w_t(p, r)$; the Gaussians do not depend on it, so that it costs next to nothing.
+"""
+
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from beliefnav.filters import _tasks
+from beliefnav.filters._tasks import Hazard, Task
+from beliefnav.ssm import Filter, Info, Posterior, SwitchingOptimum
+
+PyTree = Any
+
+
+class RunLengthsState(NamedTuple):
+    r"""A mixture over run lengths, after an observation.
+
+    Attributes:
+        tasks: the Gaussians, trees of [slot, ...].
+        run_length: $r$ of each slot, int32 [slot].
+        log_weights: logarithms of $w(p, r)$ [grid, slot]; minus infinity where a slot is empty.
+        hazard_belief: over the probability of a switch.
+        position: $\theta - \theta_0$, a tree like the parameters.
+        known_curvature: $h$.
+        switch_probability: $P(r = 0)$, a scalar.
+        dropped_mass: sum over all steps of the probability that was dropped, a scalar. It bounds,
+            to first order, by how much any probability is wrong.
+        started: whether anything was observed yet: no task can end before.
+    """
+
+    tasks: Task
+    run_length: Array
+    log_weights: Array
+    hazard_belief: Hazard
+    position: PyTree
+    known_curvature: PyTree
+    switch_probability: Array
+    dropped_mass: Array
+    started: Array
+
+    def posterior(self) -> Posterior:
+        r"""Gradient $h(\theta - E\theta^*)$ with its variance, curvature $h$, expected hazard."""
+        task = _moments(self.log_weights, self.tasks)
+        return _tasks.read(self.known_curvature, task, self.position, self.hazard_belief)
+
+    def optimum(self, params: PyTree) -> tuple[PyTree, PyTree]:
+        r"""Mean and variance of $\theta^*$.
+
+        Args:
+            params: the parameters $\theta$ at the last update.
+
+        Returns:
+            Two trees like the parameters.
+        """
+        task = _moments(self.log_weights, self.tasks)
+        mean = jax.tree.map(lambda p, m, x: p + (m - x), params, task.mean, self.position)
+        return mean, task.variance
+
+
+class RunLengthsPredicted(NamedTuple):
+    """Before an observation, with one slot more; fields as in `RunLengthsState`."""
+
+    tasks: Task
+    run_length: Array
+    log_weights: Array
+    hazards: Array
+    position: PyTree
+    dropped_mass: Array
+
+
+class RunLengths(NamedTuple):
+    r"""Bayesian online change-point detection (see the module docstring).
+
+    It is exact for streams of up to ``capacity`` steps, and beyond that keeps the ``capacity`` most
+    probable run lengths; the probability that was dropped is reported. Memory and time are those of
+    ``capacity`` + 1 copies of the parameters.
+
+    Attributes:
+        model: the switching optimum; its hazard may be a `beliefnav.ssm.HazardGrid`.
+        capacity: number of run lengths to keep, a Python int of at least 1.
+
+    Raises:
+        ValueError: a filter is made and ``capacity`` is less than 1, or the hazard is not one
+            number or a proper grid; at ``init``, a hyper-parameter does not fit the parameters.
+        TypeError: ``capacity`` is not an integer.
+
+    Reference:
+        Adams and MacKay (2007), "Bayesian online changepoint detection", equations 1-3 and
+        algorithm 1.
+    """
+
+    model: SwitchingOptimum
+    capacity: int
+
+    def filter(self) -> Filter:
+        """The online filter; its states are `RunLengthsState`."""
+        owner, model, capacity = "RunLengths", self.model, operator.index(self.capacity)
+        if capacity < 1:
+            raise ValueError(f"RunLengths: capacity must be at least 1, got {capacity}.")
+
+        def init(params: PyTree) -> RunLengthsState:
+            task, position, hazard = _tasks.start(owner, model, params)
+            empty = jnp.full((len(hazard.hazards), capacity - 1), -jnp.inf, hazard.hazards.dtype)
+            zero = jnp.zeros((), hazard.hazards.dtype)
+            return RunLengthsState(
+                tasks=jax.tree.map(lambda x: jnp.repeat(x[None], capacity, 0), task),
+                run_length=jnp.zeros(capacity, jnp.int32),
+                log_weights=jnp.concatenate([hazard.log_weights[:, None], empty], 1),
+                hazard_belief=hazard,
+                position=position,
+                known_curvature=jax.tree.map(jnp.asarray, model.curvature),
+                switch_probability=zero,
+                dropped_mass=zero,
+                started=jnp.zeros((), bool),
+            )
+
+        def predict(state: RunLengthsState, displacement: PyTree = None) -> RunLengthsPredicted:
+            position = _tasks.move(owner, state.position, displacement)
+            new = _tasks.new_task(owner, model, position)
+            hazards, log_probability = state.hazard_belief
+            stay, switch = _tasks.transition(hazards, state.started)
+            joint = [state.log_weights + stay[:, None], (log_probability + switch)[:, None]]
+            return RunLengthsPredicted(
+                tasks=jax.tree.map(lambda x, n: jnp.concatenate([x, n[None]]), state.tasks, new),
+                run_length=jnp.append(state.run_length + state.started, 0).astype(jnp.int32),
+                log_weights=jnp.concatenate(joint, 1),
+                hazards=hazards,
+                position=position,
+                dropped_mass=state.dropped_mass,
+            )
+
+        def update(
+            predicted: RunLengthsPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[RunLengthsState, Info]:
+            del curvature
+            position = predicted.position
+
+            def condition(task: Task) -> tuple[Task, Array]:
+                return _tasks.condition(owner, model, task, position, gradient)
+
+            tasks, densities = jax.vmap(condition, axis_size=capacity + 1)(predicted.tasks)
+            joint = predicted.log_weights + densities[None]
+            # The least probable slot makes room for the new task, unless that is least probable.
+            # One whose weight underflows may be the best when the stream has moved on.
+            last = jnp.argmin(lax.stop_gradient(_of_slots(joint)))
+            room = jnp.arange(capacity) == last
+
+            def make_room(x: Array) -> Array:
+                mask = room.reshape(-1, *(1,) * (x.ndim - 1))
+                return jnp.where(mask, x[-1:], x[:-1])
+
+            kept = make_room(joint.T).T
+            of_hazards = _tasks.log_sum(kept, axis=1)
+            total = jax.nn.logsumexp(of_hazards)
+            log_density = jax.nn.logsumexp(jnp.append(joint[:, last], total))
+            switched = jnp.exp(joint[:, -1] - log_density).sum()
+            dropped = jnp.exp(joint[:, last] - log_density).sum()
+            state = RunLengthsState(
+                tasks=jax.tree.map(make_room, tasks),
+                run_length=make_room(predicted.run_length),
+                log_weights=kept - total,
+                hazard_belief=Hazard(predicted.hazards, of_hazards - total),
+                position=position,
+                known_curvature=jax.tree.map(jnp.asarray, model.curvature),
+                switch_probability=switched,
+                dropped_mass=predicted.dropped_mass + dropped,
+                started=jnp.ones((), bool),
+            )
+            before = _moments(predicted.log_weights, predicted.tasks)
+            return state, _tasks.info(
+                owner, model, before, position, gradient, log_density, switched
+            )
+
+        return Filter(init, predict, update, uses_displacement=True)
+
+    def numpyro_model(self, gradient: Any = None, displacement: Any = None) -> Array:
+        """The program of the model, see `beliefnav.ssm.SwitchingOptimum.numpyro_model`."""
+        return self.model.numpyro_model(gradient, displacement)
+
+
+def _of_slots(joint: Array) -> Array:
+    """Log weights of the slots [slot], from [grid, slot]."""
+    return joint[0] if len(joint) == 1 else _tasks.log_sum(joint, axis=0)
+
+
+def _moments(log_weights: Array, tasks: Task) -> Task:
+    """Mean and variance of a mixture, from log weights [grid, slot] and Gaussians [slot, ...]."""
+    weights = jnp.exp(log_weights).sum(0)
+    mean = jax.tree.map(lambda m: jnp.tensordot(weights, m, 1), tasks.mean)
+
+    def variance(v: Array, m: Array, center: Array) -> Array:
+        return jnp.tensordot(weights, v + _tasks.square(m - center[None]), 1)
+
+    return Task(mean, jax.tree.map(variance, tasks.variance, tasks.mean, mean))

@@ -1,0 +1,182 @@
+r"""Has the task switched? Two hypotheses at every step, and one Gaussian kept.
+
+Both the belief about the present task, $N(m, v)$, and that about a new one, $N(\mu, v_0)$, are
+conditioned on the observation $y_t$, to $(m_1, v_1)$ and $(m_0, v_0')$. The task has switched with
+the probability $\pi$,
+
+$$ \mathrm{logit}\, \pi = \mathrm{logit}\, p
+   + \log p(y_t \mid \text{new}) - \log p(y_t \mid \text{present}) , $$
+
+where the densities are those of all parameters together. What is kept differs:
+
+- `TwoHypotheses`: the Gaussian with the moments of the mixture, $m = (1-\pi) m_1 + \pi m_0$ and
+  $v = (1-\pi) v_1 + \pi v_0' + \pi (1-\pi) (m_1 - m_0)^2$;
+- `RunLengthReset`: with $\nu = 1 - \pi$, if $\nu > 1/2$ a step of an Ornstein-Uhlenbeck process
+  with the stationary law of a new task, of mean $\nu m + (1-\nu) \mu$ and variance
+  $\nu^2 v + (1-\nu^2) v_0$, otherwise a new task; then conditioned on the observation.
+
+Where nothing is observed $\pi = p$. Both are approximations of `RunLengths`, which keeps all
+hypotheses; one after a single step, where `TwoHypotheses` still has the exact moments.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from beliefnav.filters import _tasks
+from beliefnav.filters._tasks import Hazard, Task
+from beliefnav.ssm import Filter, Info, Posterior, SwitchingOptimum
+
+PyTree = Any
+Condition = Callable[[Task], tuple[Task, Array]]
+Keep = Callable[[Array, Task, Task, Condition], Task]
+
+
+class OneTaskState(NamedTuple):
+    r"""One Gaussian over the optimum, after an observation.
+
+    Attributes:
+        task: the belief about $\theta^* - \theta_0$.
+        position: $\theta - \theta_0$, a tree like the parameters.
+        known_curvature: $h$.
+        hazard_belief: over the probability of a switch.
+        switch_probability: $\pi$, of a switch just before the last observation, a scalar.
+        started: whether anything was observed yet: no task can end before.
+    """
+
+    task: Task
+    position: PyTree
+    known_curvature: PyTree
+    hazard_belief: Hazard
+    switch_probability: Array
+    started: Array
+
+    def posterior(self) -> Posterior:
+        r"""Gradient $h(\theta - E\theta^*)$ with its variance, curvature $h$, expected hazard."""
+        return _tasks.read(self.known_curvature, self.task, self.position, self.hazard_belief)
+
+    def optimum(self, params: PyTree) -> tuple[PyTree, PyTree]:
+        r"""Mean and variance of $\theta^*$.
+
+        Args:
+            params: the parameters $\theta$ at the last update.
+
+        Returns:
+            Two trees like the parameters.
+        """
+        mean = jax.tree.map(lambda p, m, x: p + (m - x), params, self.task.mean, self.position)
+        return mean, self.task.variance
+
+
+class OneTaskPredicted(NamedTuple):
+    """Before an observation; fields as in `OneTaskState`."""
+
+    task: Task
+    position: PyTree
+    hazard_belief: Hazard
+    started: Array
+
+
+class TwoHypotheses(NamedTuple):
+    r"""Two hypotheses, their mixture kept as one Gaussian (see the module docstring).
+
+    A hazard on a grid is learned from
+    $p(y_t \mid p_g) = (1 - p_g)\, p(y_t \mid \text{present}) + p_g\, p(y_t \mid \text{new})$, as
+    if the present belief did not depend on it.
+
+    Attributes:
+        model: the switching optimum.
+
+    Reference:
+        Generalised pseudo-Bayesian filter of first order; Bar-Shalom, Li and Kirubarajan (2001),
+        section 11.6.
+    """
+
+    model: SwitchingOptimum
+
+    def filter(self) -> Filter:
+        """The online filter; its states are `OneTaskState`."""
+
+        def keep(switched: Array, present: Task, new: Task, condition: Condition) -> Task:
+            return _tasks.mixture(switched, condition(present)[0], condition(new)[0])
+
+        return _filter("TwoHypotheses", self.model, keep)
+
+    def numpyro_model(self, gradient: Any = None, displacement: Any = None) -> Array:
+        """The program of the model, see `beliefnav.ssm.SwitchingOptimum.numpyro_model`."""
+        return self.model.numpyro_model(gradient, displacement)
+
+
+class RunLengthReset(NamedTuple):
+    """Forget in proportion to the doubt, start anew if it wins (see the module docstring).
+
+    Attributes:
+        model: the switching optimum. A hazard on a grid is learned as by `TwoHypotheses`.
+
+    Reference:
+        Duran-Martin, Sanchez-Betancourt, Shestopaloff and Murphy (2025), "A unifying framework for
+        generalised Bayesian online learning in non-stationary environments": RL[1]-OUPR.
+    """
+
+    model: SwitchingOptimum
+
+    def filter(self) -> Filter:
+        """The online filter; its states are `OneTaskState`."""
+
+        def keep(switched: Array, present: Task, new: Task, condition: Condition) -> Task:
+            stays = jnp.where(switched < 0.5, 1 - switched, 0)
+            mean = jax.tree.map(lambda m, mu: mu + stays * (m - mu), present.mean, new.mean)
+            variance = jax.tree.map(
+                lambda v, v0: v0 + stays**2 * (v - v0), present.variance, new.variance
+            )
+            return condition(Task(mean, variance))[0]
+
+        return _filter("RunLengthReset", self.model, keep)
+
+    def numpyro_model(self, gradient: Any = None, displacement: Any = None) -> Array:
+        """The program of the model, see `beliefnav.ssm.SwitchingOptimum.numpyro_model`."""
+        return self.model.numpyro_model(gradient, displacement)
+
+
+def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
+    def init(params: PyTree) -> OneTaskState:
+        task, position, hazard = _tasks.start(owner, model, params)
+        known = jax.tree.map(jnp.asarray, model.curvature)
+        never = jnp.zeros((), hazard.hazards.dtype)
+        return OneTaskState(task, position, known, hazard, never, jnp.zeros((), bool))
+
+    def predict(state: OneTaskState, displacement: PyTree = None) -> OneTaskPredicted:
+        position = _tasks.move(owner, state.position, displacement)
+        return OneTaskPredicted(state.task, position, state.hazard_belief, state.started)
+
+    def update(
+        predicted: OneTaskPredicted, gradient: PyTree, curvature: PyTree = None
+    ) -> tuple[OneTaskState, Info]:
+        del curvature
+        present, position, hazard, started = predicted
+        new = _tasks.new_task(owner, model, position)
+
+        def condition(task: Task) -> tuple[Task, Array]:
+            return _tasks.condition(owner, model, task, position, gradient)
+
+        stay, switch = (hazard.log_weights + x for x in _tasks.transition(hazard.hazards, started))
+        density, new_density = condition(present)[1], condition(new)[1]
+        log_weights = jnp.logaddexp(stay + density, switch + new_density)
+        log_density = jax.nn.logsumexp(log_weights)
+        switched = jnp.exp(switch + new_density - log_density).sum()
+        before = _tasks.mixture(jnp.exp(switch).sum(), present, new)
+        state = OneTaskState(
+            task=keep(switched, present, new, condition),
+            position=position,
+            known_curvature=jax.tree.map(jnp.asarray, model.curvature),
+            hazard_belief=Hazard(hazard.hazards, log_weights - log_density),
+            switch_probability=switched,
+            started=jnp.ones((), bool),
+        )
+        info = _tasks.info(owner, model, before, position, gradient, log_density, switched)
+        return state, info
+
+    return Filter(init, predict, update, uses_displacement=True)

@@ -1,0 +1,55 @@
+r"""Switch tasks on a quadratic loss, and see weights being reset without a rule that says so.
+
+The last claim of the paper, in a testbed where everything can be checked: the learner gets a prior
+over optima, a hazard at which tasks switch, noise, and the objective; that weights fall back toward
+the prior mean is what follows.
+
+1. *Recovery.* The optimal policy aims at $\mu_0 + w (m - \mu_0)$ at a rate $r$, with
+   $w = (\gamma + r)/(\gamma + r + \lambda)$. A search over all linear policies for the cheapest
+   one, by the exact expected discounted cost and told nothing else, finds the same $r$, the same
+   pull $1 - w$, and that it points at $\mu_0$.
+2. *Tracking.* Bayesian change-point detection beats the mixture of two hypotheses kept as one
+   Gaussian, which beats the best linear filter, which beats a belief that never forgets. The best
+   linear filter assumes the true hazard; where the hazard is not known it is learned.
+3. *Navigation.* Weights follow these beliefs through switches. What was learned of a weight is
+   given up when others say that the task has switched: by $1 - (1 - \pi) w$ in all, $\pi$ being
+   the probability of a switch, and so by more where the loss is flatter. Without switches nothing
+   is dropped.
+4. *Inference.* NUTS on the NumPyro model, with all switches integrated out, recovers the hazard and
+   the spread of optima from a recorded stream.
+
+It would be refuted by a search that finds another policy, another order of the beliefs, a reset
+fraction off the line, or intervals that miss the truth too often.
+"""
+
+from experiments import report
+from experiments.task_switch import drawing, hyperparameters, navigation, recovery, tracking
+from experiments.task_switch.config import Config
+
+__all__ = ["Config", "run"]
+
+
+def run(config: Config) -> None:
+    """Search, track, navigate, infer, draw, write."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    found = recovery.recover(config)
+    tracked = tracking.track(config)
+    followed = navigation.navigate(config)
+    inferred = hyperparameters.infer(config)
+    drawing.draw(config, found, tracked, followed, inferred)
+    parts = (
+        (recovery, found),
+        (tracking, tracked),
+        (navigation, followed),
+        (hyperparameters, inferred),
+    )
+    results: dict = {}
+    for part, outcome in parts:
+        results |= part.metrics(outcome)
+    report.write_metrics(
+        config.out,
+        seed=config.seed,
+        quick=config.quick,
+        claims=[claim for part, outcome in parts for claim in part.claims(config, outcome)],
+        results=results,
+    )

@@ -1,0 +1,161 @@
+r"""Recorded streams, asked how often their tasks switched and how far apart they were.
+
+Streams are simulated from `beliefnav.ssm.SwitchingOptimum` and each is given to NUTS alone (to
+Laplace's approximation in a quick run), with the priors of `models.task_switch`; when tasks
+switched is integrated out. Of the first stream the
+switches are then drawn too, every draw of the hyper-parameters with a draw of the switches.
+"""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpyro import handlers
+
+from beliefnav import filters, inference, ssm
+from beliefnav.filters import Recording
+from experiments import report
+from experiments.task_switch.config import Config
+from models import task_switch
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+TRUTH = {"hazard": 0.05, "prior_variance": 4.0, "noise_variance": 1.0}
+SHARE = 0.7
+"""Of the streams whose 90 % interval holds the truth, at least: 14 of 20."""
+WARMUP = 100
+"""Steps of a chain before its draws; it starts from Laplace's approximation."""
+DRAWS = 200
+"""Of the hyper-parameters for which switches are drawn."""
+
+
+class Inferred(NamedTuple):
+    """What the streams say.
+
+    Attributes:
+        fit: draws for every stream.
+        inside: hyper-parameter -> number of streams whose 90 % interval holds the truth.
+        optimum: of the first stream, the true one [step].
+        switched: of the first stream, when it did [step].
+        run_length: of the first stream, as believed at every step [step, length].
+        switches: when it switched, and its run length, drawn in hindsight, (chain, draw, step).
+    """
+
+    fit: inference.Fit
+    inside: dict[str, int]
+    optimum: np.ndarray
+    switched: np.ndarray
+    run_length: np.ndarray
+    switches: "xr.Dataset"
+
+
+def infer(config: Config) -> Inferred:
+    """Simulate streams and sample their posteriors."""
+    streams, steps = config.streams, config.stream_steps
+    samples = config.num_samples
+    if config.quick:
+        streams, steps, samples = min(streams, 4), min(steps, 60), min(samples, 100)
+    paths = [simulate(key, steps) for key in jax.random.split(jax.random.key(config.seed), streams)]
+    gradient = np.stack([path["observation"]["value"] for path in paths], 1)
+    stream = inference.stream(gradient, np.zeros_like(gradient))
+    target = inference.target(task_switch.switching(steps), stream, separate="param")
+    key, chains = jax.random.key(config.seed + 1), config.num_chains
+    fit = inference.laplace(target, key=key, num_draws=2 * samples, num_chains=chains)
+    if not config.quick:
+        fit = inference.numpyro_nuts(
+            target,
+            key=key,
+            num_warmup=WARMUP,
+            num_samples=samples,
+            num_chains=chains,
+            start=fit.state,
+        )
+    low, high = np.moveaxis(intervals(fit), -1, 0)
+    inside = {
+        name: int(((low[i] < truth) & (truth < high[i])).sum())
+        for i, (name, truth) in enumerate(TRUTH.items())
+    }
+    run_length, switches = hindsight(fit, jax.random.key(config.seed + 2))
+    inference.to_arviz(fit).to_netcdf(str(config.out / "posterior.nc"), engine="h5netcdf")
+    switches.to_netcdf(config.out / "switches.nc", engine="h5netcdf")
+    first = paths[0]
+    return Inferred(
+        fit=fit,
+        inside=inside,
+        optimum=np.asarray(first["optimum"]["value"]),
+        switched=np.asarray(first["switch"]["value"]) == 1,
+        run_length=run_length,
+        switches=switches,
+    )
+
+
+def simulate(key: jax.Array, steps: int) -> Any:
+    """All sites of one stream."""
+    truth = {name: jnp.asarray(value) for name, value in TRUTH.items()}
+    model = ssm.SwitchingOptimum(curvature=1.0, **truth)
+    program = handlers.trace(handlers.seed(model.numpyro_model, key))
+    return program.get_trace(displacement=jnp.zeros(steps))
+
+
+def intervals(fit: inference.Fit) -> np.ndarray:
+    """Central 90 % intervals [site, param, 2], sites in the order of `TRUTH`."""
+    bounds = fit.posterior[list(TRUTH)].quantile([0.05, 0.95], ("chain", "draw"))
+    return np.stack([bounds[name].transpose("param", "quantile").values for name in TRUTH])
+
+
+def hindsight(fit: inference.Fit, key: jax.Array) -> tuple[np.ndarray, "xr.Dataset"]:
+    """Run lengths of the first stream as believed at the time, and its switches in hindsight."""
+    import xarray as xr
+
+    target = fit.target._replace(stream=fit.target.stream.isel(param=[0]))
+    thin = max(1, fit.posterior.sizes["draw"] * fit.posterior.sizes["chain"] // DRAWS)
+    posterior = fit.posterior.isel(param=[0], draw=slice(None, None, thin))
+
+    def read(belief: Any, recording: Recording, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        stream = recording.gradient, recording.displacement
+        switches, _ = filters.sample_switches(belief, *stream, key=key, num_draws=1)
+        return filters.change_points(belief, *stream).run_length, switches[0]
+
+    run_length, switch = inference.map_draws(target, posterior, read, key=key)
+    switch = switch[:, :, 0]
+    steps = np.arange(switch.shape[-1])
+    last = np.maximum.accumulate(np.where(switch, steps, 0), -1)
+    dims = ("chain", "draw", "step")
+    coords = {"chain": posterior["chain"].values, "draw": posterior["draw"].values, "step": steps}
+    dataset = xr.Dataset({"switch": (dims, switch), "run_length": (dims, steps - last)}, coords)
+    return run_length.mean((0, 1, 2)), dataset
+
+
+def claims(config: Config, inferred: Inferred) -> list[report.Claim]:
+    """That intervals hold the truth often enough."""
+    streams = inferred.fit.posterior.sizes["param"]
+    # Of a few streams more than SHARE may miss by chance.
+    tolerance = 0.3 if config.quick else 0.0
+    return [
+        report.at_least(
+            f"{name}: share of 90 % intervals that hold the truth",
+            inferred.inside[name] / streams,
+            SHARE,
+            tolerance,
+        )
+        for name in ("hazard", "prior_variance")
+    ]
+
+
+def metrics(inferred: Inferred) -> dict[str, Any]:
+    """What goes into metrics.json."""
+    diagnostics = inferred.fit.diagnostics
+    checks = {
+        name: float(reduce(diagnostics[name]))
+        for name, reduce in {"r_hat": np.max, "ess_bulk": np.min, "divergences": np.sum}.items()
+        if name in diagnostics
+    }
+    return {
+        "inference": {
+            "streams": inferred.fit.posterior.sizes["param"],
+            "inside_90_interval": inferred.inside,
+            "worst_of_chains": checks,
+        }
+    }
