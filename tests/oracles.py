@@ -947,6 +947,11 @@ def full_ballistic(gradients: Floats, b1: float, b2: float, eps: float, eps_root
 # --- switching optimum --------------------------------------------------------------------------
 
 
+def _log_sum(x: Any, axis: int | None = None) -> Any:
+    """The logarithm of a sum of exponentials."""
+    return special.logsumexp(x, axis=axis)
+
+
 class Tasks(NamedTuple):
     """Hyper-parameters of a switching optimum: [param], and hazards and their odds [grid]."""
 
@@ -1037,7 +1042,7 @@ def switch_patterns(model: Tasks, y: Floats, displacement: Floats) -> tuple[Swit
         # A hazard of 0 or 1 makes patterns impossible: 0 log 0 = 0.
         odds = special.xlogy(count, model.hazards) + special.xlog1py(t - count, -model.hazards)
         joint = prior + odds + shown[:, None]
-        total = special.logsumexp(joint)
+        total = _log_sum(joint)
         probability = np.exp(joint - total)
         each, last = probability.sum(1), begins[:, -1]
         mean = each @ tasks.mean[last, t]
@@ -1068,9 +1073,13 @@ def kept_run_lengths(model: Tasks, y: Floats, displacement: Floats, capacity: in
     # Run length -> mean, variance, log weights [grid]: at first, a task of which nothing was seen.
     kept: dict[int, Any] = {-1: (*new, np.log(model.weights / model.weights.sum()))}
     dropped, rows = 0.0, []
+
+    def log_sum(weights: Any, axis: int | None = None) -> Any:
+        return special.logsumexp(list(weights), axis=axis)
+
     for t in range(num_steps):
-        total = special.logsumexp([w for _, _, w in kept.values()], axis=0)
         if t > 0:
+            total = log_sum((w for _, _, w in kept.values()), axis=0)
             kept = {r: (m, v, w + log_stays) for r, (m, v, w) in kept.items()}
             kept[-1] = (*new, total + log_hazards)
         seen = np.isfinite(y[t])
@@ -1084,25 +1093,22 @@ def kept_run_lengths(model: Tasks, y: Floats, displacement: Floats, capacity: in
             m[seen] -= v[seen] * h * error / scale**2
             v[seen] *= noise / scale**2
             conditioned[r + 1] = m, v, w
-        evidence: Any = special.logsumexp([w for _, _, w in conditioned.values()])
-        each: dict[int, Any] = {
-            r: special.logsumexp(w) - evidence for r, (_, _, w) in conditioned.items()
-        }
-        switched = np.exp(each[0]) if t > 0 else 0.0
-        lost = min(each, key=lambda r: each[r]) if len(each) > capacity else None
-        if lost is not None:
+        evidence = log_sum(w for _, _, w in conditioned.values())
+        each = {r: log_sum(w) - evidence for r, (_, _, w) in conditioned.items()}
+        rest = evidence
+        if len(each) > capacity:
+            lost = min(each, key=lambda r: each[r])
             del conditioned[lost]
-            share = np.exp(each[lost])
-            dropped, evidence_kept = dropped + share, evidence + np.log1p(-share)
-        else:
-            evidence_kept = evidence
-        kept = {r: (m, v, w - evidence_kept) for r, (m, v, w) in conditioned.items()}
+            dropped += np.exp(each[lost])
+            rest = log_sum(w for _, _, w in conditioned.values())
+        kept = {r: (m, v, w - rest) for r, (m, v, w) in conditioned.items()}
         probability = np.zeros(num_steps)
         for r, (_, _, w) in kept.items():
-            probability[r] = np.exp(special.logsumexp(w))
+            probability[r] = np.exp(log_sum(w))
         mean = sum(probability[r] * m for r, (m, _, _) in kept.items())
         variance = sum(probability[r] * (v + (m - mean) ** 2) for r, (m, v, _) in kept.items())
-        hazard = np.exp(special.logsumexp([w for _, _, w in kept.values()], axis=0))
+        hazard = np.exp(log_sum((w for _, _, w in kept.values()), axis=0))
+        switched = np.exp(each[0]) if t > 0 else 0.0
         rows.append((mean, variance, evidence, switched, hazard, probability, dropped))
     return Switching(*map(np.array, zip(*rows, strict=True)))
 
