@@ -331,7 +331,8 @@ def path_name(path: tuple[Any, ...]) -> str:
 def _read(probe: Probe, posterior: Posterior, info: Info) -> Probe:
     """A probe that has looked at one step."""
     like = posterior.gradient_mean
-    fields = [gather(_entries(tree, like), probe.coordinates) for tree in (*posterior, *info)]
+    believed = (getattr(posterior, name) for name in Posterior._fields)
+    fields = [gather(_entries(tree, like), probe.coordinates) for tree in (*believed, *info)]
     readings = {path: jnp.stack([f[path] for f in fields]) for path in probe.coordinates}
     return Probe(probe.coordinates, readings)
 

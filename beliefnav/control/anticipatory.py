@@ -237,13 +237,14 @@ def _hazard(
     r"""$\lambda$, of the belief unless it is given."""
     if hazard is not None:
         return hazard
-    if posterior.hazard is None:
+    believed = getattr(posterior, "hazard", None)
+    if believed is None:
         raise ValueError(
             f"Cannot use control.{owner} without a hazard with a belief that has none. This is "
             "because how much is reset depends on how often tasks switch; give hazard=, or use a "
             "belief in change points."
         )
-    return continuous_hazard(posterior.hazard, time_step)
+    return continuous_hazard(believed, time_step)
 
 
 def _moved(owner: str, params: PyTree, start: PyTree, prior_mean: PyTree) -> PyTree:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from beliefnav.ssm import Info, Posterior, SwitchingOptimum, _trees
+from beliefnav.ssm import Info, SwitchingOptimum, TaskPosterior, _trees
 from beliefnav.ssm.hazard_grid import on_grid
 
 PyTree = Any
@@ -40,10 +40,11 @@ class Hazard(NamedTuple):
 def start(owner: str, model: SwitchingOptimum, params: PyTree) -> tuple[Task, PyTree, Hazard]:
     """The belief about a new task, the position, and the belief about the hazard."""
     wide = _trees.full_like(params, 0)
-    hazard = Hazard(*(x.astype(_dtype(wide)) for x in on_grid(owner, model.hazard)))
+    # Arrays of its own, which can be donated: not those of the model.
+    hazard = Hazard(*(jnp.array(x, _dtype(wide)) for x in on_grid(owner, model.hazard)))
     for name in ("curvature", "noise_variance"):
         spread(owner, name, getattr(model, name), wide)
-    return new_task(owner, model, wide), wide, hazard
+    return jax.tree.map(jnp.array, new_task(owner, model, wide)), wide, hazard
 
 
 def new_task(owner: str, model: SwitchingOptimum, like: PyTree) -> Task:
@@ -129,16 +130,21 @@ def move(owner: str, position: PyTree, displacement: PyTree) -> PyTree:
     return jax.tree.map(lambda x, d: x + d.astype(x.dtype), position, displacement)
 
 
-def read(curvature: PyTree, task: Task, position: PyTree, hazard: Hazard) -> Posterior:
+def read(curvature: PyTree, task: Task, position: PyTree, hazard: Hazard) -> TaskPosterior:
     """The posterior over gradient and curvature, from moments of the optimum."""
     h = spread("known_curvature", "curvature", curvature, position)
-    return Posterior(
+    return TaskPosterior(
         gradient_mean=jax.tree.map(lambda h, x, m: h * (x - m), h, position, task.mean),
         gradient_variance=jax.tree.map(lambda h, v: h * h * v, h, task.variance),
         curvature_mean=h,
         curvature_variance=jax.tree.map(jnp.zeros_like, h),
-        hazard=jnp.exp(hazard.log_weights) @ hazard.hazards,
+        hazard=expected(hazard),
     )
+
+
+def expected(hazard: Hazard) -> Array:
+    """The expected hazard."""
+    return jnp.exp(hazard.log_weights) @ hazard.hazards
 
 
 def info(
@@ -149,6 +155,7 @@ def info(
     gradient: PyTree,
     log_density: Array,
     switch_probability: Array,
+    hazard: Hazard,
 ) -> Info:
     """Diagnostics, from the moments of the predicted optimum."""
     h = spread(owner, "curvature", model.curvature, position)
@@ -165,6 +172,7 @@ def info(
         missing=jax.tree.map(lambda y: ~jnp.isfinite(y), gradient),
         surprise=jax.tree.map(surprise, error, h, predicted.variance, noise),
         switch_probability=switch_probability,
+        hazard=expected(hazard),
     )
 
 

@@ -20,7 +20,7 @@ from jax import Array, lax
 
 from beliefnav.filters import _tasks
 from beliefnav.filters._tasks import Hazard, Task
-from beliefnav.ssm import Filter, Info, Posterior, SwitchingOptimum
+from beliefnav.ssm import Filter, Info, SwitchingOptimum, TaskPosterior
 
 PyTree = Any
 
@@ -36,8 +36,8 @@ class RunLengthsState(NamedTuple):
         position: $\theta - \theta_0$, a tree like the parameters.
         known_curvature: $h$.
         switch_probability: $P(r = 0)$, a scalar.
-        dropped_mass: sum over all steps of the probability that was dropped, a scalar. It bounds,
-            to first order, by how much any probability is wrong.
+        dropped_mass: sum over all steps of the probability that was dropped, a scalar. If the model
+            is right it bounds, on average over streams, by how much any probability is wrong.
         started: whether anything was observed yet: no task can end before.
     """
 
@@ -51,7 +51,7 @@ class RunLengthsState(NamedTuple):
     dropped_mass: Array
     started: Array
 
-    def posterior(self) -> Posterior:
+    def posterior(self) -> TaskPosterior:
         r"""Gradient $h(\theta - E\theta^*)$ with its variance, curvature $h$, expected hazard."""
         task = _moments(self.log_weights, self.tasks)
         return _tasks.read(self.known_curvature, task, self.position, self.hazard_belief)
@@ -93,8 +93,8 @@ class RunLengths(NamedTuple):
         capacity: number of run lengths to keep, a Python int of at least 1.
 
     Raises:
-        ValueError: a filter is made and ``capacity`` is less than 1, or the hazard is not one
-            number or a proper grid; at ``init``, a hyper-parameter does not fit the parameters.
+        ValueError: a filter is made and ``capacity`` is less than 1; at ``init``, the hazard is not
+            one number or a proper grid, or a hyper-parameter does not fit the parameters.
         TypeError: ``capacity`` is not an integer.
 
     Reference:
@@ -180,8 +180,9 @@ class RunLengths(NamedTuple):
                 started=jnp.ones((), bool),
             )
             before = _moments(predicted.log_weights, predicted.tasks)
+            belief = state.hazard_belief
             return state, _tasks.info(
-                owner, model, before, position, gradient, log_density, switched
+                owner, model, before, position, gradient, log_density, switched, belief
             )
 
         return Filter(init, predict, update, uses_displacement=True)

@@ -28,7 +28,7 @@ from jax import Array
 
 from beliefnav.filters import _tasks
 from beliefnav.filters._tasks import Hazard, Task
-from beliefnav.ssm import Filter, Info, Posterior, SwitchingOptimum
+from beliefnav.ssm import Filter, Info, SwitchingOptimum, TaskPosterior
 
 PyTree = Any
 Condition = Callable[[Task], tuple[Task, Array]]
@@ -54,7 +54,7 @@ class OneTaskState(NamedTuple):
     switch_probability: Array
     started: Array
 
-    def posterior(self) -> Posterior:
+    def posterior(self) -> TaskPosterior:
         r"""Gradient $h(\theta - E\theta^*)$ with its variance, curvature $h$, expected hazard."""
         return _tasks.read(self.known_curvature, self.task, self.position, self.hazard_belief)
 
@@ -127,10 +127,11 @@ class RunLengthReset(NamedTuple):
         """The online filter; its states are `OneTaskState`."""
 
         def keep(switched: Array, present: Task, new: Task, condition: Condition) -> Task:
-            stays = jnp.where(switched < 0.5, 1 - switched, 0)
-            mean = jax.tree.map(lambda m, mu: mu + stays * (m - mu), present.mean, new.mean)
+            gone = jnp.where(switched < 0.5, switched, 1)
+            stays = 1 - gone
+            mean = jax.tree.map(lambda m, mu: stays * m + gone * mu, present.mean, new.mean)
             variance = jax.tree.map(
-                lambda v, v0: v0 + stays**2 * (v - v0), present.variance, new.variance
+                lambda v, v0: stays**2 * v + gone * (1 + stays) * v0, present.variance, new.variance
             )
             return condition(Task(mean, variance))[0]
 
@@ -176,7 +177,8 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
             switch_probability=switched,
             started=jnp.ones((), bool),
         )
-        info = _tasks.info(owner, model, before, position, gradient, log_density, switched)
+        belief = state.hazard_belief
+        info = _tasks.info(owner, model, before, position, gradient, log_density, switched, belief)
         return state, info
 
     return Filter(init, predict, update, uses_displacement=True)

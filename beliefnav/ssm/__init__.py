@@ -58,7 +58,7 @@ Example:
     True
 """
 
-from beliefnav.ssm._contracts import Belief, Filter, Info, Posterior, State
+from beliefnav.ssm._contracts import Belief, Filter, Info, Posterior, State, TaskPosterior
 from beliefnav.ssm._discounting import steady_sample_size
 from beliefnav.ssm._linear_gaussian import LinearGaussian
 from beliefnav.ssm.accumulated import Accumulated, AccumulatedState, accumulated
@@ -152,6 +152,7 @@ __all__ = [
     "Shared",
     "State",
     "SwitchingOptimum",
+    "TaskPosterior",
     "Transient",
     "TransientPredicted",
     "TransientState",

@@ -9,7 +9,7 @@ PyTree = Any
 class Posterior(NamedTuple):
     r"""What is believed about the landscape at the present parameters, per entry.
 
-    Each field but the last is a tree like the parameters, or ``None`` where nothing is believed.
+    Each field is a tree like the parameters, or ``None`` where nothing is believed.
 
     Attributes:
         gradient_mean: $m = E[\nabla L]$.
@@ -18,8 +18,26 @@ class Posterior(NamedTuple):
             curvature); never the variance of the gradient.
         curvature_variance: the mean squared deviation of the curvature from ``curvature_mean``.
         gradient_curvature_covariance: the covariance of the two.
+    """
+
+    gradient_mean: PyTree = None
+    gradient_variance: PyTree = None
+    curvature_mean: PyTree = None
+    curvature_variance: PyTree = None
+    gradient_curvature_covariance: PyTree = None
+
+
+class TaskPosterior(NamedTuple):
+    r"""What is believed about the landscape where tasks may switch: a `Posterior` and a hazard.
+
+    Attributes:
+        gradient_mean: as in `Posterior`, as are the next four.
+        gradient_variance: $\mathrm{Var}[\nabla L]$.
+        curvature_mean: $V$.
+        curvature_variance: of the curvature.
+        gradient_curvature_covariance: of the two.
         hazard: the expected probability that the task switches before the next observation, a
-            scalar; ``None`` if there is one task for ever.
+            scalar.
     """
 
     gradient_mean: PyTree = None
@@ -53,6 +71,7 @@ class Info(NamedTuple):
             Gaussian.
         switch_probability: of the task having switched just before this observation, given it and
             all before, a scalar.
+        hazard: the expected probability of a switch before the next, a scalar.
     """
 
     innovation: PyTree = None
@@ -63,6 +82,7 @@ class Info(NamedTuple):
     predictive_scale: PyTree = None
     predictive_degrees_of_freedom: PyTree = None
     switch_probability: PyTree = None
+    hazard: PyTree = None
 
 
 class State(Protocol):

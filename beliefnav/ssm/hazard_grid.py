@@ -21,8 +21,8 @@ class HazardGrid(NamedTuple):
         weights: $w_g > 0$ [grid], in any unit; equal if ``None``.
 
     Raises:
-        ValueError: a filter is made and the grid is empty, not one-dimensional, outside [0, 1], or
-            has weights of another shape or that are not positive.
+        ValueError: a belief is started and the grid is empty, not one-dimensional, outside [0, 1],
+            or has weights of another shape or that are not positive.
 
     Example:
         >>> import jax.numpy as jnp

@@ -14,7 +14,7 @@ class IndependentState(NamedTuple):
     curvature_belief: Any
 
     def posterior(self) -> Posterior:
-        """The gradient fields and the hazard of the one, the curvature fields of the other."""
+        """The gradient fields of the one, the curvature fields of the other."""
         gradient = self.gradient_belief.posterior()
         curvature = self.curvature_belief.posterior()
         return Posterior(
@@ -22,7 +22,6 @@ class IndependentState(NamedTuple):
             gradient.gradient_variance,
             curvature.curvature_mean,
             curvature.curvature_variance,
-            hazard=gradient.hazard,
         )
 
 

@@ -106,9 +106,8 @@ def truncate(posterior: Posterior) -> Posterior:
         g = None if g is None else g + slope * jnp.where(known, mean - h, 0)
         return Posterior(g, g_variance, mean, left * variance, left * covariance)
 
-    *fields, hazard = posterior
-    like = Posterior(*(None if field is None else 0 for field in fields))
-    truncated = _trees.unzip(
+    like = Posterior(*(None if field is None else 0 for field in posterior))
+    return _trees.unzip(
         leaf,
         like,
         posterior.curvature_mean,
@@ -117,7 +116,6 @@ def truncate(posterior: Posterior) -> Posterior:
         posterior.gradient_variance,
         posterior.gradient_curvature_covariance,
     )
-    return truncated._replace(hazard=hazard)
 
 
 def _truncated(mean: Array, variance: Array) -> tuple[Array, Array]:

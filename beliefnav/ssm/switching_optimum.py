@@ -117,7 +117,8 @@ class SwitchingOptimum(NamedTuple):
 
         Sites: ``switch`` [step], Bernoulli; ``drawn_optimum`` [step, ...], where the optimum moves
         to if there is a switch; ``observation`` [step, ...]; ``optimum``, the path of
-        $\theta^*_t - \theta_0$, and ``gradient`` (deterministic); ``hazard``, if it is on a grid.
+        $\theta^*_t - \theta_0$, and ``gradient`` (deterministic); ``hazard`` and
+        ``hazard_index``, if it is on a grid of more than one point.
 
         It simulates. To infer hyper-parameters by NUTS, which cannot move a discrete site, give
         `beliefnav.inference` a `beliefnav.filters.RunLengths`, which integrates the switches out.

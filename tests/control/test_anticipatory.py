@@ -9,7 +9,7 @@ import pytest
 from scipy import linalg
 
 from beliefnav import Objective, control, filters, navigator, ssm
-from beliefnav.ssm import Kronecker, Posterior
+from beliefnav.ssm import Kronecker, Posterior, TaskPosterior
 from tests import oracles
 
 G = {"a": np.array([1.0, -2.0, 0.5]), "b": [np.array(3.0), None]}
@@ -120,7 +120,7 @@ def test_matrix_resetting_of_a_diagonal_is_resetting(hazard: float, discount: fl
 @pytest.mark.parametrize("make", RESETTING)
 def test_the_hazard_may_be_that_of_the_belief(make: Any):
     p, time_step = 0.2, 0.5
-    belief = POSTERIOR._replace(hazard=jnp.asarray(p))
+    belief = TaskPosterior(*POSTERIOR, hazard=jnp.asarray(p))
     got = make(time_step=time_step).step(belief, THETA, START)
     want = make(-np.log(1 - p) / time_step).step(POSTERIOR, THETA, START)
     np.testing.assert_allclose(flat(got), flat(want), rtol=1e-13)
@@ -128,7 +128,7 @@ def test_the_hazard_may_be_that_of_the_belief(make: Any):
     got = make(0.3, time_step=time_step).step(belief, THETA, START)
     np.testing.assert_array_equal(flat(got), flat(make(0.3).step(POSTERIOR, THETA, START)))
     # A switch that is certain: only the prior mean counts.
-    belief = POSTERIOR._replace(hazard=jnp.ones(()))
+    belief = TaskPosterior(*POSTERIOR, hazard=jnp.ones(()))
     v = flat(V)
     r = v / (np.sqrt(1 / 4 + v) + 1 / 2)
     got = flat(make().step(belief, THETA, START))

@@ -23,7 +23,7 @@ def test_the_expected_cost_is_that_of_the_moments_followed_in_time(
     mean = np.array([0.0, recovery.PRIOR_MEAN, 1.0])
     moments = np.diag([1.0, recovery.PRIOR_VARIANCE, 0.0]) + np.outer(mean, mean)
     noise = np.diag([0.0, 2 * hazard * recovery.PRIOR_VARIANCE, 0.0])
-    curvature, step, duration = 1.7, 2e-4, 40.0
+    curvature, step, duration = 1.7, 2e-3, 30.0
     moving, missing = np.array([-a, b, c]), np.array([1.0, -1.0, 0.0])
     total = last = 0.0
     for i in range(int(duration / step)):
@@ -32,7 +32,7 @@ def test_the_expected_cost_is_that_of_the_moments_followed_in_time(
         moments = moments + step * (flow @ moments + moments @ flow.T + noise)
     want = total if discount else last
     got = recovery.expected_cost((a, b, c), hazard, discount, curvature)
-    np.testing.assert_allclose(got, want, rtol=5e-4)  # first order in the step
+    np.testing.assert_allclose(got, want, rtol=5e-3)  # first order in the step
 
 
 def test_a_policy_that_never_comes_to_rest_costs_without_bound() -> None:

@@ -254,6 +254,23 @@ def test_without_parameters_only_time_passes(kind: str):
     np.testing.assert_allclose(info.log_density, 0, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", SLOW_RESET)
+def test_a_state_owns_its_arrays(kind: str):
+    """It can be donated, and the hyper-parameters it was made from are used again."""
+    model = jax.tree.map(partial(jnp.asarray, dtype=jnp.float32), MODEL._replace(hazard=GRID))
+    filter_ = ALL[kind](model).filter()
+    still = jnp.zeros(4)
+
+    def step(state: Any) -> Any:
+        return filter_.update(filter_.predict(state, still), still)[0]
+
+    donating, keeping = jax.jit(step, donate_argnums=0), jax.jit(step)
+    want = keeping(keeping(filter_.init(still)))
+    for _ in range(2):
+        got = donating(donating(filter_.init(still)))
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("kind", SLOW_RESET)
 def test_streams_side_by_side_have_tasks_of_their_own(kind: str):
@@ -305,6 +322,29 @@ def test_likelihood_has_the_derivatives_of_finite_differences(kind: str):
     if not few:
         density = follow(kind, arrays(model), y, d)[3].log_density
         np.testing.assert_allclose(total, density.sum(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_small_variances_keep_their_digits(kind: str):
+    """In float32, next to a prior that is wider by more than its precision."""
+    model = MODEL._replace(
+        curvature=np.ones(4),
+        noise_variance=np.full(4, 1e-10),
+        prior_variance=np.ones(4),
+        hazard=1e-3,
+    )
+    rng = np.random.default_rng(15)
+    y = rng.normal(rng.normal(size=4) * 0.1, 1e-5, (12, 4)).astype(np.float32)
+    tasks = oracles.tasks(model)
+    want = (
+        oracles.kept_run_lengths(tasks, y.astype(float), np.zeros((12, 4)), 16)
+        if kind == "run lengths"
+        else oracles.one_task(tasks, y.astype(float), np.zeros((12, 4)), kind == "reset")
+    )
+    single = jax.tree.map(partial(jnp.asarray, dtype=jnp.float32), model)
+    _, variance, *_ = follow(kind, single, jnp.asarray(y), jnp.zeros((12, 4)))
+    # Errors of 1e-5 are known to float32 precision of 0.1, and move probabilities by as much.
+    np.testing.assert_allclose(variance, want.variance, rtol=0.02)
 
 
 @pytest.mark.parametrize("kind", ALL)
