@@ -1095,13 +1095,17 @@ def kept_run_lengths(model: Tasks, y: Floats, displacement: Floats, capacity: in
             conditioned[r + 1] = m, v, w
         evidence = log_sum(w for _, _, w in conditioned.values())
         each = {r: log_sum(w) - evidence for r, (_, _, w) in conditioned.items()}
-        rest = evidence
+        of_hazards = log_sum((w for _, _, w in conditioned.values()), axis=0)
         if len(each) > capacity:
             lost = min(each, key=lambda r: each[r])
             del conditioned[lost]
             dropped += np.exp(each[lost])
-            rest = log_sum(w for _, _, w in conditioned.values())
-        kept = {r: (m, v, w - rest) for r, (m, v, w) in conditioned.items()}
+        # The others of the same hazard get what is dropped, if there are any.
+        left = log_sum((w for _, _, w in conditioned.values()), axis=0)
+        alive = left > -np.inf
+        rest = special.logsumexp(of_hazards[alive])
+        gain = np.where(alive, of_hazards - rest - np.where(alive, left, 0), 0)
+        kept = {r: (m, v, w + gain) for r, (m, v, w) in conditioned.items()}
         probability = np.zeros(num_steps)
         for r, (_, _, w) in kept.items():
             probability[r] = np.exp(log_sum(w))

@@ -62,11 +62,13 @@ def resetting(
 
     Args:
         hazard: $\lambda \ge 0$, switches per unit of time. ``None``: what the belief says,
-            the `continuous_hazard` of its ``hazard``.
+            the `continuous_hazard` of its ``hazard``; of one that is being learned that is the
+            mean, which is exact as it becomes known.
         discount: $\gamma \ge 0$.
-        prior_mean: $\mu_0$ relative to the initial parameters: a number, or a tree like them.
+        prior_mean: $\mu_0$ relative to the initial parameters: a number, or a tree like them. It
+            is not read off the belief: give both the same.
         time_step: $\Delta t > 0$, the time between observations, in which the belief's hazard is
-            the probability of a switch; not used if ``hazard`` is given.
+            the probability of a switch: the learning rate. Not used if ``hazard`` is given.
 
     Returns:
         The policy; its learning rate is the time step.
@@ -173,8 +175,7 @@ def anticipating(forecast: Forecast, discount: ArrayLike = 1.0) -> Policy:
     Args:
         forecast: ``(posterior, params, start) -> (times, gradients)``: points in time [time] as in
             `discounted_average`, and a tree of [time, ...] of the mean gradient that is expected
-            then if the parameters stay (for instance by `beliefnav.filters.forecast` with
-            displacements of 0). ``start`` are the initial parameters.
+            then if the parameters stay. ``start`` are the initial parameters.
         discount: $\gamma \ge 0$.
 
     Returns:

@@ -5,12 +5,21 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
+from beliefnav._checks import FINITE, POSITIVE, is_concrete
 from beliefnav.ssm import Info, SwitchingOptimum, TaskPosterior, _trees
 from beliefnav.ssm.hazard_grid import on_grid
 
 PyTree = Any
+
+RANGES = {
+    "curvature": FINITE,
+    "noise_variance": POSITIVE,
+    "prior_variance": POSITIVE,
+    "prior_mean": FINITE,
+}
 
 
 class Task(NamedTuple):
@@ -38,12 +47,21 @@ class Hazard(NamedTuple):
 
 
 def start(owner: str, model: SwitchingOptimum, params: PyTree) -> tuple[Task, PyTree, Hazard]:
-    """The belief about a new task, the position, and the belief about the hazard."""
+    """The belief about a new task, the position, and the belief about the hazard.
+
+    Raises:
+        ValueError: a hyper-parameter is out of its range, as far as it is known, or does not fit
+            the parameters.
+    """
     wide = _trees.full_like(params, 0)
+    for name, allowed in RANGES.items():
+        value = getattr(model, name)
+        for leaf in jax.tree.leaves(value):
+            if is_concrete(leaf) and not all(map(allowed.contains, np.ravel(leaf).tolist())):
+                raise ValueError(f"{owner}: {name} must be {allowed.description}, got {leaf}.")
+        spread(owner, name, value, wide)
     # Arrays of its own, which can be donated: not those of the model.
     hazard = Hazard(*(jnp.array(x, _dtype(wide)) for x in on_grid(owner, model.hazard)))
-    for name in ("curvature", "noise_variance"):
-        spread(owner, name, getattr(model, name), wide)
     return jax.tree.map(jnp.array, new_task(owner, model, wide)), wide, hazard
 
 
@@ -53,17 +71,22 @@ def new_task(owner: str, model: SwitchingOptimum, like: PyTree) -> Task:
     return Task(mean, spread(owner, "prior_variance", model.prior_variance, like))
 
 
+def hazards(owner: str, model: SwitchingOptimum, position: PyTree) -> Array:
+    """The hazards [grid] of the model as it is now: they may be injected, or follow a schedule."""
+    return on_grid(owner, model.hazard)[0].astype(_dtype(position))
+
+
 def condition(
     owner: str, model: SwitchingOptimum, task: Task, position: PyTree, gradient: PyTree
-) -> tuple[Task, Array]:
+) -> tuple[Task, PyTree]:
     r"""Condition the belief about a task on $y = h(x - \theta^*) + N(0, R)$, $x$ the position.
 
     Returns:
-        The belief, and the log density of all that was observed, a scalar.
+        The belief, and the log density of every entry, 0 where missing.
     """
     h = spread(owner, "curvature", model.curvature, position)
     noise = spread(owner, "noise_variance", model.noise_variance, position)
-    num_entries = sum(x.size for x in jax.tree.leaves(position))
+    num_entries = max(1, sum(x.size for x in jax.tree.leaves(position)))
 
     def leaf(
         m: Array, v: Array, x: Array, y: Array, h: Array, noise: Array
@@ -76,19 +99,36 @@ def condition(
         # If their sum overflowed in every task there would be none to believe in.
         square = jnp.minimum((error * scale) ** 2, jnp.finfo(m.dtype).max / (4 * num_entries))
         density = -(math.log(2 * math.pi) + jnp.log(total) + square) / 2
-        density = jnp.where(seen, density, 0).sum()
+        density = jnp.where(seen, density, 0)
         return m + gain * error, jnp.where(seen, v * noise * scale**2, v), density
 
     mean, variance, density = _trees.unzip(
         leaf, (0, 0, 0), task.mean, task.variance, position, gradient, h, noise
     )
-    return Task(mean, variance), sum(jax.tree.leaves(density), jnp.zeros((), _dtype(position)))
+    return Task(mean, variance), density
+
+
+def evidence(density: PyTree, reference: PyTree) -> Array:
+    """The log of a ratio of densities of all entries, from those of each.
+
+    Differences are taken before the sum: of a million entries that say nothing, nothing is left.
+    """
+    ratios = jax.tree.map(lambda d, r: jnp.sum(d - r), density, reference)
+    return sum(jax.tree.leaves(ratios), jnp.zeros((), _dtype(reference)))
+
+
+def total(density: PyTree) -> Array:
+    """The log density of all entries together."""
+    return sum((d.sum() for d in jax.tree.leaves(density)), jnp.zeros((), _dtype(density)))
 
 
 def transition(hazards: Array, started: Array) -> tuple[Array, Array]:
     """Log probabilities [grid] of no switch and of a switch, for each hazard."""
-    stay = jnp.where(started, jnp.log1p(-hazards), 0)
-    return stay, jnp.where(started, jnp.log(hazards), -jnp.inf)
+    # With derivatives that are finite, if not right, at 0 and 1.
+    sure, never = hazards == 1, hazards == 0
+    stay = jnp.where(sure, -jnp.inf, jnp.log1p(-jnp.where(sure, 0, hazards)))
+    switch = jnp.where(never, -jnp.inf, jnp.log(jnp.where(never, 1, hazards)))
+    return jnp.where(started, stay, 0), jnp.where(started, switch, -jnp.inf)
 
 
 def log_sum(x: Array, axis: int) -> Array:
@@ -120,14 +160,32 @@ def move(owner: str, position: PyTree, displacement: PyTree) -> PyTree:
     """The position after a displacement.
 
     Raises:
-        ValueError: there is no displacement.
+        ValueError: there is no displacement, or it is not like the parameters.
     """
     if displacement is None:
         raise ValueError(
             f"{owner}: predict needs the displacement of the parameters since the last "
             "observation, zeros at first."
         )
+    check_shapes(owner, "displacement", displacement, position)
     return jax.tree.map(lambda x, d: x + d.astype(x.dtype), position, displacement)
+
+
+def check_shapes(owner: str, name: str, tree: PyTree, position: PyTree) -> None:
+    """Raise unless a tree has the shapes of the parameters.
+
+    Raises:
+        ValueError: names both.
+    """
+    want, got = (jax.tree.map(jnp.shape, x) for x in (position, tree))
+    if want != got:
+        raise ValueError(f"{owner}: {name} must have the parameters' shapes {want}, got {got}.")
+
+
+def optimum(task: Task, position: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
+    """Mean and variance of the optimum, from where the parameters are."""
+    mean = jax.tree.map(lambda p, m, x: p + (m - x), params, task.mean, position)
+    return mean, task.variance
 
 
 def read(curvature: PyTree, task: Task, position: PyTree, hazard: Hazard) -> TaskPosterior:
@@ -144,7 +202,8 @@ def read(curvature: PyTree, task: Task, position: PyTree, hazard: Hazard) -> Tas
 
 def expected(hazard: Hazard) -> Array:
     """The expected hazard."""
-    return jnp.exp(hazard.log_weights) @ hazard.hazards
+    mean = jnp.exp(hazard.log_weights) @ hazard.hazards
+    return jnp.minimum(mean, hazard.hazards.max())  # and not above it by rounding
 
 
 def info(
@@ -179,29 +238,44 @@ def info(
 def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
     """A number, an array or a tree as a tree like the parameters, in the dtypes of ``like``.
 
+    Where ``like`` has no parameter, as under a mask, that of the tree is not used.
+
     Raises:
         ValueError: it does not fit the parameters; names the owner, the value and the shapes.
     """
-    leaves, treedef = jax.tree.flatten(like)
-    whole = jax.tree.structure(value) == jax.tree.structure(0)
-    if not whole and jax.tree.structure(value) != treedef:
+
+    def leaf(x: Array, value: Any) -> Any:
+        if _is_empty(x):
+            return x
+        if not _fits(jnp.shape(value), x.shape):
+            raise ValueError(
+                f"{owner}: {name} of shape {jnp.shape(value)} does not broadcast to a parameter of "
+                f"shape {x.shape}."
+            )
+        if not jnp.ndim(value):
+            return jnp.full_like(x, value)  # sharded as the parameter is
+        return jnp.zeros_like(x) + jnp.broadcast_to(jnp.asarray(value).astype(x.dtype), x.shape)
+
+    if jax.tree.structure(value) == jax.tree.structure(0):
+        return jax.tree.map(lambda x: leaf(x, value), like)
+    leaves, treedef = jax.tree.flatten(like, is_leaf=_is_empty)
+    try:
+        values = treedef.flatten_up_to(value)
+    except ValueError:
+        values = []
+    pairs = list(zip(leaves, values, strict=False))
+    alike = (_is_empty(x) or jax.tree.structure(v) == jax.tree.structure(0) for x, v in pairs)
+    if len(pairs) < len(leaves) or not all(alike):
         raise ValueError(
             f"{owner}: {name} must be a number, an array or a tree like the parameters, whose "
-            f"structure is {treedef}; got {jax.tree.structure(value)}."
+            f"structure is {jax.tree.structure(like)}; got {jax.tree.structure(value)}."
         )
-    values = [value] * len(leaves) if whole else jax.tree.leaves(value)
-    for x, leaf in zip(values, leaves, strict=True):
-        if not _fits(jnp.shape(x), leaf.shape):
-            raise ValueError(
-                f"{owner}: {name} of shape {jnp.shape(x)} does not broadcast to a parameter of "
-                f"shape {leaf.shape}."
-            )
-    return treedef.unflatten(
-        [
-            jnp.broadcast_to(jnp.asarray(x).astype(leaf.dtype), leaf.shape)
-            for x, leaf in zip(values, leaves, strict=True)
-        ]
-    )
+    return treedef.unflatten([leaf(x, v) for x, v in pairs])
+
+
+def _is_empty(node: Any) -> bool:
+    """A node without parameters: ``None``, or the placeholder of a mask."""
+    return node is None or (isinstance(node, tuple) and not node)
 
 
 def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from beliefnav._checks import Range, checked
 from beliefnav.filters import _tasks
 from beliefnav.filters._tasks import Hazard, Task
 from beliefnav.ssm import Filter, Info, SwitchingOptimum, TaskPosterior
@@ -35,10 +36,10 @@ class RunLengthsState(NamedTuple):
         hazard_belief: over the probability of a switch.
         position: $\theta - \theta_0$, a tree like the parameters.
         known_curvature: $h$.
-        switch_probability: $P(r = 0)$, a scalar.
+        switch_probability: of a switch just before the last observation, a scalar.
         dropped_mass: sum over all steps of the probability that was dropped, a scalar. If the model
             is right it bounds, on average over streams, by how much any probability is wrong.
-        started: whether anything was observed yet: no task can end before.
+        started: whether there was a step before: at the first no task can end.
     """
 
     tasks: Task
@@ -66,8 +67,7 @@ class RunLengthsState(NamedTuple):
             Two trees like the parameters.
         """
         task = _moments(self.log_weights, self.tasks)
-        mean = jax.tree.map(lambda p, m, x: p + (m - x), params, task.mean, self.position)
-        return mean, task.variance
+        return _tasks.optimum(task, self.position, params)
 
 
 class RunLengthsPredicted(NamedTuple):
@@ -81,21 +81,26 @@ class RunLengthsPredicted(NamedTuple):
     dropped_mass: Array
 
 
+@checked(capacity=Range(lambda x: x >= 1 and x == int(x), "an integer of at least 1"))
 class RunLengths(NamedTuple):
     r"""Bayesian online change-point detection (see the module docstring).
 
     It is exact for streams of up to ``capacity`` steps, and beyond that keeps the ``capacity`` most
-    probable run lengths; the probability that was dropped is reported. Memory and time are those of
-    ``capacity`` + 1 copies of the parameters.
+    probable run lengths; the probability that was dropped is reported, and goes to the others of
+    the same hazard. Run lengths that are dropped are most often short ones: with a capacity below
+    the length of a typical task, and in forecasts that are longer than it, switches are thought
+    rarer than they are.
+
+    Memory and time are those of 2 (``capacity`` + 1) copies of the parameters, whose first axis is
+    that of the run lengths: for problems of moderate size. `TwoHypotheses` is for large ones.
 
     Attributes:
         model: the switching optimum; its hazard may be a `beliefnav.ssm.HazardGrid`.
         capacity: number of run lengths to keep, a Python int of at least 1.
 
     Raises:
-        ValueError: a filter is made and ``capacity`` is less than 1; at ``init``, the hazard is not
-            one number or a proper grid, or a hyper-parameter does not fit the parameters.
-        TypeError: ``capacity`` is not an integer.
+        ValueError: ``capacity`` is not an integer of at least 1; at ``init``, the hazard is not one
+            number or a proper grid, or a hyper-parameter does not fit the parameters.
 
     Reference:
         Adams and MacKay (2007), "Bayesian online changepoint detection", equations 1-3 and
@@ -108,8 +113,6 @@ class RunLengths(NamedTuple):
     def filter(self) -> Filter:
         """The online filter; its states are `RunLengthsState`."""
         owner, model, capacity = "RunLengths", self.model, operator.index(self.capacity)
-        if capacity < 1:
-            raise ValueError(f"RunLengths: capacity must be at least 1, got {capacity}.")
 
         def init(params: PyTree) -> RunLengthsState:
             task, position, hazard = _tasks.start(owner, model, params)
@@ -130,7 +133,8 @@ class RunLengths(NamedTuple):
         def predict(state: RunLengthsState, displacement: PyTree = None) -> RunLengthsPredicted:
             position = _tasks.move(owner, state.position, displacement)
             new = _tasks.new_task(owner, model, position)
-            hazards, log_probability = state.hazard_belief
+            hazards = _tasks.hazards(owner, model, position)
+            log_probability = state.hazard_belief.log_weights
             stay, switch = _tasks.transition(hazards, state.started)
             joint = [state.log_weights + stay[:, None], (log_probability + switch)[:, None]]
             return RunLengthsPredicted(
@@ -147,12 +151,22 @@ class RunLengths(NamedTuple):
         ) -> tuple[RunLengthsState, Info]:
             del curvature
             position = predicted.position
+            _tasks.check_shapes(owner, "gradient", gradient, position)
 
-            def condition(task: Task) -> tuple[Task, Array]:
+            def condition(task: Task) -> tuple[Task, PyTree]:
                 return _tasks.condition(owner, model, task, position, gradient)
 
-            tasks, densities = jax.vmap(condition, axis_size=capacity + 1)(predicted.tasks)
-            joint = predicted.log_weights + densities[None]
+            reference = condition(_tasks.new_task(owner, model, position))[1]
+
+            def compare(task: Task) -> tuple[Task, Array]:
+                task, density = condition(task)
+                return task, _tasks.evidence(density, reference)
+
+            tasks, evidence = jax.vmap(compare, axis_size=capacity + 1)(predicted.tasks)
+            # Relative to the best of those that are believed in, so that digits are kept.
+            believed = (predicted.log_weights > -jnp.inf).any(0)
+            top = lax.stop_gradient(jnp.where(believed, evidence, -jnp.inf).max())
+            joint = predicted.log_weights + (evidence - top)[None]
             # The least probable slot makes room for the new task, unless that is least probable.
             # One whose weight underflows may be the best when the stream has moved on.
             last = jnp.argmin(lax.stop_gradient(_of_slots(joint)))
@@ -162,17 +176,24 @@ class RunLengths(NamedTuple):
                 mask = room.reshape(-1, *(1,) * (x.ndim - 1))
                 return jnp.where(mask, x[-1:], x[:-1])
 
-            kept = make_room(joint.T).T
-            of_hazards = _tasks.log_sum(kept, axis=1)
+            # What is dropped is so for each hazard: its probability stays what all slots say.
+            of_hazards = _tasks.log_sum(joint, axis=1)
             total = jax.nn.logsumexp(of_hazards)
-            log_density = jax.nn.logsumexp(jnp.append(joint[:, last], total))
-            switched = jnp.exp(joint[:, -1] - log_density).sum()
-            dropped = jnp.exp(joint[:, last] - log_density).sum()
+            of_hazards = of_hazards - total
+            kept = make_room(joint.T).T - total
+            left = _tasks.log_sum(kept, axis=1)
+            alive = left > -jnp.inf
+            of_hazards = jnp.where(alive, of_hazards, -jnp.inf)
+            of_hazards = of_hazards - jax.nn.logsumexp(of_hazards)
+            regained = jnp.where(alive, of_hazards - jnp.where(alive, left, 0), 0)
+            switched = jnp.exp(joint[:, -1] - total).sum()
+            dropped = jnp.exp(joint[:, last] - total).sum()
+            log_density = top + total + _tasks.total(reference)
             state = RunLengthsState(
                 tasks=jax.tree.map(make_room, tasks),
                 run_length=make_room(predicted.run_length),
-                log_weights=kept - total,
-                hazard_belief=Hazard(predicted.hazards, of_hazards - total),
+                log_weights=kept + regained[:, None],
+                hazard_belief=Hazard(predicted.hazards, of_hazards),
                 position=position,
                 known_curvature=jax.tree.map(jnp.asarray, model.curvature),
                 switch_probability=switched,

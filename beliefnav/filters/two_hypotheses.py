@@ -15,8 +15,9 @@ where the densities are those of all parameters together. What is kept differs:
   with the stationary law of a new task, of mean $\nu m + (1-\nu) \mu$ and variance
   $\nu^2 v + (1-\nu^2) v_0$, otherwise a new task; then conditioned on the observation.
 
-Where nothing is observed $\pi = p$. Both are approximations of `RunLengths`, which keeps all
-hypotheses; one after a single step, where `TwoHypotheses` still has the exact moments.
+Where nothing is observed $\pi = p$, but for the first step, before which no task can end. Both are
+approximations of `RunLengths`, which keeps all hypotheses. At the second step `TwoHypotheses` still
+has the exact moments.
 """
 
 from collections.abc import Callable
@@ -24,14 +25,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from beliefnav.filters import _tasks
 from beliefnav.filters._tasks import Hazard, Task
 from beliefnav.ssm import Filter, Info, SwitchingOptimum, TaskPosterior
 
 PyTree = Any
-Condition = Callable[[Task], tuple[Task, Array]]
+Condition = Callable[[Task], tuple[Task, PyTree]]
 Keep = Callable[[Array, Task, Task, Condition], Task]
 
 
@@ -44,7 +45,7 @@ class OneTaskState(NamedTuple):
         known_curvature: $h$.
         hazard_belief: over the probability of a switch.
         switch_probability: $\pi$, of a switch just before the last observation, a scalar.
-        started: whether anything was observed yet: no task can end before.
+        started: whether there was a step before: at the first no task can end.
     """
 
     task: Task
@@ -67,8 +68,7 @@ class OneTaskState(NamedTuple):
         Returns:
             Two trees like the parameters.
         """
-        mean = jax.tree.map(lambda p, m, x: p + (m - x), params, self.task.mean, self.position)
-        return mean, self.task.variance
+        return _tasks.optimum(self.task, self.position, params)
 
 
 class OneTaskPredicted(NamedTuple):
@@ -158,22 +158,31 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
     ) -> tuple[OneTaskState, Info]:
         del curvature
         present, position, hazard, started = predicted
+        _tasks.check_shapes(owner, "gradient", gradient, position)
         new = _tasks.new_task(owner, model, position)
 
-        def condition(task: Task) -> tuple[Task, Array]:
+        def condition(task: Task) -> tuple[Task, PyTree]:
             return _tasks.condition(owner, model, task, position, gradient)
 
-        stay, switch = (hazard.log_weights + x for x in _tasks.transition(hazard.hazards, started))
-        density, new_density = condition(present)[1], condition(new)[1]
-        log_weights = jnp.logaddexp(stay + density, switch + new_density)
-        log_density = jax.nn.logsumexp(log_weights)
-        switched = jnp.exp(switch + new_density - log_density).sum()
+        hazards, reference = _tasks.hazards(owner, model, position), condition(new)[1]
+        stay, switch = (hazard.log_weights + x for x in _tasks.transition(hazards, started))
         before = _tasks.mixture(jnp.exp(switch).sum(), present, new)
+        # Relative to the better of the two that can be, so that digits are kept.
+        evidence = _tasks.evidence(condition(present)[1], reference)
+        can_stay, can_switch = (
+            jnp.where((x > -jnp.inf).any(), 0, -jnp.inf) for x in (stay, switch)
+        )
+        top = lax.stop_gradient(jnp.maximum(evidence + can_stay, can_switch))
+        stay, switch = stay + (evidence - top), switch - top
+        log_weights = jnp.logaddexp(stay, switch)
+        total = jax.nn.logsumexp(log_weights)
+        switched = jnp.exp(switch - total).sum()
+        log_density = top + total + _tasks.total(reference)
         state = OneTaskState(
             task=keep(switched, present, new, condition),
             position=position,
             known_curvature=jax.tree.map(jnp.asarray, model.curvature),
-            hazard_belief=Hazard(hazard.hazards, log_weights - log_density),
+            hazard_belief=Hazard(hazards, log_weights - total),
             switch_probability=switched,
             started=jnp.ones((), bool),
         )

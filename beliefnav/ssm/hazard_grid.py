@@ -98,7 +98,14 @@ def on_grid(owner: str, hazard: ArrayLike | HazardGrid) -> tuple[Array, Array]:
                 f"{owner}: the hazard is one number, since all parameters switch together, got "
                 f"shape {jnp.shape(hazard)}. To learn it, give a beliefnav.ssm.HazardGrid."
             )
-        hazard = HazardGrid(jnp.asarray(hazard)[None])
+        hazard = HazardGrid(np.reshape(hazard, 1) if is_concrete(hazard) else hazard[None])
+    # Before they are arrays of jax, whose values are not known where a program is traced.
+    for name, values, good, bounds in (
+        ("hazards", hazard.hazards, lambda x: (x >= 0) & (x <= 1), UNIT_INTERVAL.description),
+        ("weights", hazard.weights, lambda x: (x > 0) & np.isfinite(x), "positive and finite"),
+    ):
+        if values is not None and is_concrete(values) and not np.all(good(np.asarray(values))):
+            raise ValueError(f"{owner}: {name} must be {bounds}, got {np.asarray(values)}.")
     hazards = jnp.asarray(hazard.hazards, jnp.result_type(float))
     weights = jnp.ones_like(hazards) if hazard.weights is None else jnp.asarray(hazard.weights)
     weights = weights.astype(hazards.dtype)
@@ -107,11 +114,4 @@ def on_grid(owner: str, hazard: ArrayLike | HazardGrid) -> tuple[Array, Array]:
             f"{owner}: a HazardGrid has hazards [grid] and as many weights, got shapes "
             f"{hazards.shape} and {weights.shape}."
         )
-    for name, values, good in (
-        ("hazards", hazards, lambda x: (x >= 0) & (x <= 1)),
-        ("weights", weights, lambda x: (x > 0) & np.isfinite(x)),
-    ):
-        if is_concrete(values) and not np.all(good(np.asarray(values))):
-            bounds = UNIT_INTERVAL.description if name == "hazards" else "positive and finite"
-            raise ValueError(f"{owner}: {name} must be {bounds}, got {np.asarray(values)}.")
     return hazards, jnp.log(weights / weights.sum())

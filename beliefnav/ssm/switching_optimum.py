@@ -18,12 +18,14 @@ and autocovariance, `SwitchingOptimum.linear`.
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL, checked
 from beliefnav.ssm import _program
+from beliefnav.ssm._contracts import Filter
 from beliefnav.ssm.hazard_grid import HazardGrid, on_grid
 from beliefnav.ssm.optimum import Optimum
 
@@ -83,6 +85,19 @@ class SwitchingOptimum(NamedTuple):
     hazard: ArrayLike | HazardGrid
     prior_mean: Any = 0.0
 
+    def filter(self) -> Filter:
+        """Raise: there is no exact filter of bounded memory, and one has to be chosen.
+
+        Raises:
+            ValueError: always; it names the beliefs to choose from.
+        """
+        raise ValueError(
+            "A SwitchingOptimum has no filter of its own. This is because its posterior has one "
+            "part for every time at which the task may have begun; choose "
+            "beliefnav.filters.RunLengths(model, capacity), TwoHypotheses(model), "
+            "RunLengthReset(model), or model.linear()."
+        )
+
     def linear(self) -> Optimum:
         r"""The Ornstein-Uhlenbeck optimum of the same mean and autocovariance.
 
@@ -93,13 +108,20 @@ class SwitchingOptimum(NamedTuple):
             The model, for one array of parameters.
 
         Raises:
-            ValueError: the hazard is to be learned.
+            ValueError: the hazard is to be learned or not one number, or the prior variance is a
+                tree.
         """
         if isinstance(self.hazard, HazardGrid):
             raise ValueError(
                 "Cannot use SwitchingOptimum.linear with a HazardGrid. This is because a linear "
                 "filter does not learn a hazard; give a number."
             )
+        if jax.tree.structure(self.prior_variance) != jax.tree.structure(0):
+            raise ValueError(
+                "Cannot use SwitchingOptimum.linear with a tree for prior_variance. This is "
+                "because an Optimum is about one array; give a number or an array."
+            )
+        on_grid("SwitchingOptimum.linear", self.hazard)  # checks it
         stays = 1 - self.hazard
         return Optimum(
             curvature=self.curvature,

@@ -224,7 +224,7 @@ def draw_run_lengths(inferred: Inferred, path: Path) -> None:
     top.plot(steps, -first, ".", color="0.6", label="seen, minus the gradient at 0")
     top.step(steps, inferred.optimum, where="mid", color="k", lw=1.8, label="optimum")
     top.legend(fontsize=8, ncols=2)
-    top.set_title("one stream; hyper-parameters are those that NUTS drew", fontsize=10)
+    top.set_title("one stream, with hyper-parameters drawn from their posterior", fontsize=10)
     begin = np.maximum.accumulate(np.where(inferred.switched, steps, 0))
     longest = int((steps - begin).max() * 1.5) + 5
     shown = inferred.run_length[:, :longest].T

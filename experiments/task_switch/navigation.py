@@ -2,7 +2,8 @@ r"""Weights that follow a belief through switches, by the policy that anticipate
 
 Three weights whose losses are curved by `CURVATURES` start at the mean of all tasks, 0, and are
 moved by `beliefnav.navigator` with `beliefnav.control.resetting`. What a learner knows is in its
-belief; the policy is the same for all. An oracle is told when the task switches, not to what.
+belief; the policy is the same for all, and plans with the hazard that it believes in. An oracle is
+told when the task switches, not to what.
 
 The reset fraction is measured on a learner that has seen a task for a while. Then one gradient of
 the sharpest weight alone comes, more or less surprising, and with it a probability $\pi$ of a

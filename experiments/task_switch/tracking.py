@@ -81,7 +81,7 @@ def track(config: Config) -> Tracked:
     forgetful = ssm.SwitchingOptimum(1.0, 1.0, 1.0, 0.0)
     beliefs["no forgetting"] = forgetful.linear()
     grid = ssm.HazardGrid(jnp.asarray(GRID, jnp.float32))
-    learners, swept = believers(grid, 32), believers(0.1)
+    learners, swept = believers(grid), believers(0.1)
     work = len(beliefs) + 1 + len(swept) + len(learners)
 
     def mean_error(mean: Array, part: slice = slice(None)) -> Any:

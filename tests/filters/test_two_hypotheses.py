@@ -562,3 +562,135 @@ def test_what_looks_back_refuses_a_mixture(kind: str):
     ):
         with pytest.raises((ValueError, TypeError), match=type(belief).__name__):
             run(belief, y, y)
+
+
+# --- all of them: many parameters, and what changes on the way ----------------------------------
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_evidence_of_a_million_parameters_keeps_its_digits(kind: str):
+    """In float32: weights are ratios of densities, which are of the order of e^1,000,000 here."""
+    size = 1_000_000
+    rng = np.random.default_rng(17)
+    first, second = rng.normal(size=(2, size))
+    grid = HazardGrid(jnp.array([0.1, 0.3]))
+    belief = ALL[kind](SwitchingOptimum(1.0, 0.01, 1.0, grid))
+    if kind == "run lengths":
+        belief = belief._replace(capacity=3)
+    filter_ = belief.filter()
+
+    @jax.jit
+    def step(state: Any, y: Array) -> Any:
+        state, _ = filter_.update(filter_.predict(state, jnp.zeros(size)), y)
+        read = state.posterior()
+        return state, (state.switch_probability, read.hazard, read.gradient_variance.min())
+
+    state, rows = filter_.init(jnp.zeros(size)), []
+    for optimum in (first, first, first, second, second):
+        y = -optimum + 0.1 * rng.normal(size=size)
+        state, row = step(state, jnp.asarray(y, jnp.float32))
+        rows.append(row)
+    switched, hazard, variance = np.array(rows).T
+    np.testing.assert_allclose(switched, [0, 0, 0, 1, 0], atol=1e-6)
+    # Switches are certain here: two stays, a switch, a stay, from even odds.
+    odds = np.cumprod([1.0, 0.9 / 0.7, 0.9 / 0.7, 0.1 / 0.3, 0.9 / 0.7])
+    np.testing.assert_allclose(hazard, (0.1 * odds + 0.3) / (odds + 1), rtol=1e-4)
+    assert (variance > 0).all()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_flat_parameters_do_not_drown_the_evidence_of_one(kind: str):
+    """A million entries that say nothing change nothing."""
+    y = jnp.array([0.3, 0.2, -1.5])
+
+    def last(size: int) -> Any:
+        h = jnp.zeros(size).at[0].set(1.0)
+        stream = jnp.zeros((3, size)).at[:, 0].set(y)
+        belief = ALL[kind](SwitchingOptimum(h, 0.5, 1.0, 0.1))
+        if kind == "run lengths":
+            belief = belief._replace(capacity=3)
+        state = jax.jit(lambda g: filters.last_state(belief, g, jnp.zeros_like(g)))(stream)
+        return state.switch_probability
+
+    np.testing.assert_allclose(last(300_000), last(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_an_injected_hazard_is_that_of_the_step(kind: str):
+    def make(hazard: Any) -> Any:
+        belief = ALL[kind](SwitchingOptimum(1.0, 1.0, 1.0, hazard))
+        return navigator(0.1, belief, control.resetting())
+
+    schedule = optax.linear_schedule(0.1, 0.9, 2)
+    optimizer: Any = optax.inject_hyperparams(make)(hazard=schedule)
+    params = jnp.zeros(2)
+    state = optimizer.init(params)
+    for count in range(3):
+        _, state = optimizer.update(jnp.ones(2), state, params)
+        believed = state.inner_state[0].belief.posterior().hazard
+        np.testing.assert_allclose(believed, schedule(count), rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_hyper_parameters_of_masked_parameters_are_not_used(kind: str):
+    model = SwitchingOptimum({"a": 1.0, "b": jnp.ones(7)}, 1.0, 1.0, 0.1)
+    params = {"a": jnp.zeros(2), "b": jnp.zeros(3)}
+    inner = navigator(0.1, ALL[kind](model), control.resetting())
+    optimizer = optax.masked(inner, {"a": True, "b": False})
+    gradient = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+    alone = navigator(0.1, ALL[kind](model._replace(curvature=1.0)), control.resetting())
+    want, _ = alone.update(jnp.ones(2), alone.init(jnp.zeros(2)), jnp.zeros(2))
+    assert isinstance(updates, dict)
+    np.testing.assert_allclose(updates["a"], want, rtol=1e-6)
+    np.testing.assert_array_equal(updates["b"], 1.0)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_ranges_of_arrays_are_checked_where_they_are_known(kind: str):
+    for name, value in (
+        ("prior_variance", jnp.array([-1.0, 1.0])),
+        ("noise_variance", np.float32(0.0)),
+        ("curvature", jnp.array(jnp.nan)),
+        ("prior_mean", np.array([np.inf, 0.0])),
+    ):
+        filter_ = ALL[kind](GOOD._replace(**{name: value})).filter()
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            filter_.init(jnp.zeros(2))
+    filter_ = ALL[kind](GOOD._replace(hazard=np.array(1.5))).filter()
+    with pytest.raises(ValueError, match="hazards must be in"):
+        jax.jit(filter_.init)(jnp.zeros(2))
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_gradient_of_another_shape_is_refused(kind: str):
+    filter_ = ALL[kind](GOOD).filter()
+    state = filter_.init(jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"displacement must have the parameters' shapes \(2,\)"):
+        filter_.predict(state, jnp.zeros(()))
+    predicted = filter_.predict(state, jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"gradient must have .* \(2,\), got \(5, 2\)"):
+        filter_.update(predicted, jnp.zeros((5, 2)))
+
+
+def test_a_capacity_is_an_integer_of_at_least_one():
+    wrong: list[Any] = [0, -3, 1.5]
+    for capacity in wrong:
+        with pytest.raises(ValueError, match="RunLengths: capacity must be an integer of at least"):
+            RunLengths(GOOD, capacity)
+
+
+def test_a_model_that_has_to_be_approximated_says_by_what():
+    with pytest.raises(ValueError, match="choose .*RunLengths.*TwoHypotheses.*linear"):
+        navigator(0.1, GOOD, control.resetting())
+
+
+def test_what_is_dropped_says_nothing_about_the_hazard():
+    """Without observations nothing is learned of it, however many run lengths are dropped."""
+    grid = HazardGrid.beta(1.0, 50.0, 32)
+    nothing, still = jnp.full(300, jnp.nan), jnp.zeros(300)
+    state = filters.last_state(RunLengths(GOOD._replace(hazard=grid), 8), nothing, still)
+    assert state.dropped_mass > 1
+    want = jnp.mean(jnp.asarray(grid.hazards))
+    # 300 steps of float32 round-off.
+    np.testing.assert_allclose(state.posterior().hazard, want, rtol=1e-3)
