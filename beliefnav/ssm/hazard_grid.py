@@ -98,7 +98,9 @@ def on_grid(owner: str, hazard: ArrayLike | HazardGrid) -> tuple[Array, Array]:
                 f"{owner}: the hazard is one number, since all parameters switch together, got "
                 f"shape {jnp.shape(hazard)}. To learn it, give a beliefnav.ssm.HazardGrid."
             )
-        hazard = HazardGrid(np.reshape(hazard, 1) if is_concrete(hazard) else hazard[None])
+        hazard = HazardGrid(
+            np.reshape(hazard, 1) if is_concrete(hazard) else jnp.reshape(hazard, 1)
+        )
     # Before they are arrays of jax, whose values are not known where a program is traced.
     for name, values, good, bounds in (
         ("hazards", hazard.hazards, lambda x: (x >= 0) & (x <= 1), UNIT_INTERVAL.description),
