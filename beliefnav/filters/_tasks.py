@@ -10,6 +10,7 @@ from jax import Array, lax
 
 from beliefnav._checks import FINITE, POSITIVE, is_concrete
 from beliefnav.ssm import Info, SwitchingOptimum, TaskPosterior, _trees
+from beliefnav.ssm._linear_gaussian import check_displacement
 from beliefnav.ssm.hazard_grid import on_grid
 
 PyTree = Any
@@ -114,12 +115,12 @@ def evidence(density: PyTree, reference: PyTree) -> Array:
     Differences are taken before the sum: of a million entries that say nothing, nothing is left.
     """
     ratios = jax.tree.map(lambda d, r: jnp.sum(d - r), density, reference)
-    return sum(jax.tree.leaves(ratios), jnp.zeros((), _dtype(reference)))
+    return sum(jax.tree.leaves(ratios), _trees.scalar_like(reference, 0.0))
 
 
 def total(density: PyTree) -> Array:
     """The log density of all entries together."""
-    return sum((d.sum() for d in jax.tree.leaves(density)), jnp.zeros((), _dtype(density)))
+    return sum((d.sum() for d in jax.tree.leaves(density)), _trees.scalar_like(density, 0.0))
 
 
 def transition(hazards: Array, started: Array) -> tuple[Array, Array]:
@@ -162,11 +163,7 @@ def move(owner: str, position: PyTree, displacement: PyTree) -> PyTree:
     Raises:
         ValueError: there is no displacement, or it is not like the parameters.
     """
-    if displacement is None:
-        raise ValueError(
-            f"{owner}: predict needs the displacement of the parameters since the last "
-            "observation, zeros at first."
-        )
+    check_displacement(owner, displacement)
     check_shapes(owner, "displacement", displacement, position)
     return jax.tree.map(lambda x, d: x + d.astype(x.dtype), position, displacement)
 

@@ -59,9 +59,8 @@ def filter_recording(
     recording = checked(belief, Recording(gradient, displacement, curvature))
     if parallel:
         return _linear.filter_parallel(belief, *recording)
-    return scan(belief, start(belief, recording), lambda s, i: (s.posterior(), i), recording, None)[
-        1
-    ]
+    initial = start(belief, recording)
+    return scan(belief, initial, lambda s, i: (s.posterior(), i), recording, None)[1]
 
 
 def log_likelihood(

@@ -156,13 +156,10 @@ class RunLengths(NamedTuple):
             def condition(task: Task) -> tuple[Task, PyTree]:
                 return _tasks.condition(owner, model, task, position, gradient)
 
-            reference = condition(_tasks.new_task(owner, model, position))[1]
-
-            def compare(task: Task) -> tuple[Task, Array]:
-                task, density = condition(task)
-                return task, _tasks.evidence(density, reference)
-
-            tasks, evidence = jax.vmap(compare, axis_size=capacity + 1)(predicted.tasks)
+            slots = capacity + 1
+            tasks, densities = jax.vmap(condition, axis_size=slots)(predicted.tasks)
+            reference = jax.tree.map(lambda d: d[-1], densities)  # the new task is the last
+            evidence = jax.vmap(_tasks.evidence, (0, None), axis_size=slots)(densities, reference)
             # Relative to the best of those that are believed in, so that digits are kept.
             believed = (predicted.log_weights > -jnp.inf).any(0)
             top = lax.stop_gradient(jnp.where(believed, evidence, -jnp.inf).max())

@@ -33,7 +33,9 @@ from beliefnav.ssm import Filter, Info, SwitchingOptimum, TaskPosterior
 
 PyTree = Any
 Condition = Callable[[Task], tuple[Task, PyTree]]
-Keep = Callable[[Array, Task, Task, Condition], Task]
+Pair = tuple[Task, Task]
+Keep = Callable[[Array, Pair, Pair, Condition], Task]
+"""From the probability of a switch, the present and a new task, and these two conditioned."""
 
 
 class OneTaskState(NamedTuple):
@@ -100,8 +102,9 @@ class TwoHypotheses(NamedTuple):
     def filter(self) -> Filter:
         """The online filter; its states are `OneTaskState`."""
 
-        def keep(switched: Array, present: Task, new: Task, condition: Condition) -> Task:
-            return _tasks.mixture(switched, condition(present)[0], condition(new)[0])
+        def keep(switched: Array, tasks: Pair, conditioned: Pair, condition: Condition) -> Task:
+            del tasks, condition
+            return _tasks.mixture(switched, *conditioned)
 
         return _filter("TwoHypotheses", self.model, keep)
 
@@ -126,7 +129,9 @@ class RunLengthReset(NamedTuple):
     def filter(self) -> Filter:
         """The online filter; its states are `OneTaskState`."""
 
-        def keep(switched: Array, present: Task, new: Task, condition: Condition) -> Task:
+        def keep(switched: Array, tasks: Pair, conditioned: Pair, condition: Condition) -> Task:
+            del conditioned
+            present, new = tasks
             gone = jnp.where(switched < 0.5, switched, 1)
             stays = 1 - gone
             mean = jax.tree.map(lambda m, mu: stays * m + gone * mu, present.mean, new.mean)
@@ -164,11 +169,12 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
         def condition(task: Task) -> tuple[Task, PyTree]:
             return _tasks.condition(owner, model, task, position, gradient)
 
-        hazards, reference = _tasks.hazards(owner, model, position), condition(new)[1]
+        hazards = _tasks.hazards(owner, model, position)
+        (kept, density), (begun, reference) = condition(present), condition(new)
         stay, switch = (hazard.log_weights + x for x in _tasks.transition(hazards, started))
         before = _tasks.mixture(jnp.exp(switch).sum(), present, new)
         # Relative to the better of the two that can be, so that digits are kept.
-        evidence = _tasks.evidence(condition(present)[1], reference)
+        evidence = _tasks.evidence(density, reference)
         can_stay, can_switch = (
             jnp.where((x > -jnp.inf).any(), 0, -jnp.inf) for x in (stay, switch)
         )
@@ -179,7 +185,7 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
         switched = jnp.exp(switch - total).sum()
         log_density = top + total + _tasks.total(reference)
         state = OneTaskState(
-            task=keep(switched, present, new, condition),
+            task=keep(switched, (present, new), (kept, begun), condition),
             position=position,
             known_curvature=jax.tree.map(jnp.asarray, model.curvature),
             hazard_belief=Hazard(hazards, log_weights - total),

@@ -225,8 +225,8 @@ def draw_run_lengths(inferred: Inferred, path: Path) -> None:
     top.step(steps, inferred.optimum, where="mid", color="k", lw=1.8, label="optimum")
     top.legend(fontsize=8, ncols=2)
     top.set_title("one stream, with hyper-parameters drawn from their posterior", fontsize=10)
-    begin = np.maximum.accumulate(np.where(inferred.switched, steps, 0))
-    longest = int((steps - begin).max() * 1.5) + 5
+    lengths = hyperparameters.run_lengths(inferred.switched)
+    longest = int(lengths.max() * 1.5) + 5
     shown = inferred.run_length[:, :longest].T
     image = middle.pcolormesh(
         steps,
@@ -237,7 +237,7 @@ def draw_run_lengths(inferred: Inferred, path: Path) -> None:
         vmin=0,
         vmax=1,
     )
-    middle.plot(steps, steps - begin, color=figures.RED, lw=1.2, ls="--", label="truth")
+    middle.plot(steps, lengths, color=figures.RED, lw=1.2, ls="--", label="truth")
     middle.set_ylabel("run length, as believed then")
     middle.legend(fontsize=8, loc="upper left")
     bar = figure.colorbar(image, ax=middle, label="probability")
@@ -254,7 +254,6 @@ def draw_run_lengths(inferred: Inferred, path: Path) -> None:
 def draw_forests(inferred: Inferred, folder: Path) -> None:
     """Hazards of all streams, and run lengths of one in hindsight, as arviz draws them."""
     steps = len(inferred.switched)
-    begin = np.maximum.accumulate(np.where(inferred.switched, np.arange(steps), 0))
     chosen = np.linspace(5, steps - 1, 16).astype(int)
     lengths = inferred.switches[["run_length"]].isel(step=chosen).astype(float)
     forest(
@@ -266,7 +265,7 @@ def draw_forests(inferred: Inferred, folder: Path) -> None:
     forest(
         lengths,
         "run length of one stream in hindsight, at some steps; red: truth",
-        (np.arange(steps) - begin)[chosen],
+        hyperparameters.run_lengths(inferred.switched)[chosen],
         folder / "hindsight.png",
     )
 

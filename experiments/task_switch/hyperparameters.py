@@ -121,11 +121,18 @@ def hindsight(fit: inference.Fit, key: jax.Array) -> tuple[np.ndarray, "xr.Datas
     run_length, switch = inference.map_draws(target, posterior, read, key=key)
     switch = switch[:, :, 0]
     steps = np.arange(switch.shape[-1])
-    last = np.maximum.accumulate(np.where(switch, steps, 0), -1)
     dims = ("chain", "draw", "step")
     coords = {"chain": posterior["chain"].values, "draw": posterior["draw"].values, "step": steps}
-    dataset = xr.Dataset({"switch": (dims, switch), "run_length": (dims, steps - last)}, coords)
+    dataset = xr.Dataset(
+        {"switch": (dims, switch), "run_length": (dims, run_lengths(switch))}, coords
+    )
     return run_length.mean((0, 1, 2)), dataset
+
+
+def run_lengths(switched: np.ndarray) -> np.ndarray:
+    """Steps since the last switch, or since the start [..., step]."""
+    steps = np.arange(switched.shape[-1])
+    return steps - np.maximum.accumulate(np.where(switched, steps, 0), -1)
 
 
 def claims(config: Config, inferred: Inferred) -> list[report.Claim]:

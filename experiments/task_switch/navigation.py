@@ -23,6 +23,7 @@ from tqdm import tqdm
 from beliefnav import control, filters, navigator, ssm
 from experiments import report
 from experiments.task_switch.config import Config
+from experiments.task_switch.tracking import told_of
 
 CURVATURES = (2.0, 0.5, 0.1)
 NOISE_VARIANCE, PRIOR_VARIANCE = 0.25, 1.0
@@ -211,12 +212,7 @@ def walk(learner: Learner, switched: np.ndarray, optima: np.ndarray, noise: np.n
         switched, optimum, noise = now
         if learner.told:
             navigation = state[0]
-            task = jax.tree.map(
-                lambda x, new: jnp.where(switched, new, x),
-                navigation.belief.task,
-                fresh[0].belief.task,
-            )
-            belief = navigation.belief._replace(task=task)
+            belief = told_of(navigation.belief, switched, fresh[0].belief)
             state = (navigation._replace(belief=belief), *state[1:])
         away = params - optimum
         updates, state = update(curvature * away + noise, state, params)

@@ -102,16 +102,13 @@ def track(config: Config) -> Tracked:
         for name in swept:
             run = jax.vmap(lambda p, n=name: follow(believers(p, 32)[n], gradient[short], optimum))
             sweep[name] = mean_error(jax.jit(run)(jnp.asarray(ASSUMED, jnp.float32))[0], short)
-        learned, learning = {}, np.empty(0)
+        learned, learning = {}, {}
         for name, belief in learners.items():
-            read = weighed if name == "BOCPD" else optimum
-            found, state = jax.jit(lambda g, b=belief, r=read: follow(b, g, r))(gradient[short])
-            mean, learning = (
-                (found[0], np.asarray(found[1])) if name == "BOCPD" else (found, learning)
-            )
+            run = jax.jit(lambda g, b=belief: follow(b, g, weighed))
+            (mean, learning[name]), state = run(gradient[short])
             learned[name] = (float(mean_error(mean, short)), float(state.posterior().hazard))
     best = {p: best_assumed_hazard(p) for p in TRUE_HAZARDS}
-    return Tracked(error, dropped, sweep, learned, learning, best)
+    return Tracked(error, dropped, sweep, learned, np.asarray(learning["BOCPD"]), best)
 
 
 def simulate(hazard: float, steps: int, seed: int) -> tuple[np.ndarray, np.ndarray, Array]:
@@ -137,8 +134,7 @@ def follow(
     def step(state: Any, now: tuple[Array, Array | None]) -> tuple[Any, Any]:
         y, switched = now
         if switched is not None:
-            task = jax.tree.map(lambda x, new: jnp.where(switched, new, x), state.task, fresh.task)
-            state = state._replace(task=task)
+            state = told_of(state, switched, fresh)
         state, _ = filter_.update(filter_.predict(state, jnp.zeros_like(y)), y)
         return state, read(state)
 
@@ -151,9 +147,15 @@ def optimum(state: Any) -> Array:
     return -state.posterior().gradient_mean
 
 
-def weighed(state: filters.RunLengthsState) -> tuple[Array, Array]:
+def weighed(state: Any) -> tuple[Array, Array]:
     """The same, and the probability of every hazard."""
-    return optimum(state), jnp.exp(state.log_weights).sum(1)
+    return optimum(state), jnp.exp(state.hazard_belief.log_weights)
+
+
+def told_of(state: Any, switched: Array, fresh: Any) -> Any:
+    """The state of a belief in one task, begun anew where it is told of a switch."""
+    task = jax.tree.map(lambda x, new: jnp.where(switched, new, x), state.task, fresh.task)
+    return state._replace(task=task)
 
 
 def steady_error(assumed: float, hazard: float) -> float:

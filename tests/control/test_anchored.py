@@ -7,19 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from beliefnav import Objective, control, navigator, ssm
+from beliefnav import Objective, control
 from beliefnav.ssm import Kronecker, Posterior
 from tests import oracles
+from tests.control.laws import assert_settles_near_the_start, flat
 
 M = {"a": np.array([1.0, -2.0, 0.5]), "b": [np.array(3.0), None]}
 V = {"a": np.array([4.0, 0.25, 0.0]), "b": [np.array(9.0), None]}
 THETA = {"a": np.array([0.4, -1.0, 2.0]), "b": [np.array(-0.3), None]}
 START = {"a": np.array([-0.5, 0.7, 1.0]), "b": [np.array(0.2), None]}
 POSTERIOR = Posterior(gradient_mean=M, curvature_mean=V)
-
-
-def flat(tree: Any) -> np.ndarray:
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
 ENTRIES = list(zip(*map(flat, (M, V, THETA, START)), strict=True))
@@ -154,37 +151,15 @@ def test_penalised_counts_what_is_still_clipped():
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_optimizers_keep_the_start_and_settle_near_it(dtype: str):
-    """Scanned and vmapped over a hyper-parameter; the stronger, the nearer."""
-    params = {"a": jnp.full((2, 2), 3.0, dtype), "s": jnp.asarray(-1.0, dtype), "none": None}
-    belief = ssm.independent(
-        gradient=ssm.LocalLevel(0.0), curvature=ssm.sensed(ssm.LocalLevel(0.0))
-    )
-    curvature = jax.tree.map(jnp.ones_like, params)
+    """The stronger the penalty, the nearer."""
+    strengths = np.array([0.5, 2.0])
 
-    @jax.jit
-    @jax.vmap
-    def train(strength: Any) -> Any:
-        optimizer = navigator(0.3, belief, control.penalised(control.newton(), strength))
+    def make(strength: Any) -> control.Policy:
+        return control.penalised(control.newton(), strength)
 
-        def step(carry: Any, _: None) -> Any:
-            params, state = carry
-            gradient = jax.tree.map(lambda x: x - 1, params)
-            updates, state = optimizer.update(gradient, state, params, curvature=curvature)
-            return (jax.tree.map(jnp.add, params, updates), state), None
-
-        start: Any = params, optimizer.init(params)
-        (last, state), _ = jax.lax.scan(step, start, None, length=60)
-        return last, state[0].start_params
-
-    strengths = np.array([[0.5], [2.0]])
-    last, kept = train(jnp.asarray(strengths[:, 0]))
-    rest = (1 + strengths * flat(params).astype(float)) / (1 + strengths)
-    got = np.concatenate([np.float64(x).reshape(2, -1) for x in jax.tree.leaves(last)], 1)
     # Converged to 0.7^60; bfloat16 stops where a step is less than half its spacing of 2^-7.
-    np.testing.assert_allclose(got, rest, atol=1e-5 if dtype == "float32" else 0.05)
-    for x, start in zip(jax.tree.leaves(kept), jax.tree.leaves(params), strict=True):
-        assert x.dtype == start.dtype
-        np.testing.assert_array_equal(x, np.broadcast_to(start, x.shape))
+    atol = 1e-5 if dtype == "float32" else 0.05
+    assert_settles_near_the_start(make, strengths, strengths, dtype, atol)
 
 
 def test_no_parameters_get_no_step():

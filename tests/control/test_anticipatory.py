@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import linalg
 
-from beliefnav import Objective, control, filters, navigator, ssm
+from beliefnav import Objective, control, filters, ssm
 from beliefnav.ssm import Kronecker, Posterior, TaskPosterior
 from tests import oracles
+from tests.control.laws import assert_settles_near_the_start, flat
 
 G = {"a": np.array([1.0, -2.0, 0.5]), "b": [np.array(3.0), None]}
 V = {"a": np.array([4.0, 0.25, 0.0]), "b": [np.array(9.0), None]}
@@ -19,10 +20,6 @@ START = {"a": np.array([-0.5, 0.7, 1.0]), "b": [np.array(0.2), None]}
 PRIOR = {"a": np.array([0.3, -0.1, 0.8]), "b": [np.array(1.1), None]}
 POSTERIOR = Posterior(gradient_mean=G, curvature_mean=V)
 RESETTING = [control.resetting, control.matrix_resetting]
-
-
-def flat(tree: Any) -> np.ndarray:
-    return np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)])
 
 
 # --- tasks that switch --------------------------------------------------------------------------
@@ -285,40 +282,14 @@ def test_steps_are_differentiable(make: Any):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("name", POLICIES)
 def test_optimizers_keep_the_start_and_settle_near_it(name: str, dtype: str):
-    """Scanned and vmapped over the hazard; the higher, the nearer."""
-    params = {"a": jnp.full((2, 2), 3.0, dtype), "s": jnp.asarray(-1.0, dtype), "none": None}
-    belief = ssm.independent(
-        gradient=ssm.LocalLevel(0.0), curvature=ssm.sensed(ssm.LocalLevel(0.0))
-    )
-    curvature = jax.tree.map(jnp.ones_like, params)
-
-    @jax.jit
-    @jax.vmap
-    def train(hazard: Any) -> Any:
-        optimizer = navigator(0.3, belief, POLICIES[name](hazard))
-
-        def step(carry: Any, _: None) -> Any:
-            params, state = carry
-            gradient = jax.tree.map(lambda x: x - 1, params)
-            updates, state = optimizer.update(gradient, state, params, curvature=curvature)
-            return (jax.tree.map(jnp.add, params, updates), state), None
-
-        start: Any = params, optimizer.init(params)
-        (last, state), _ = jax.lax.scan(step, start, None, length=60)
-        return last, state[0].start_params
-
-    hazards = np.array([[0.5], [2.0]])
-    last, kept = train(jnp.asarray(hazards[:, 0]))
-    penalty = hazards / (np.sqrt(1 / 4 + 1) + 1 / 2)
-    rest = (1 + penalty * flat(params).astype(float)) / (1 + penalty)
-    got = np.concatenate([np.float64(x).reshape(2, -1) for x in jax.tree.leaves(last)], 1)
+    """The higher the hazard, the nearer."""
+    hazards = np.array([0.5, 2.0])
+    penalties = hazards / (np.sqrt(1 / 4 + 1) + 1 / 2)
     # Converged to 0.7^60, a grid of 1e-2 for the forecast; bfloat16 stops where a step is less
     # than half its spacing of 2^-7.
     exact = 1e-5 if name != "anticipating" else 1e-4
-    np.testing.assert_allclose(got, rest, atol=exact if dtype == "float32" else 0.05)
-    for x, start in zip(jax.tree.leaves(kept), jax.tree.leaves(params), strict=True):
-        assert x.dtype == start.dtype
-        np.testing.assert_array_equal(x, np.broadcast_to(start, x.shape))
+    atol = exact if dtype == "float32" else 0.05
+    assert_settles_near_the_start(POLICIES[name], hazards, penalties, dtype, atol)
 
 
 def test_half_precision_does_not_round_the_prior_mean():
