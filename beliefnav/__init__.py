@@ -22,7 +22,13 @@ from beliefnav.atlas import explain
 from beliefnav.control import Policy
 from beliefnav.objective import Objective
 from beliefnav.ssm import Filter, Info, Posterior
-from beliefnav.transform import NavigationState, navigator, posterior, scale_by_navigation
+from beliefnav.transform import (
+    NavigationState,
+    navigator,
+    posterior,
+    sample_params,
+    scale_by_navigation,
+)
 
 __all__ = [
     "Assumptions",
@@ -43,6 +49,7 @@ __all__ = [
     "objective",
     "posterior",
     "rules",
+    "sample_params",
     "scale_by_navigation",
     "sensors",
     "ssm",

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
+import jax
 import numpy as np
 from jax.core import Tracer
 
@@ -85,6 +86,24 @@ class Range(NamedTuple):
         """
         if isinstance(value, int | float) and not self.contains(value):
             raise ValueError(f"{owner}: {name} must be {self.description}, got {value!r}.")
+
+    def check_leaves(self, owner: str, name: str, tree: Any) -> None:
+        """Raise ``ValueError`` if an entry of a tree of arrays is known to be outside this range.
+
+        Args:
+            owner: what the parameter belongs to, for the message.
+            name: the parameter's name, for the message.
+            tree: numbers and arrays; what is traced is not checked.
+
+        Raises:
+            ValueError: names the owner, the parameter, the leaf and the range.
+        """
+        for leaf in jax.tree.leaves(tree):
+            if not is_concrete(leaf) or not np.size(leaf):
+                continue
+            # Ranges are intervals, and a NaN is the least and the largest.
+            if not all(self.contains(float(x)) for x in (np.min(leaf), np.max(leaf))):
+                raise ValueError(f"{owner}: {name} must be {self.description}, got {leaf}.")
 
 
 POSITIVE = Range(lambda x: 0 < x < math.inf, "a positive, finite number")

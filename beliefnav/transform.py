@@ -16,6 +16,7 @@ from beliefnav._checks import NON_NEGATIVE, POSITIVE, checked
 from beliefnav.control import Policy
 from beliefnav.objective import is_like
 from beliefnav.ssm import Belief, Info, Posterior
+from beliefnav.ssm._trees import is_empty
 
 PyTree = Any
 
@@ -66,10 +67,12 @@ def scale_by_navigation(
 
     The direction has the sign of the gradient, as in optax's other ``scale_by_*``.
 
-    ``update`` takes two optional extra arguments: ``curvature``, a tree of readings of a second
-    sensor for beliefs that have one, and ``displacement``, the step taken since the last update
-    (default: measured, if the belief uses it, as ``params`` minus the parameters of the last
-    update, which is right whatever stands before or after in a chain).
+    ``update`` takes three optional extra arguments: ``curvature``, a tree of readings of a second
+    sensor for beliefs that have one; instead of it ``per_example_grads``, gradients of some
+    examples [example, ...], whose mean square (the empirical Fisher information) is then that
+    reading; and ``displacement``, the step taken since the last update (default: measured, if the
+    belief uses it, as ``params`` minus the parameters of the last update, which is right whatever
+    stands before or after in a chain).
 
     An entry of the gradient that is NaN or infinite is not observed: its belief stays as
     predicted, the rest goes on, and the state's ``missing`` counts it. Put transformations that mix
@@ -89,7 +92,8 @@ def scale_by_navigation(
 
     Raises:
         ValueError: at ``init``, a parameter is not a real floating-point array; at ``update``, the
-            belief needs ``params`` and they are missing.
+            belief needs ``params`` and they are missing, or ``per_example_grads`` are not like the
+            gradient with one more axis in front, or stand beside a ``curvature``.
         TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`.
     """
     if not isinstance(belief, Belief):
@@ -106,8 +110,8 @@ def scale_by_navigation(
             belief=filter_.init(params),
             missing=jnp.zeros((), jnp.int32) if count_missing else None,
             clipped=None if policy.clipped is None else jnp.zeros((), jnp.int32),
-            previous_params=_copy(params) if filter_.uses_displacement else None,
-            start_params=_copy(params) if policy.uses_start else None,
+            previous_params=copied(params) if filter_.uses_displacement else None,
+            start_params=copied(params) if policy.uses_start else None,
             probe=None,
         )
 
@@ -117,10 +121,18 @@ def scale_by_navigation(
         params: PyTree = None,
         *,
         curvature: PyTree = None,
+        per_example_grads: PyTree = None,
         displacement: PyTree = None,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
         del extra_args
+        if per_example_grads is not None:
+            if curvature is not None:
+                raise ValueError(
+                    "Cannot read the curvature twice. This is because update was given both "
+                    "curvature and per_example_grads; give one."
+                )
+            curvature = _mean_square(per_example_grads, updates)
         if filter_.uses_displacement:
             if params is None:
                 raise ValueError(
@@ -177,7 +189,7 @@ class Decay(NamedTuple):
             return decay
 
         def init(params: PyTree) -> Any:
-            return DecayState(_copy(params), decay.init(params))
+            return DecayState(copied(params), decay.init(params))
 
         def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, Any]:
             if params is None:
@@ -267,17 +279,42 @@ def posterior(opt_state: PyTree) -> Posterior:
     Raises:
         ValueError: the state contains no belief, or more than one.
     """
-    states = navigation_states(opt_state)
-    if len(states) != 1:
+    return _only_navigation(opt_state).belief.posterior()
+
+
+def sample_params(opt_state: PyTree, key: Array) -> PyTree:
+    r"""Draw parameters from the belief about the optimum that an optimizer holds.
+
+    From $N(m, v)$, independently per entry. Predictions averaged over such draws take into account
+    what the optimizer does not know. For a state batched by ``vmap``, vmap this function too.
+
+    Args:
+        opt_state: the state of an optimizer that contains one belief about the optimum, such as
+            `beliefnav.rules.hazard_filter`.
+        key: a random key.
+
+    Returns:
+        A tree like the parameters, of their dtypes.
+
+    Raises:
+        ValueError: the state contains no belief about the optimum, or more than one belief.
+    """
+    state = _only_navigation(opt_state)
+    if not hasattr(state.belief, "optimum"):
         raise ValueError(
-            f"Expected one belief in the optimizer state, found {len(states)}. "
-            + (
-                "Build the optimizer with beliefnav.navigator or beliefnav.rules."
-                if not states
-                else "Pass the part of the state that holds the one you want."
-            )
+            f"Cannot draw parameters from a {type(state.belief).__name__}. This is because it is a "
+            "belief about gradients, and not about where the optimum is; use an optimizer that "
+            "holds one of that, such as beliefnav.rules.hazard_filter."
         )
-    return states[0].belief.posterior()
+    params = state.previous_params
+    mean, variance = state.belief.optimum(params)
+    leaves, treedef = jax.tree.flatten(mean)
+    keys = treedef.unflatten(list(jax.random.split(key, max(1, len(leaves))))[: len(leaves)])
+
+    def leaf(p: Array, m: Array, v: Array, key: Array) -> Array:
+        return (m + jnp.sqrt(v) * jax.random.normal(key, m.shape, m.dtype)).astype(p.dtype)
+
+    return jax.tree.map(leaf, params, mean, variance, keys)
 
 
 def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
@@ -294,7 +331,7 @@ def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
     def open_probe(leaf: Any) -> Any:
         if not _is_navigation(leaf):
             return leaf
-        own = _copy(coordinates)
+        own = copied(coordinates)
         return leaf._replace(probe=_read(Probe(own, {}), Posterior(), Info()))
 
     return jax.tree.map(open_probe, opt_state, is_leaf=_is_navigation)
@@ -350,6 +387,58 @@ def _is_navigation(leaf: Any) -> bool:
     return isinstance(leaf, NavigationState)
 
 
+def _only_navigation(opt_state: PyTree) -> NavigationState:
+    """The one belief inside an optimizer state."""
+    states = navigation_states(opt_state)
+    if len(states) != 1:
+        raise ValueError(
+            f"Expected one belief in the optimizer state, found {len(states)}. "
+            + (
+                "Build the optimizer with beliefnav.navigator or beliefnav.rules."
+                if not states
+                else "Pass the part of the state that holds the one you want."
+            )
+        )
+    return states[0]
+
+
+def _mean_square(per_example_grads: PyTree, gradient: PyTree) -> PyTree:
+    """The mean over examples of squared gradients, where there is a gradient: a mask leaves out.
+
+    Raises:
+        ValueError: the shapes do not fit; it names the leaf.
+    """
+    leaves, treedef = jax.tree.flatten_with_path(gradient, is_leaf=is_empty)
+    try:
+        examples = treedef.flatten_up_to(per_example_grads)
+    except ValueError as error:
+        raise ValueError(
+            "per_example_grads must be a tree like the gradient, whose structure is "
+            f"{jax.tree.structure(gradient)}; got {jax.tree.structure(per_example_grads)}."
+        ) from error
+    lengths = {
+        jnp.shape(g)[:1] for (_, y), g in zip(leaves, examples, strict=True) if not is_empty(y)
+    }
+    for (path, y), g in zip(leaves, examples, strict=True):
+        if is_empty(y):
+            continue
+        want, got = jnp.shape(y), jnp.shape(g)
+        if got[1:] != want or len(lengths) > 1 or got[:1] in ((), (0,)):
+            raise ValueError(
+                f"per_example_grads of parameter {path_name(path)!r} must have the shape "
+                f"[example, *{want}], with the same number of examples for all; got {got}."
+            )
+    wide = (
+        y if is_empty(y) else _square_mean(g) for (_, y), g in zip(leaves, examples, strict=True)
+    )
+    return treedef.unflatten(wide)
+
+
+def _square_mean(g: Array) -> Array:
+    """In float32 or wider: a sum of squares in half precision loses the smaller ones."""
+    return jnp.mean(jnp.square(g.astype(jnp.promote_types(g.dtype, jnp.float32))), 0)
+
+
 def _check_real(params: PyTree) -> None:
     """Raise unless every parameter is a real floating-point array."""
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -366,7 +455,7 @@ def _check_real(params: PyTree) -> None:
             )
 
 
-def _copy(params: PyTree) -> PyTree:
+def copied(params: PyTree) -> PyTree:
     """``params`` in buffers of its own, so that parameters and state can both be donated."""
     return jax.tree.map(
         lambda p: p if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p), params

@@ -5,10 +5,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array, lax
 
-from beliefnav._checks import FINITE, POSITIVE, is_concrete
+from beliefnav._checks import FINITE, POSITIVE
 from beliefnav.ssm import Info, SwitchingOptimum, TaskPosterior, _trees
 from beliefnav.ssm._linear_gaussian import check_displacement
 from beliefnav.ssm.hazard_grid import on_grid
@@ -57,10 +56,8 @@ def start(owner: str, model: SwitchingOptimum, params: PyTree) -> tuple[Task, Py
     wide = _trees.full_like(params, 0)
     for name, allowed in RANGES.items():
         value = getattr(model, name)
-        for leaf in jax.tree.leaves(value):
-            if is_concrete(leaf) and not all(map(allowed.contains, np.ravel(leaf).tolist())):
-                raise ValueError(f"{owner}: {name} must be {allowed.description}, got {leaf}.")
-        spread(owner, name, value, wide)
+        allowed.check_leaves(owner, name, value)
+        _trees.spread(owner, name, value, wide)
     # Arrays of its own, which can be donated: not those of the model.
     hazard = Hazard(*(jnp.array(x, _dtype(wide)) for x in on_grid(owner, model.hazard)))
     return jax.tree.map(jnp.array, new_task(owner, model, wide)), wide, hazard
@@ -68,8 +65,8 @@ def start(owner: str, model: SwitchingOptimum, params: PyTree) -> tuple[Task, Py
 
 def new_task(owner: str, model: SwitchingOptimum, like: PyTree) -> Task:
     """The belief about a task of which nothing was seen yet."""
-    mean = spread(owner, "prior_mean", model.prior_mean, like)
-    return Task(mean, spread(owner, "prior_variance", model.prior_variance, like))
+    mean = _trees.spread(owner, "prior_mean", model.prior_mean, like)
+    return Task(mean, _trees.spread(owner, "prior_variance", model.prior_variance, like))
 
 
 def hazards(owner: str, model: SwitchingOptimum, position: PyTree) -> Array:
@@ -85,8 +82,8 @@ def condition(
     Returns:
         The belief, and the log density of every entry, 0 where missing.
     """
-    h = spread(owner, "curvature", model.curvature, position)
-    noise = spread(owner, "noise_variance", model.noise_variance, position)
+    h = _trees.spread(owner, "curvature", model.curvature, position)
+    noise = _trees.spread(owner, "noise_variance", model.noise_variance, position)
     num_entries = max(1, sum(x.size for x in jax.tree.leaves(position)))
 
     def leaf(
@@ -187,7 +184,7 @@ def optimum(task: Task, position: PyTree, params: PyTree) -> tuple[PyTree, PyTre
 
 def read(curvature: PyTree, task: Task, position: PyTree, hazard: Hazard) -> TaskPosterior:
     """The posterior over gradient and curvature, from moments of the optimum."""
-    h = spread("known_curvature", "curvature", curvature, position)
+    h = _trees.spread("known_curvature", "curvature", curvature, position)
     return TaskPosterior(
         gradient_mean=jax.tree.map(lambda h, x, m: h * (x - m), h, position, task.mean),
         gradient_variance=jax.tree.map(lambda h, v: h * h * v, h, task.variance),
@@ -214,8 +211,8 @@ def info(
     hazard: Hazard,
 ) -> Info:
     """Diagnostics, from the moments of the predicted optimum."""
-    h = spread(owner, "curvature", model.curvature, position)
-    noise = spread(owner, "noise_variance", model.noise_variance, position)
+    h = _trees.spread(owner, "curvature", model.curvature, position)
+    noise = _trees.spread(owner, "noise_variance", model.noise_variance, position)
     prediction = jax.tree.map(lambda h, x, m: h * (x - m), h, position, predicted.mean)
     error = _trees.innovation(gradient, prediction)
 
@@ -230,56 +227,6 @@ def info(
         switch_probability=switch_probability,
         hazard=expected(hazard),
     )
-
-
-def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
-    """A number, an array or a tree as a tree like the parameters, in the dtypes of ``like``.
-
-    Where ``like`` has no parameter, as under a mask, that of the tree is not used.
-
-    Raises:
-        ValueError: it does not fit the parameters; names the owner, the value and the shapes.
-    """
-
-    def leaf(x: Array, value: Any) -> Any:
-        if _is_empty(x):
-            return x
-        if not _fits(jnp.shape(value), x.shape):
-            raise ValueError(
-                f"{owner}: {name} of shape {jnp.shape(value)} does not broadcast to a parameter of "
-                f"shape {x.shape}."
-            )
-        if not jnp.ndim(value):
-            return jnp.full_like(x, value)  # sharded as the parameter is
-        return jnp.zeros_like(x) + jnp.broadcast_to(jnp.asarray(value).astype(x.dtype), x.shape)
-
-    if jax.tree.structure(value) == jax.tree.structure(0):
-        return jax.tree.map(lambda x: leaf(x, value), like)
-    leaves, treedef = jax.tree.flatten(like, is_leaf=_is_empty)
-    try:
-        values = treedef.flatten_up_to(value)
-    except ValueError:
-        values = []
-    pairs = list(zip(leaves, values, strict=False))
-    alike = (_is_empty(x) or jax.tree.structure(v) == jax.tree.structure(0) for x, v in pairs)
-    if len(pairs) < len(leaves) or not all(alike):
-        raise ValueError(
-            f"{owner}: {name} must be a number, an array or a tree like the parameters, whose "
-            f"structure is {jax.tree.structure(like)}; got {jax.tree.structure(value)}."
-        )
-    return treedef.unflatten([leaf(x, v) for x, v in pairs])
-
-
-def _is_empty(node: Any) -> bool:
-    """A node without parameters: ``None``, or the placeholder of a mask."""
-    return node is None or (isinstance(node, tuple) and not node)
-
-
-def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
-    try:
-        return jnp.broadcast_shapes(shape, target) == target
-    except ValueError:
-        return False
 
 
 def _dtype(wide: PyTree) -> Any:

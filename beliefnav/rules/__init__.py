@@ -28,6 +28,8 @@ r"""Known learning rules as assumptions: each is a belief and a policy, joined b
 | `von`, `ivon` | as seen; local level | sensed level | Newton, known prior |
 | `bayesian_learning_rule` | as seen | sensed matrix level | matrix Newton, known prior |
 | `family` | local level | precision walk | all between |
+| `hazard_filter` | an optimum that may be drawn anew, its Fisher information read | | Newton |
+| `two_hypothesis` | any optimizer, and whether the task has switched | | that of the optimizer |
 
 Names and defaults of arguments are those of optax where optax has the rule. All are ordinary optax
 optimizers; `beliefnav.posterior` reads what they believe. ``rules.adam.assumptions(...)`` is what
@@ -49,6 +51,7 @@ from beliefnav.rules.descent import lion, momentum, sgd, sign_sgd, signum
 from beliefnav.rules.families import family
 from beliefnav.rules.learned import secant, wiener
 from beliefnav.rules.matrices import full_ballistic, muon, natural_gradient, newton, shampoo
+from beliefnav.rules.switching import hazard_filter, two_hypothesis
 
 __all__ = [
     "adagrad",
@@ -61,6 +64,7 @@ __all__ = [
     "countering",
     "family",
     "full_ballistic",
+    "hazard_filter",
     "ivon",
     "l2_init",
     "lion",
@@ -78,6 +82,7 @@ __all__ = [
     "sign_sgd",
     "signum",
     "sophia_like",
+    "two_hypothesis",
     "von",
     "wiener",
 ]

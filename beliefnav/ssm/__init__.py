@@ -63,6 +63,12 @@ from beliefnav.ssm._discounting import steady_sample_size
 from beliefnav.ssm._linear_gaussian import LinearGaussian
 from beliefnav.ssm.accumulated import Accumulated, AccumulatedState, accumulated
 from beliefnav.ssm.anticipated import Anticipated, AnticipatedState, anticipated
+from beliefnav.ssm.fisher_optimum import (
+    FisherOptimum,
+    FisherOptimumPredicted,
+    FisherOptimumState,
+    initial_variance,
+)
 from beliefnav.ssm.hazard_grid import HazardGrid
 from beliefnav.ssm.independent import (
     Independent,
@@ -115,6 +121,9 @@ __all__ = [
     "AnticipatedState",
     "Belief",
     "Filter",
+    "FisherOptimum",
+    "FisherOptimumPredicted",
+    "FisherOptimumState",
     "HazardGrid",
     "Independent",
     "IndependentPredicted",
@@ -171,6 +180,7 @@ __all__ = [
     "accumulated",
     "anticipated",
     "independent",
+    "initial_variance",
     "positive",
     "sensed",
     "shared",

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import Array
 from jax.typing import ArrayLike
 
 PyTree = Any
@@ -22,7 +23,7 @@ def full_like(params: PyTree, value: ArrayLike) -> PyTree:
     )
 
 
-def scalar_like(params: PyTree, value: ArrayLike) -> jax.Array:
+def scalar_like(params: PyTree, value: ArrayLike) -> Array:
     """``value`` as one scalar, in the widest dtype that `full_like` gives to ``params``."""
     return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
 
@@ -53,7 +54,7 @@ def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     An infinite second moment would be one for ever.
     """
 
-    def leaf(y: jax.Array, s: jax.Array) -> jax.Array:
+    def leaf(y: Array, s: Array) -> Array:
         seen = jnp.isfinite(y)
         y = jnp.where(seen, y, 0).astype(s.dtype)
         return jnp.where(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max) - s, 0)
@@ -103,3 +104,53 @@ def unzip(f: Callable[..., Any], like: Any, tree: PyTree, *rest: PyTree) -> Any:
     if not results:
         return jax.tree.map(lambda _: treedef.unflatten([]), like)
     return jax.tree.map(lambda *values: treedef.unflatten(values), *results)
+
+
+def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
+    """A number, an array or a tree as a tree like the parameters, in the dtypes of ``like``.
+
+    Where ``like`` has no parameter, as under a mask, that of the tree is not used.
+
+    Raises:
+        ValueError: it does not fit the parameters; names the owner, the value and the shapes.
+    """
+
+    def leaf(x: Array, value: Any) -> Any:
+        if is_empty(x):
+            return x
+        if not _fits(jnp.shape(value), x.shape):
+            raise ValueError(
+                f"{owner}: {name} of shape {jnp.shape(value)} does not broadcast to a parameter of "
+                f"shape {x.shape}."
+            )
+        if not jnp.ndim(value):
+            return jnp.full_like(x, value)  # sharded as the parameter is
+        return jnp.zeros_like(x) + jnp.broadcast_to(jnp.asarray(value).astype(x.dtype), x.shape)
+
+    if jax.tree.structure(value) == jax.tree.structure(0):
+        return jax.tree.map(lambda x: leaf(x, value), like)
+    leaves, treedef = jax.tree.flatten(like, is_leaf=is_empty)
+    try:
+        values = treedef.flatten_up_to(value)
+    except ValueError:
+        values = []
+    pairs = list(zip(leaves, values, strict=False))
+    alike = (is_empty(x) or jax.tree.structure(v) == jax.tree.structure(0) for x, v in pairs)
+    if len(pairs) < len(leaves) or not all(alike):
+        raise ValueError(
+            f"{owner}: {name} must be a number, an array or a tree like the parameters, whose "
+            f"structure is {jax.tree.structure(like)}; got {jax.tree.structure(value)}."
+        )
+    return treedef.unflatten([leaf(x, v) for x, v in pairs])
+
+
+def is_empty(node: Any) -> bool:
+    """A node without parameters: ``None``, or the placeholder of a mask."""
+    return node is None or (isinstance(node, tuple) and not node)
+
+
+def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
