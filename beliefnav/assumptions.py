@@ -23,6 +23,7 @@ import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple, ParamSpec, Protocol
 
+import jax
 import optax
 
 from beliefnav import filters, ssm
@@ -370,6 +371,24 @@ def _task_facts(model: ssm.SwitchingOptimum, kept: str) -> list[Fact]:
     return [
         Fact("task length", length, sentence + kept),
         Fact("curvature", "known", "The curvature is known, and the same for all tasks."),
+    ]
+
+
+@_belief_facts.register
+def _(belief: ssm.FisherOptimum) -> list[Fact]:
+    spread = "given"
+    if belief.prior_variance is None:
+        spread = "variance of the initial array"
+    elif jax.tree.structure(belief.prior_variance) == jax.tree.structure(0):
+        spread = f"variance {number(belief.prior_variance)}"
+    return [
+        Fact(
+            "task length",
+            _steps(_reciprocal(belief.hazard)),
+            "On average; then the optimum is drawn anew. It is followed by a linear filter.",
+        ),
+        Fact("optimum prior", spread, "Around the initial parameters, for every task."),
+        Fact("curvature", "read", "At every step: it is the variance of an example's gradient."),
     ]
 
 

@@ -22,7 +22,7 @@ class Case(NamedTuple):
     """How a rule is used here.
 
     Attributes:
-        rate: its learning rate.
+        rate: its learning rate, or what it has first instead.
         left: share of the loss of Rosenbrock's valley that may be left, 2 to 5 times what is.
         left_elsewhere: the same of a parabola and of a matrix problem.
         arguments: other arguments.
@@ -48,6 +48,7 @@ def metric(params: PyTree) -> PyTree:
 
 BIAS = "rests between the optimum and the start, or 0, by design: a weak pull is little bias"
 FIXED = "a rate below 2 over the largest curvature, 1,000, hardly moves along the valley's floor"
+STALLED = "the square of a gradient without noise is no curvature, and what is seen adds up"
 DIAGONAL = "the diagonal of the Hessian does not see that the valley is bent"
 
 # All rules but one are given a schedule that falls to 0: signs and polar factors do not shrink with
@@ -65,6 +66,9 @@ CASES: dict[str, Case] = {
     "countering": Case(0.1, 1e-6, arguments={"weight_decay": 1e-4}, why=BIAS),
     "family": Case(0.1, 1e-6, arguments={"discount": 0.5}),
     "full_ballistic": Case(0.03, 1e-2, 1e-5),
+    "hazard_filter": Case(
+        1e-4, 5e-2, 1e-2, {"prior_variance": 1.0, "examples": 1}, scheduled=False, why=STALLED
+    ),
     "ivon": Case(0.3, 5e-2, arguments={"b2": 0.9}, reading="diagonal", why=DIAGONAL),
     "l2_init": Case(1e-3, 2e-2, 1e-2, {"strength": 1e-4}, steps=4000, why=f"{FIXED}; {BIAS}"),
     "lion": Case(0.01, 1e-6),
@@ -116,7 +120,9 @@ def rate_of(name: str, schedule: Any) -> Any:
 
 
 def test_every_rule_is_here() -> None:
-    assert {name.split(",")[0] for name in CASES} == set(rules.__all__)
+    made = {name for name in rules.__all__ if hasattr(getattr(rules, name), "assumptions")}
+    assert {name.split(",")[0] for name in CASES} == made
+    assert set(rules.__all__) - made == {"two_hypothesis"}  # which wraps others
 
 
 # --- convergence --------------------------------------------------------------------------------
@@ -291,7 +297,7 @@ def check_composition(name: str, expected: list[PyTree]) -> None:
     bound.apply_defaults()
     numbers = {k: v for k, v in bound.arguments.items() if type(v) in (int, float)}
     others = {k: v for k, v in bound.arguments.items() if k not in numbers}
-    assert "learning_rate" in numbers
+    assert {"learning_rate", "hazard"} & set(numbers)
     # optax takes every callable for a schedule, unless it is told otherwise.
     static = tuple(k for k, v in others.items() if callable(v))
     mask = {"b": True, "none": None, "w": True, "outside": False}

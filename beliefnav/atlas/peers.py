@@ -269,6 +269,31 @@ def bayesian_learning_rule(rate: float, delta: float) -> Optimizer:
     return _rule(init, update)
 
 
+def hazard_filter(hazard: float, variance: float, examples: int) -> Optimizer:
+    """Mean and variance of every parameter, written out; the square of the gradient is all it has.
+
+    The gradient at the mean is taken from that at the parameters, one step before.
+    """
+
+    def init(params: PyTree) -> Any:
+        return params, params, jax.tree.map(lambda p: jnp.full_like(p, variance), params)
+
+    def update(gradient: PyTree, state: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        start, mean, v = state
+        keep = 1 - hazard
+        mean = jax.tree.map(lambda m, s: s + keep * (m - s), mean, start)
+        v = jax.tree.map(lambda v: keep**2 * v + (1 - keep**2) * variance, v)
+        v = jax.tree.map(lambda v, g: 1 / (1 / v + (examples * g) ** 2), v, gradient)
+
+        def corrected(m: Array, p: Array, v: Array, g: Array) -> Array:
+            return m - v * examples * (g + examples * g**2 * (m - p))
+
+        mean = jax.tree.map(corrected, mean, params, v, gradient)
+        return jax.tree.map(jnp.subtract, mean, params), (start, mean, v)
+
+    return _rule(init, update)
+
+
 def muon(learning_rate: float, **options: Any) -> optax.GradientTransformation:
     """Muon of optax without average, shape factor and weight decay."""
 

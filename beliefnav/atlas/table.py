@@ -181,6 +181,12 @@ def anchors() -> list[Row]:
             "A decay of one strength for all weights does not know which are curved; the derived "
             "one displaces the equilibrium less where the loss is steeper.",
         ),
+        exact(
+            "hazard_filter",
+            "mean and variance, written out",
+            rules.hazard_filter.assumptions(0.01, 0.3, examples=4),
+            peers.hazard_filter(0.01, 0.3, 4),
+        ),
         Row(
             "countering",
             "optax.adam",

@@ -69,6 +69,7 @@ def hazard_filter(
         ValueError: a Python number is out of its range; at ``init``, the prior variance does not
             fit the parameters or is not positive; at ``update``, ``params`` is missing or
             ``per_example_grads`` do not fit the gradient. The error names it.
+        TypeError: ``hazard`` is a schedule; ``optax.inject_hyperparams`` takes those.
 
     Reference:
         The diagonal extended Kalman filter with the empirical Fisher information as curvature;
@@ -100,8 +101,7 @@ def hazard_filter(
         >>> sample_params(state, jax.random.key(1)).shape
         (2,)
     """
-    UNIT_INTERVAL.check("hazard_filter", "hazard", hazard)
-    POSITIVE.check("hazard_filter", "examples", examples)
+    _check("hazard_filter", hazard, examples)
     POSITIVE.check_leaves("hazard_filter", "prior_variance", prior_variance)
     return Assumptions(
         1.0,
@@ -190,7 +190,7 @@ def two_hypothesis(
             not like the parameters, or ``inner`` has state that can neither be averaged nor
             counted, such as an array of integers; at ``update``, ``params`` is missing, or
             ``value`` is not a scalar. The error names it.
-        TypeError: at ``update``, ``value`` or ``value_fn`` is missing.
+        TypeError: ``hazard`` is a schedule; at ``update``, ``value`` or ``value_fn`` is missing.
 
     Example:
         What a continual learner writes:
@@ -218,8 +218,7 @@ def two_hypothesis(
         0.01
         1.0
     """
-    UNIT_INTERVAL.check("two_hypothesis", "hazard", hazard)
-    POSITIVE.check("two_hypothesis", "examples", examples)
+    _check("two_hypothesis", hazard, examples)
     wrapped = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> Any:
@@ -303,6 +302,16 @@ def two_hypothesis(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check(rule: str, hazard: Any, examples: Any) -> None:
+    if callable(hazard):
+        raise TypeError(
+            f"{rule}: hazard must be a number in [0, 1], got a callable. For a schedule use "
+            f"optax.inject_hyperparams(rules.{rule})."
+        )
+    UNIT_INTERVAL.check(rule, "hazard", hazard)
+    POSITIVE.check(rule, "examples", examples)
 
 
 def _evidence(value: Any, prior_value: Any, examples: ArrayLike) -> tuple[Array, Array]:

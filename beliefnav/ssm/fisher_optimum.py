@@ -231,10 +231,11 @@ class FisherOptimum(NamedTuple):
         if self.prior_variance is None:
             raise ValueError(f"{owner}: the NumPyro program needs a prior_variance.")
         stream, displacement = _program.moving_stream(gradient, displacement, owner)
-        if jnp.shape(curvature) != displacement.shape:
+        got = None if curvature is None else jnp.shape(curvature)
+        if got != displacement.shape:
             raise ValueError(
                 f"{owner}: the NumPyro program needs a curvature of the shape of the displacement, "
-                f"{displacement.shape}, got {jnp.shape(curvature)}."
+                f"{displacement.shape}, got {got}."
             )
         position = jnp.cumsum(_program.moved(displacement), 0)
         stay = 1 - jnp.asarray(self.hazard)

@@ -1,0 +1,104 @@
+"""Weights are reset in networks, without task boundaries, beside the methods of the field.
+
+Streams of tasks: digits with fresh random labels, with permuted labels, with permuted pixels
+(clothes too, where Fashion-MNIST is there), a regression whose inputs change slowly, signals of
+mnist1d with permuted labels, and one task that stays. Every method chooses among six settings by
+its mean online score over all tasks of a stream (two seeds), and is then run on other seeds.
+Methods of kind "told" know when tasks begin, or how long they are.
+
+Claimed, on random labels: Adam loses its plasticity (online accuracy above 0.55 in the first tenth
+of 40 tasks, below 0.25 in the last); `beliefnav.rules.hazard_filter`, told nothing, keeps it, and
+ends no worse than 0.03 below an oracle that begins anew with every task, whose own curve is flat:
+tasks are equally hard; and neither forgetting without the pull to the initial parameters, nor the
+pull without forgetting, nor a pull to zero, nor a hazard of 0 does. On one ordinary task it costs
+at most a point of accuracy. Refuted if a claim in ``metrics.json`` fails.
+
+Methods are run one by one and kept: a run that was cut off goes on where it was.
+"""
+
+import jax
+from tqdm import tqdm
+
+from experiments import report
+from experiments.plasticity import drawing, predicting, results
+from experiments.plasticity.claims import claims, stationary_gaps
+from experiments.plasticity.config import Config
+from experiments.plasticity.methods import METHODS
+from experiments.plasticity.results import Result
+from experiments.plasticity.streams import STREAMS, Stream
+
+QUICK_TASKS = 10
+
+
+def run(config: Config) -> None:
+    """Run all methods on all streams, check the claims, draw."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    streams = prepare(config)
+    plan = {
+        name: [
+            method
+            for method in config.methods
+            if METHODS[method].belongs(name)
+            and (not config.quick or METHODS[method].quick is not None)
+        ]
+        for name in streams
+    }
+    found: dict[str, dict[str, Result]] = {name: {} for name in streams}
+    with tqdm(total=sum(map(len, plan.values())), unit="method") as bar:
+        for name, methods in plan.items():
+            for method in methods:
+                bar.set_description(f"{name}, {method}")
+                of = found[name]
+                of[method] = results.measure(config, name, streams[name], method, of)
+                bar.update()
+    said = {
+        stream: {method: results.metrics(result) for method, result in of_stream.items()}
+        for stream, of_stream in found.items()
+    }
+    extra = {}
+    if {"adam", "hazard_filter"} <= set(found.get("stationary", {})):
+        gaps = stationary_gaps(found["stationary"])
+        extra = {"stationary_gap": gaps["hazard_filter"], "stationary_gaps": gaps}
+        extra["predictions"] = predicting.predictions(
+            streams["stationary"],
+            found["stationary"],
+            config.other_seeds,
+            jax.random.key(config.seed + 1),
+        )
+    drawing.draw(found, config.out)
+    print(table(said))
+    report.write_metrics(
+        config.out,
+        seed=config.seed,
+        quick=config.quick,
+        claims=claims(found, quick=config.quick),
+        results={"methods": said.get("random_labels", {}), "streams": said, **extra},
+    )
+
+
+def prepare(config: Config) -> dict[str, Stream]:
+    """The streams of a run; one whose data are missing is left out, and said so."""
+    streams = {}
+    for name in ("random_labels",) if config.quick else config.streams:
+        try:
+            stream = STREAMS[name](config.data_dir)
+        except FileNotFoundError as error:
+            print(f"Left out: {name}. {error}")
+            continue
+        tasks = QUICK_TASKS if config.quick else stream.tasks
+        streams[name] = stream._replace(tasks=config.tasks or tasks)
+    return streams
+
+
+def table(said: dict[str, dict[str, dict]]) -> str:
+    """First, last tenth and mean of all tasks, of every method on every stream, in Markdown."""
+    methods = list(dict.fromkeys(m for of_stream in said.values() for m in of_stream))
+    lines = [f"| | {' | '.join(said)} |", "|---|" + "---|" * len(said)]
+    for method in methods:
+        cells = []
+        for of_stream in said.values():
+            got = of_stream.get(method)
+            numbers = (got[key][0] for key in ("first", "last", "lifetime")) if got else ()
+            cells.append(" ".join(f"{x:.3f}".lstrip("0") for x in numbers))
+        lines.append(f"| {method} | {' | '.join(cells)} |")
+    return "\n".join(lines)

@@ -1,0 +1,5 @@
+"""Figures."""
+
+
+def draw(found, out) -> None:
+    """None yet."""

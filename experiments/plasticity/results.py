@@ -1,0 +1,179 @@
+"""What is said of a method on a stream, kept in files so that a run that was cut off goes on."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy import stats
+
+from experiments.plasticity.config import Config
+from experiments.plasticity.methods import METHODS, Method
+from experiments.plasticity.streams import Stream
+from experiments.plasticity.training import Lives, live
+
+SUSPICION = 0.5
+"""Probability of a switch from which on it counts as an alarm."""
+AT_ONCE = 20
+"""Steps after a switch within which an alarm is not a false one."""
+
+
+class Result(NamedTuple):
+    """A method on a stream.
+
+    Attributes:
+        settings: those that were chosen.
+        scores: of all settings that were tried, in the order of the grid.
+        lives: of the final runs, [seed, ...].
+    """
+
+    settings: dict[str, float]
+    scores: list[float]
+    lives: Lives
+
+
+def measure(
+    config: Config, name: str, stream: Stream, method_name: str, chosen: Mapping[str, Result]
+) -> Result:
+    """Choose the settings of a method and run it, or read what an earlier run has written.
+
+    Args:
+        config: the options.
+        name: of the stream.
+        stream: the stream.
+        method_name: of the method.
+        chosen: results of the methods before, whose settings an ablation takes over.
+    """
+    method = METHODS[method_name]
+    path = config.out / name / f"{method_name}.npz"
+    seeds = config.seeds if name == "random_labels" else config.other_seeds
+    leader = chosen.get(method.follows or "")
+    fingerprint = {
+        "seed": config.seed,
+        "seeds": 2 if config.quick else seeds,
+        "sweep_seeds": config.sweep_seeds,
+        "stream": [x for x in stream if not callable(x)],
+        "grid": dict(method.quick or {}) if config.quick else _grid(method, leader),
+    }
+    fingerprint = json.loads(json.dumps(fingerprint))
+    if path.is_file():
+        earlier = _read(path)
+        if earlier is not None and earlier[0] == fingerprint:
+            return earlier[1]
+    key_sweep, key_final = jax.random.split(jax.random.key(config.seed))
+    if config.quick:
+        settings, scores = dict(method.quick or {}), []
+    elif leader is not None:
+        settings, scores = leader.settings, []
+    else:
+        settings, scores = _sweep(stream, method, config.sweep_seeds, key_sweep)
+    grid = {k: np.array([v]) for k, v in settings.items()}
+    lives = live(stream, method, grid, fingerprint["seeds"], key_final)
+    lives = Lives(*(x[0] for x in lives[:-1]), lives.seconds)
+    result = Result(settings, scores, lives)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    said = json.dumps({"fingerprint": fingerprint, "settings": settings, "scores": scores})
+    arrays = {k: np.asarray(v) for k, v in lives._asdict().items()}
+    unfinished = path.with_suffix(".unfinished.npz")
+    np.savez_compressed(unfinished, said=np.array(said), **arrays)
+    unfinished.replace(path)
+    return result
+
+
+def _grid(method: Method, leader: Result | None) -> Any:
+    return {k: list(v) for k, v in method.grid.items()} if leader is None else leader.settings
+
+
+def _sweep(
+    stream: Stream, method: Method, seeds: int, key: jax.Array
+) -> tuple[dict[str, float], list[float]]:
+    """The settings of the best score, averaged over tasks and seeds, and all scores."""
+    settings = method.settings()
+    if len(settings) == 1:
+        return settings[0], []
+    grid = {k: np.array([s[k] for s in settings]) for k in method.grid}
+    scores = live(stream, method, grid, seeds, key).online.mean((1, 2))
+    worst = -np.inf if stream.classifies else np.inf
+    ranked = np.where(np.isfinite(scores), scores, worst)
+    best = int(ranked.argmax() if stream.classifies else ranked.argmin())
+    return settings[best], scores.tolist()
+
+
+def _read(path: Path) -> tuple[Any, Result] | None:
+    """What an earlier run has written; ``None`` if it cannot be read as that."""
+    with np.load(path) as saved:
+        if not {"said", *Lives._fields} <= set(saved.files):
+            return None
+        said = json.loads(str(saved["said"]))
+        lives = Lives(*(saved[name] for name in Lives._fields))
+    result = Result(said["settings"], said["scores"], lives._replace(seconds=float(lives.seconds)))
+    return said["fingerprint"], result
+
+
+def interval(values: np.ndarray) -> list[float]:
+    """Mean over seeds with its 95 % interval, by Student's t; of one seed just the mean."""
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
+        return [mean, mean, mean]
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return [mean, mean - half, mean + half]
+
+
+def tenth(stream_length: int) -> int:
+    """A tenth of the tasks, at least one."""
+    return max(1, stream_length // 10)
+
+
+def first(lives: Lives) -> np.ndarray:
+    """Online score in the first tenth of the tasks [seed]."""
+    return lives.online[:, : tenth(lives.online.shape[1])].mean(1)
+
+
+def last(lives: Lives) -> np.ndarray:
+    """Online score in the last tenth of the tasks [seed]."""
+    return lives.online[:, -tenth(lives.online.shape[1]) :].mean(1)
+
+
+def alarms(lives: Lives) -> dict[str, float]:
+    """How soon switches are seen, and how often they are where there are none."""
+    suspected = lives.switch_probability > SUSPICION  # [seed, task, step]
+    switched = suspected[:, 1:, :AT_ONCE]
+    seen = switched.any(-1)
+    delays = switched.argmax(-1)[seen]
+    elsewhere = np.concatenate([suspected[:, :1].ravel(), suspected[:, 1:, AT_ONCE:].ravel()])
+    return {
+        "detected": float(seen.mean()) if seen.size else float("nan"),
+        "mean_delay_steps": float(delays.mean()) if delays.size else float("nan"),
+        "false_alarms_per_1000_steps": 1000 * float(elsewhere.mean()),
+    }
+
+
+def metrics(result: Result) -> dict[str, Any]:
+    """What metrics.json says of a method on a stream."""
+    lives = result.lives
+    number = tenth(lives.online.shape[1])
+    said: dict[str, Any] = {
+        "first": interval(first(lives)),
+        "last": interval(last(lives)),
+        "lifetime": interval(lives.online.mean(1)),
+        "settings": result.settings,
+        "end": interval(lives.end[:, -number:].mean(1)),
+        "sweep_scores": result.scores,
+        "online_by_task": lives.online.mean(0).tolist(),
+        "microseconds_per_step": 1e6 * lives.seconds,
+    }
+    for name in ("dead", "rank", "norm", "distance"):
+        values = getattr(lives, name)
+        said[name] = {"first_task": float(values[:, 0].mean()), "last": interval(values[:, -1])}
+    if lives.switch_probability.any():
+        around = slice(None, AT_ONCE)
+        said["alarms"] = alarms(lives)
+        said["switch_probability_after_switch"] = (
+            lives.switch_probability[:, 1:, around].mean((0, 1)).tolist()
+        )
+        said["reset_fraction_after_switch"] = (
+            lives.reset_fraction[:, 1:, around].mean((0, 1)).tolist()
+        )
+    return said

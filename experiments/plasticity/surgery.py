@@ -1,0 +1,137 @@
+"""Methods that replace single hidden units, and the Adam they need, which counts each weight.
+
+A unit of layer $i$ has the weights of its row there, its bias, and those of its column in the next.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from experiments.plasticity.network import Params, replace
+
+MATURITY = 100
+"""Steps before which continual backprop does not replace a unit."""
+DECAY = 0.99
+
+
+class Moments(NamedTuple):
+    """Adam's state, of which every entry has its own count."""
+
+    first: Params
+    second: Params
+    count: Params
+
+
+class Units(NamedTuple):
+    """What continual backprop knows of the units of one layer.
+
+    Attributes:
+        utility: [unit].
+        activation: [unit], the running mean of what the unit puts out.
+        age: [unit], in steps.
+        due: number of units to be replaced, with fractions.
+    """
+
+    utility: Array
+    activation: Array
+    age: Array
+    due: Array
+
+
+def moments(params: Params) -> Moments:
+    """Nothing seen yet."""
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return Moments(zeros, zeros, zeros)
+
+
+def units(params: Params) -> list[Units]:
+    """New units, for every hidden layer."""
+    sizes = [layer.weight.shape[0] for layer in params[:-1]]
+    return [Units(jnp.zeros(n), jnp.zeros(n), jnp.zeros(n), jnp.zeros(())) for n in sizes]
+
+
+def adam(rate: Array, params: Params, state: Moments, gradient: Params) -> tuple[Params, Moments]:
+    """A step of Adam."""
+    count = jax.tree.map(lambda n: n + 1, state.count)
+    first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.first, gradient)
+    second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, state.second, gradient)
+
+    def step(p: Array, m: Array, v: Array, n: Array) -> Array:
+        return p - rate * (m / (1 - 0.9**n)) / (jnp.sqrt(v / (1 - 0.999**n)) + 1e-8)
+
+    return jax.tree.map(step, params, first, second, count), Moments(first, second, count)
+
+
+def continual_backprop(
+    replacement_rate: Array,
+    params: Params,
+    state: Moments,
+    known: list[Units],
+    layers: list[Array],
+    key: Array,
+) -> tuple[Params, Moments, list[Units]]:
+    """Replace mature units of the least utility, at most one a layer and step."""
+    keys = jax.random.split(key, len(known))
+    later = []
+    for i, unit in enumerate(known):
+        seen = layers[i + 1]  # what the layer put out
+        age = unit.age + 1
+        corrected = 1 - DECAY**age
+        activation = DECAY * unit.activation + (1 - DECAY) * jnp.mean(seen, 0)
+        average = activation / corrected
+        outgoing = jnp.mean(jnp.abs(params[i + 1].weight), 0)
+        incoming = jnp.mean(jnp.abs(params[i].weight), 1)
+        use = outgoing * jnp.mean(jnp.abs(seen - average[None]), 0) / (incoming + 1e-12)
+        utility = DECAY * unit.utility + (1 - DECAY) * use
+        mature = age > MATURITY
+        due = unit.due + replacement_rate * jnp.sum(mature)
+        now = (due >= 1) & jnp.any(mature)
+        worst = jnp.argmin(jnp.where(mature, utility / corrected, jnp.inf))
+        chosen = now & (jnp.arange(len(age)) == worst)
+        fan_in = params[i].weight.shape[1]
+        bound = jnp.sqrt(2.0) * jnp.sqrt(3 / fan_in)
+        row = jax.random.uniform(keys[i], (1, fan_in), minval=-bound, maxval=bound)
+        params, state = _replace_units(params, state, i, chosen, row, average)
+        fresh = jnp.where(chosen, 0, jnp.stack([utility, activation, age]))
+        later.append(Units(*fresh, due - now))
+    return params, state, later
+
+
+def redo(
+    threshold: Array,
+    now: Array,
+    params: Params,
+    state: Moments,
+    layers: list[Array],
+    spare: Params,
+) -> tuple[Params, Moments]:
+    """Draw anew what comes into a unit that puts out little, and cut what goes out."""
+    for i in range(len(params) - 1):
+        size = jnp.mean(jnp.abs(layers[i + 1]), 0)
+        dormant = now & (size <= threshold * jnp.mean(size))
+        nothing = jnp.zeros_like(size)
+        params, state = _replace_units(params, state, i, dormant, spare[i].weight, nothing)
+    return params, state
+
+
+def _replace_units(
+    params: Params, state: Moments, i: int, chosen: Array, rows: Array, average: Array
+) -> tuple[Params, Moments]:
+    """New weights into some units of layer ``i``, none out of them; the next bias makes up."""
+
+    def cut(tree: Params, rows: Any) -> Params:
+        weights = [layer.weight for layer in tree]
+        biases: list[Any] = [layer.bias for layer in tree]
+        weights[i] = jnp.where(chosen[:, None], rows, weights[i])
+        biases[i] = jnp.where(chosen, 0, biases[i])
+        weights[i + 1] = jnp.where(chosen[None], 0, weights[i + 1])
+        return replace(tree, weights, biases)
+
+    lost = params[i + 1].weight @ jnp.where(chosen, average, 0)
+    params = cut(params, rows)
+    biases: list[Any] = [layer.bias for layer in params]
+    biases[i + 1] = biases[i + 1] + lost
+    params = replace(params, [layer.weight for layer in params], biases)
+    return params, Moments(*(cut(tree, 0.0) for tree in state))
