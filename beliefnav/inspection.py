@@ -29,6 +29,7 @@ PyTree = Any
 
 _BELIEF_FIELDS = Posterior._fields + Info._fields
 _VARIABLES = ("gradient", "displacement", *_BELIEF_FIELDS)
+_SCALARS = ("switch_probability", "reset_fraction", "surprise")
 
 
 class RecordState(NamedTuple):
@@ -42,6 +43,8 @@ class RecordState(NamedTuple):
         buffer: ring buffer [variable, capacity, param]; step t stands in row t % capacity. The
             variables are ``gradient``, ``displacement`` and, where there is a belief, the fields of
             `Posterior` and `Info`.
+        scalars: ring buffer [3, capacity] of ``switch_probability``, ``reset_fraction`` and
+            ``surprise``, or [0, capacity] of an optimizer without them.
     """
 
     inner_state: Any
@@ -49,6 +52,7 @@ class RecordState(NamedTuple):
     coordinates: Mapping[str, Array]
     previous_values: Array
     buffer: Array
+    scalars: Array
 
 
 def record(
@@ -63,7 +67,9 @@ def record(
     Always kept are the raw gradient, as it enters ``optimizer``, and the displacement of the
     parameters, as it really happened. Where the optimizer holds a belief (`navigator`, the
     `beliefnav.rules`, anywhere in a chain) its posterior and diagnostics are kept too; they refer
-    to the gradient as the belief received it, which may have been clipped before.
+    to the gradient as the belief received it, which may have been clipped before. Of an optimizer
+    that resets (`beliefnav.rules.hazard_filter`, `beliefnav.rules.two_hypothesis`) the scalars
+    that say how much are kept.
 
     When ``capacity`` is exceeded the oldest steps are overwritten; ``recorded_steps`` and the
     labels of `to_dataset` tell how many there were.
@@ -118,6 +124,7 @@ def record(
             coordinates=chosen,
             previous_values=values,
             buffer=jnp.full((num_variables, capacity, values.size), jnp.nan, values.dtype),
+            scalars=jnp.full((len(_read_scalars(inner_state)), capacity), jnp.nan),
         )
 
     def update(
@@ -145,6 +152,7 @@ def record(
             state.coordinates,
             values,
             buffer,
+            state.scalars.at[:, step % capacity].set(_read_scalars(inner_state)),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -161,7 +169,9 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
 
     Returns:
         A Dataset of dimensions (step, param). Variables: ``gradient`` and ``displacement`` and, of
-        `Posterior` and `Info`, the fields that the belief has. ``step`` counts from 0 at the first
+        `Posterior` and `Info`, the fields that the belief has. Of an optimizer that resets, also
+        ``task_switch_probability``, ``task_reset_fraction`` and ``task_surprise``, of dimension
+        (step). ``step`` counts from 0 at the first
         update; the attribute ``steps_overwritten`` tells how many were lost to ``capacity``.
 
     Raises:
@@ -188,8 +198,11 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     for name in _BELIEF_FIELDS:
         if name in values and np.isnan(values[name]).all():
             del values[name]
+    variables: dict[str, Any] = {name: (("step", "param"), x) for name, x in values.items()}
+    for name, x in zip(_SCALARS, np.asarray(state.scalars), strict=False):
+        variables[f"task_{name}"] = ("step", x[steps % capacity])
     return xr.Dataset(
-        {name: (("step", "param"), value) for name, value in values.items()},
+        variables,
         coords={"step": steps, "param": _labels(state.coordinates, params)},
         attrs={"steps_overwritten": total - len(steps)},
     )
@@ -354,6 +367,19 @@ def _believed(inner_state: PyTree) -> list[Array]:
         fields = _flat(state.probe.readings)
         believed = fields if believed is None else jnp.where(jnp.isnan(believed), fields, believed)
     return [] if believed is None else list(believed)
+
+
+def _read_scalars(inner_state: PyTree) -> Array:
+    """What an optimizer that resets says of this step [3]; nothing of others [0]."""
+
+    def outermost(name: str) -> Any:
+        found = optax.tree.get_all_with_path(inner_state, name)
+        return min(found, key=lambda pair: len(pair[0]))[1] if found else None
+
+    values = [outermost(name) for name in _SCALARS]
+    if any(x is None for x in values):
+        return jnp.zeros(0)
+    return jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in values])
 
 
 def _flat(values: Mapping[str, Array]) -> Array:

@@ -14,6 +14,7 @@ EXPERIMENTS = (
     "adam_recovery",
     "interpolation",
     "task_switch",
+    "plasticity",
     "device_check",
 )
 

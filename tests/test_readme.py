@@ -80,7 +80,7 @@ def test_the_hyper_parameters_are_learned(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_switch_that_nobody_tells_of_is_suspected(capsys: pytest.CaptureFixture[str]) -> None:
-    *_, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    *_, code, _, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     names: dict[str, Any] = {}
     exec(code, names)
     assert len(capsys.readouterr().out.split()) >= 5
@@ -89,3 +89,12 @@ def test_a_switch_that_nobody_tells_of_is_suspected(capsys: pytest.CaptureFixtur
     assert np.delete(suspicion, 50).max() < 0.5
     # The steepest weight is where the optimum was, then where it is.
     np.testing.assert_allclose(params[[49, 99], 0], [1.0, -1.0], atol=0.2)
+
+
+def test_a_network_is_reset_when_its_task_switches() -> None:
+    *_, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    suspicion = np.array(names["suspicion"])
+    assert suspicion[400] > 0.99
+    assert np.delete(suspicion, 400).max() < 0.5

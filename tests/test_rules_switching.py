@@ -214,6 +214,14 @@ def test_the_hazard_filter_is_recorded() -> None:
     want = [precision["b"][1], *precision["w"].ravel()[jnp.array([0, 5])]]
     np.testing.assert_allclose(recorded["curvature_mean"][-1], want, rtol=1e-6)
     np.testing.assert_allclose(recorded["switch_probability"], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(recorded["task_reset_fraction"], 0.1, rtol=1e-6)
+    surprise = optax.tree.get(state.inner_state, "surprise", filtering=_is_scalar)
+    np.testing.assert_array_equal(recorded["task_surprise"][-1], surprise)
+
+
+def _is_scalar(path: Any, value: Any) -> bool:
+    del path
+    return jnp.ndim(value) == 0
 
 
 # --- two_hypothesis -----------------------------------------------------------------------------
@@ -486,6 +494,11 @@ def test_it_accumulates_scans_batches_and_is_recorded() -> None:
     recorded = inspection.to_dataset(state, params)
     assert recorded.sizes["step"] == 6
     assert np.all(np.isfinite(recorded["gradient_mean"]))
+    assert recorded["task_switch_probability"].dims == ("step",)
+    last = [float(recorded[f"task_{n}"][-1]) for n in ("switch_probability", "surprise")]
+    inside = state.inner_state
+    np.testing.assert_array_equal(last, [inside.switch_probability, inside.surprise])
+    assert np.unique(recorded["task_surprise"]).size == 6
 
     injected = optax.inject_hyperparams(rules.two_hypothesis, static_args=("inner",))(
         inner=inner, hazard=optax.constant_schedule(0.01), examples=BATCH

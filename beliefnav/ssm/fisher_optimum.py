@@ -177,7 +177,7 @@ class FisherOptimum(NamedTuple):
                 switch_probability=p,
                 reset_fraction=p,
                 surprise=_mean_seen(info.surprise, info.missing).astype(p.dtype),
-            ), info
+            ), info._replace(switch_probability=p, hazard=p)
 
         return Filter(init, predict, update, uses_displacement=True)
 

@@ -1,0 +1,101 @@
+"""Cost of a step of ``rules.two_hypothesis`` and ``rules.hazard_filter`` against that of Adam.
+
+``python -m experiments.benchmarks resetting``
+
+One jitted training step of a multi-layer perceptron: loss, gradient, update, apply, with parameters
+and state donated. To see whether there was a switch costs a forward pass at the initial parameters,
+which is timed on its own: two hypotheses against the sum of Adam's step and that pass. The programs
+take turns in random order; the second Adam shows how far two equal things differ in this run.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from tqdm import tqdm
+
+from beliefnav import rules
+from experiments.plasticity.network import init, loss, mean_square_gradient
+
+
+@dataclass(frozen=True)
+class Config:
+    """Options of the benchmark."""
+
+    width: int = 1024
+    """Units of each layer, and inputs."""
+    layers: int = 4
+    """Layers of weights."""
+    batch_size: int = 128
+    """Examples a step."""
+    repeats: int = 61
+    """Timed steps of each optimizer."""
+
+
+def run(config: Config) -> None:
+    """Measure and print."""
+    widths = (config.width,) * config.layers + (10,)
+    key = jax.random.key(0)
+    params = init(widths, key)
+    inputs = jax.random.normal(key, (config.batch_size, config.width))
+    labels = jax.random.randint(key, (config.batch_size,), 0, 10)
+    size = sum(p.size for p in jax.tree.leaves(params))
+    print(f"{size:,} parameters, jax {jax.__version__}, {jax.devices()[0].device_kind}")
+    examples = config.batch_size
+    optimizers: dict[str, Any] = {
+        "adam": optax.adam(1e-3),
+        "adam again": optax.adam(1e-3),
+        "two_hypothesis(adam)": rules.two_hypothesis(optax.adam(1e-3), 1e-3, examples),
+        "hazard_filter, squares given": rules.hazard_filter(1e-3, examples=examples),
+        "hazard_filter, batch": rules.hazard_filter(1e-3, examples=examples),
+    }
+    programs: dict[str, Callable[[], Any]] = {}
+    for name, optimizer in optimizers.items():
+        programs[name] = _stepper(optimizer, params, inputs, labels, name.endswith("given"))
+    forward = jax.jit(loss)
+    programs["one forward pass"] = lambda: forward(params, inputs, labels)
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    rng = np.random.default_rng(0)
+    for i in tqdm(range(config.repeats + 3), leave=False):
+        for name in rng.permutation(list(programs)):
+            start = time.perf_counter()
+            jax.block_until_ready(programs[name]())
+            if i >= 3:
+                seconds[name].append(time.perf_counter() - start)
+    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    print(f"{'program':<32}{'ms':>8}{'/ adam':>9}{'/ (adam + forward)':>20}")
+    together = median["adam"] + median["one forward pass"]
+    for name, value in median.items():
+        print(f"{name:<32}{1e3 * value:8.2f}{value / median['adam']:9.3f}{value / together:20.3f}")
+
+
+def _stepper(optimizer: Any, params: Any, inputs: Array, labels: Array, squares: bool) -> Any:
+    """A program that takes one step at every call, with what it carries donated."""
+    extended = optax.with_extra_args_support(optimizer)
+
+    def step(params: Any, state: Any) -> Any:
+        def objective(params: Any) -> Array:
+            return loss(params, inputs, labels)
+
+        value, gradient = jax.value_and_grad(objective)(params)
+        extra: dict[str, Any] = {"value": value, "value_fn": objective}
+        if squares:
+            extra["curvature"] = mean_square_gradient(params, inputs, labels)
+        updates, state = extended.update(gradient, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    jitted = jax.jit(step, donate_argnums=(0, 1))
+    own = jax.tree.map(jnp.array, params)
+    carried = [own, optimizer.init(own)]
+
+    def call() -> Any:
+        carried[:] = jitted(*carried)
+        return carried
+
+    return call
