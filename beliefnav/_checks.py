@@ -101,8 +101,9 @@ class Range(NamedTuple):
         for leaf in jax.tree.leaves(tree):
             if not is_concrete(leaf) or not np.size(leaf):
                 continue
+            values = np.asarray(leaf)  # not an operation of jax, which might be traced
             # Ranges are intervals, and a NaN is the least and the largest.
-            if not all(self.contains(float(x)) for x in (np.min(leaf), np.max(leaf))):
+            if not all(self.contains(float(x)) for x in (values.min(), values.max())):
                 raise ValueError(f"{owner}: {name} must be {self.description}, got {leaf}.")
 
 

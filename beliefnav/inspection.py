@@ -69,7 +69,7 @@ def record(
     `beliefnav.rules`, anywhere in a chain) its posterior and diagnostics are kept too; they refer
     to the gradient as the belief received it, which may have been clipped before. Of an optimizer
     that resets (`beliefnav.rules.hazard_filter`, `beliefnav.rules.two_hypothesis`) the scalars
-    that say how much are kept.
+    that say how much are kept, those of the outermost if there are several, or of the first.
 
     When ``capacity`` is exceeded the oldest steps are overwritten; ``recorded_steps`` and the
     labels of `to_dataset` tell how many there were.

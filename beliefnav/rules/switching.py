@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 from beliefnav import control, ssm
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL
 from beliefnav.assumptions import Assumptions, rule
+from beliefnav.ssm._trees import is_empty
 from beliefnav.transform import NavigationState, copied, path_name
 
 PyTree = Any
@@ -47,8 +48,10 @@ def hazard_filter(
     ``update`` takes the mean gradient of the batch, and ``per_example_grads`` of all or some of its
     examples [example, ...]. Without these $\sum_i g_i^2$ is taken to be $(\sum_i g_i)^2$, whose
     expectation is too large by $B(B-1)$ times the squared mean of a gradient: not at an optimum,
-    but far from it, where steps are then too short. A reading of the mean square by other means
-    goes into ``curvature``.
+    but far from it, where steps are then too short. So it is for an entry of which the given
+    examples say nothing. A reading of the mean square by other means goes into ``curvature``; where
+    that is negative or not finite nothing is learned. Under ``optax.MultiSteps`` ``examples``
+    counts those of all parts of a batch, and the gradients of examples are those of the last part.
 
     `beliefnav.sample_params` draws parameters from the belief. ``optax.tree.get(state, name)``
     reads the scalars of `ssm.FisherOptimumState`: ``switch_probability`` and ``reset_fraction``
@@ -165,7 +168,10 @@ def two_hypothesis(
     and ``value_fn``, the same as a function of parameters, which is evaluated at $\theta_0$: one
     forward pass. Where one of them is not finite there is no evidence ($\pi = p$), and
     ``without_evidence`` counts it. ``optax.tree.get(state, name)`` reads the scalars of
-    `TwoHypothesisState`.
+    `TwoHypothesisState`; where ``inner`` has some of the same names, read them off the state.
+
+    A gradient that is not finite goes to ``inner`` as it is: wrap one that counts it as missing,
+    such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
 
     Wrap the whole optimizer, learning rate included: what scales the updates afterwards also scales
     the resets. Under ``optax.MultiSteps``, ``value`` and ``value_fn`` are those of the last part of
@@ -190,7 +196,8 @@ def two_hypothesis(
             not like the parameters, or ``inner`` has state that can neither be averaged nor
             counted, such as an array of integers; at ``update``, ``params`` is missing, or
             ``value`` is not a scalar. The error names it.
-        TypeError: ``hazard`` is a schedule; at ``update``, ``value`` or ``value_fn`` is missing.
+        TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
+            ``value_fn`` is missing, or ``value_fn`` is no function.
 
     Example:
         What a continual learner writes:
@@ -219,19 +226,21 @@ def two_hypothesis(
         1.0
     """
     _check("two_hypothesis", hazard, examples)
+    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+        raise TypeError(f"two_hypothesis: inner must be an optax optimizer, got {inner!r}.")
     wrapped = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> Any:
-        if prior_mean is not None:
-            _check_like("prior_mean", prior_mean, params)
         chosen(params)
-        target = params if prior_mean is None else prior_mean
-        target = jax.tree.map(lambda p, m: jnp.asarray(m, p.dtype), params, target)
+        target = copied(params)
+        if prior_mean is not None:
+            given = _fitted("prior_mean", prior_mean, params)
+            target = jax.tree.map(lambda p, m: jnp.array(m, p.dtype), params, given)
         inner_state = wrapped.init(params)
         _check_mixable(inner_state)
         nothing = [jnp.zeros((), jnp.float32) for _ in range(3)]
         return TwoHypothesisState(
-            inner_state, copied(target), *nothing, without_evidence=jnp.zeros((), jnp.int32)
+            inner_state, target, *nothing, without_evidence=jnp.zeros((), jnp.int32)
         )
 
     def chosen(params: PyTree) -> PyTree:
@@ -239,12 +248,7 @@ def two_hypothesis(
         chosen = mask(params) if callable(mask) else mask
         if chosen is None:
             return jax.tree.map(lambda _: True, params)
-        if jax.tree.structure(chosen) != jax.tree.structure(params):
-            raise ValueError(
-                "two_hypothesis: mask must be a tree of booleans like the parameters, whose "
-                f"structure is {jax.tree.structure(params)}; got {jax.tree.structure(chosen)}."
-            )
-        return chosen
+        return _fitted("mask", chosen, params, shapes=False)
 
     def update(
         updates: PyTree,
@@ -269,6 +273,11 @@ def two_hypothesis(
                 "in nats, and value_fn=, the same as a function of parameters: whether the task "
                 "has switched is seen from the loss at the prior mean."
             )
+        if not callable(value_fn):
+            raise TypeError(
+                "two_hypothesis: value_fn must be a function from parameters to the mean loss of "
+                f"the batch, got {value_fn!r}."
+            )
         where = chosen(params)
         fresh_params = jax.tree.map(
             lambda m, new, p: new if m else p, where, state.prior_mean, params
@@ -281,7 +290,9 @@ def two_hypothesis(
 
         def mean(u: Array, new: Array, p: Array) -> Array:
             moved = new.astype(jnp.float32) - p.astype(jnp.float32)
-            return ((1 - switched) * u + switched * moved).astype(p.dtype)
+            mixed = (1 - switched) * u + switched * moved
+            likelier = jnp.where(switched > 0.5, moved, u)
+            return jnp.where(jnp.isfinite(mixed), mixed, likelier).astype(p.dtype)
 
         updates = jax.tree.map(
             lambda m, u, new, p: mean(u, new, p) if m else u,
@@ -317,22 +328,38 @@ def _check(rule: str, hazard: Any, examples: Any) -> None:
 def _evidence(value: Any, prior_value: Any, examples: ArrayLike) -> tuple[Array, Array]:
     """The log of the ratio of likelihoods, 0 where it is not known, and whether it is."""
     for name, x in (("value", value), ("the result of value_fn", prior_value)):
-        if jnp.shape(x) != ():
+        got = "a " + type(x).__name__ if isinstance(x, tuple) else f"the shape {jnp.shape(x)}"
+        if got != "the shape ()":
             raise ValueError(
-                f"two_hypothesis: {name} must be a scalar, the mean loss of the batch, got the "
-                f"shape {jnp.shape(x)}."
+                f"two_hypothesis: {name} must be a scalar, the mean loss of the batch, got {got}."
             )
     difference = jnp.asarray(value, jnp.float32) - jnp.asarray(prior_value, jnp.float32)
-    seen = jnp.isfinite(difference)
-    return jnp.where(seen, examples * jnp.where(seen, difference, 0), 0).astype(jnp.float32), seen
+    evidence = (examples * difference).astype(jnp.float32)
+    seen = jnp.isfinite(evidence)
+    return jnp.where(seen, evidence, 0), seen
 
 
-def _check_like(name: str, tree: PyTree, params: PyTree) -> None:
-    want, got = (jax.tree.map(jnp.shape, x) for x in (params, tree))
-    if want != got:
+def _fitted(name: str, tree: PyTree, params: PyTree, *, shapes: bool = True) -> PyTree:
+    """A tree like the parameters, without what a mask leaves out.
+
+    Raises:
+        ValueError: it has another structure or, if these matter, other shapes.
+    """
+    leaves, treedef = jax.tree.flatten(params, is_leaf=is_empty)
+    if not jax.tree.leaves(params):  # optax looks at states of no parameters
+        return params
+    try:
+        values = treedef.flatten_up_to(tree)
+    except ValueError:
+        values = None
+    pairs = [] if values is None else list(zip(leaves, values, strict=True))
+    alike = (is_empty(p) or not shapes or jnp.shape(x) == p.shape for p, x in pairs)
+    if values is None or not all(alike):
+        want, got = (jax.tree.map(jnp.shape, x) for x in (params, tree))
         raise ValueError(
-            f"two_hypothesis: {name} must have the parameters' shapes {want}, got {got}."
+            f"two_hypothesis: {name} must be like the parameters, of the shapes {want}; got {got}."
         )
+    return treedef.unflatten(p if is_empty(p) else x for p, x in pairs)
 
 
 def _is_key(x: Any) -> bool:

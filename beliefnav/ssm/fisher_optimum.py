@@ -25,7 +25,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, checked
@@ -112,8 +112,9 @@ class FisherOptimum(NamedTuple):
     def filter(self) -> Filter:
         """The exact online filter.
 
-        A missing entry is predicted only, and so is one whose reading of the curvature is not
-        positive and finite.
+        A missing entry is predicted only, and so is one whose reading of the curvature is negative
+        or not finite. A reading of 0 beside a gradient that is not 0, as of examples that say
+        nothing of it, is no reading.
 
         Returns:
             A filter whose states are `FisherOptimumState`. Its ``init`` raises a ``ValueError`` if
@@ -186,17 +187,22 @@ class FisherOptimum(NamedTuple):
     ) -> tuple[Array, Array, Info]:
         """Mean, variance and diagnostics of one array, with a reading of its curvature or none."""
         y = y.astype(d.dtype)
-        h = self.examples * y**2 if h is None else h.astype(d.dtype)
-        seen = jnp.isfinite(y) & jnp.isfinite(h) & (h > 0)
+        alone = jnp.asarray(self.examples * y**2)
+        h = alone if h is None else jnp.where(h == 0, alone, h.astype(d.dtype))
+        tiny = jnp.finfo(d.dtype).tiny
+        # What would overflow below is not observed either.
+        sizes = jnp.isfinite(y) & jnp.isfinite(self.examples * h) & jnp.isfinite(h * d)
+        seen = sizes & (h > tiny)
         weight = self.examples * jnp.where(seen, h, 0)
         shrunk = v / (1 + weight * v)
         h = jnp.where(seen, h, 1)
         error = jnp.where(seen, y + h * d, 0)
         total = h * (1 + weight * v) / self.examples
-        surprise = error**2 / total
+        surprise = (error * lax.rsqrt(total)) ** 2
         density = jnp.where(seen, -(jnp.log(2 * jnp.pi * total) + surprise) / 2, 0)
         mean = d - shrunk * self.examples * error
         info = Info(error, density, shrunk * weight, ~seen, surprise)
+        shrunk = jnp.maximum(shrunk, tiny**0.75)  # whose inverse can be multiplied
         return mean.astype(d.dtype), shrunk.astype(v.dtype), info
 
     def numpyro_model(

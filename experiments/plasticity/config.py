@@ -43,3 +43,9 @@ class Config:
             for name in chosen:
                 if name not in known:
                     raise ValueError(f"Unknown {kind} {name!r}; known are: {', '.join(known)}.")
+        for i, name in enumerate(self.methods):
+            leader = METHODS[name].follows
+            if leader is not None and leader not in self.methods[:i]:
+                raise ValueError(
+                    f"Method {name!r} takes over the settings of {leader!r}; name that before it."
+                )

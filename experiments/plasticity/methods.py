@@ -246,7 +246,6 @@ def soft_reset(settings: Settings, setup: Setup) -> Learner:
         def predicted(drifts: Array) -> Array:
             return seen.loss(spread(drifts, drawn, params, setup.start, scales, noise))
 
-        # From just below 1, where the derivative of the root would be infinite.
         drifts = jnp.full(len(params), 1.0)
         slope = jax.grad(predicted)(drifts)
         drifts = jnp.clip(drifts - drift_rate * slope, 0, 1)

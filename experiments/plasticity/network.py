@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-Params = tuple[eqx.nn.Linear, ...]
-"""The layers. Weights and biases start as U(-1/sqrt(fan_in), 1/sqrt(fan_in))."""
+Params = Any
+"""A tuple of ``equinox.nn.Linear``, which start uniform within 1/sqrt(number of inputs) of 0."""
 
 
 def init(widths: tuple[int, ...], key: Array) -> Params:
@@ -32,7 +32,7 @@ def forward(
     x, seen = inputs, []
     for i, layer in enumerate(params):
         seen.append(x)
-        x = x @ layer.weight.T + _bias(layer)[None]
+        x = x @ layer.weight.T + layer.bias[None]
         x = x if shifts is None else x + shifts[i]
         x = x if i == len(params) - 1 else jax.nn.relu(x)
     return x, seen
@@ -66,7 +66,7 @@ def mean_square_gradient(params: Params, inputs: Array, targets: Array) -> Param
     That of a weight is a product, of the slope $\delta_i$ of the loss at what the layer puts out
     and of its input $a_i$, so that $\sum_i (\delta_i a_i)^2$ is a product of two matrices.
     """
-    zeros = tuple(jnp.zeros((len(inputs), _bias(layer).size)) for layer in params)
+    zeros = tuple(jnp.zeros((len(inputs), layer.bias.size)) for layer in params)
 
     def total(shifts: tuple[Array, ...]) -> tuple[Array, list[Array]]:
         outputs, seen = forward(params, inputs, shifts)
@@ -87,8 +87,3 @@ def replace(params: Params, weights: Any, biases: Any) -> Params:
         params,
         [x for pair in zip(weights, biases, strict=True) for x in pair],
     )
-
-
-def _bias(layer: eqx.nn.Linear) -> Array:
-    assert layer.bias is not None
-    return layer.bias

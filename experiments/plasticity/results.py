@@ -71,13 +71,14 @@ def measure(
         settings, scores = _sweep(stream, method, config.sweep_seeds, key_sweep)
     grid = {k: np.array([v]) for k, v in settings.items()}
     lives = live(stream, method, grid, fingerprint["seeds"], key_final)
-    lives = Lives(*(x[0] for x in lives[:-1]), lives.seconds)
+    lives = Lives._make([*(x[0] for x in lives[:-1]), lives.seconds])
     result = Result(settings, scores, lives)
     path.parent.mkdir(parents=True, exist_ok=True)
     said = json.dumps({"fingerprint": fingerprint, "settings": settings, "scores": scores})
-    arrays = {k: np.asarray(v) for k, v in lives._asdict().items()}
+    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in lives._asdict().items()}
+    arrays["said"] = np.array(said)
     unfinished = path.with_suffix(".unfinished.npz")
-    np.savez_compressed(unfinished, said=np.array(said), **arrays)
+    np.savez_compressed(unfinished, **arrays)
     unfinished.replace(path)
     return result
 
@@ -136,16 +137,19 @@ def last(lives: Lives) -> np.ndarray:
     return lives.online[:, -tenth(lives.online.shape[1]) :].mean(1)
 
 
-def alarms(lives: Lives) -> dict[str, float]:
-    """How soon switches are seen, and how often they are where there are none."""
+def alarms(lives: Lives) -> dict[str, float | None]:
+    """How soon switches are seen, and how often they are where there are none.
+
+    ``None`` of what there was none of.
+    """
     suspected = lives.switch_probability > SUSPICION  # [seed, task, step]
     switched = suspected[:, 1:, :AT_ONCE]
     seen = switched.any(-1)
     delays = switched.argmax(-1)[seen]
     elsewhere = np.concatenate([suspected[:, :1].ravel(), suspected[:, 1:, AT_ONCE:].ravel()])
     return {
-        "detected": float(seen.mean()) if seen.size else float("nan"),
-        "mean_delay_steps": float(delays.mean()) if delays.size else float("nan"),
+        "detected": float(seen.mean()) if seen.size else None,
+        "mean_delay_steps": float(delays.mean()) if delays.size else None,
         "false_alarms_per_1000_steps": 1000 * float(elsewhere.mean()),
     }
 
@@ -168,12 +172,9 @@ def metrics(result: Result) -> dict[str, Any]:
         values = getattr(lives, name)
         said[name] = {"first_task": float(values[:, 0].mean()), "last": interval(values[:, -1])}
     if lives.switch_probability.any():
-        around = slice(None, AT_ONCE)
         said["alarms"] = alarms(lives)
-        said["switch_probability_after_switch"] = (
-            lives.switch_probability[:, 1:, around].mean((0, 1)).tolist()
-        )
-        said["reset_fraction_after_switch"] = (
-            lives.reset_fraction[:, 1:, around].mean((0, 1)).tolist()
-        )
+        if lives.online.shape[1] > 1:
+            for name in ("switch_probability", "reset_fraction"):
+                after = getattr(lives, name)[:, 1:, :AT_ONCE]
+                said[f"{name}_after_switch"] = after.mean((0, 1)).tolist()
     return said

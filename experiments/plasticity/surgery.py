@@ -21,7 +21,7 @@ class Moments(NamedTuple):
 
     first: Params
     second: Params
-    count: Params
+    steps: Params
 
 
 class Units(NamedTuple):
@@ -54,7 +54,7 @@ def units(params: Params) -> list[Units]:
 
 def adam(rate: Array, params: Params, state: Moments, gradient: Params) -> tuple[Params, Moments]:
     """A step of Adam."""
-    count = jax.tree.map(lambda n: n + 1, state.count)
+    count = jax.tree.map(lambda n: n + 1, state.steps)
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, state.first, gradient)
     second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, state.second, gradient)
 
@@ -95,7 +95,7 @@ def continual_backprop(
         row = jax.random.uniform(keys[i], (1, fan_in), minval=-bound, maxval=bound)
         params, state = _replace_units(params, state, i, chosen, row, average)
         fresh = jnp.where(chosen, 0, jnp.stack([utility, activation, age]))
-        later.append(Units(*fresh, due - now))
+        later.append(Units._make([*fresh, due - now]))
     return params, state, later
 
 

@@ -125,7 +125,10 @@ def look(params: Params, start: Params, task: Task) -> tuple[Array, ...]:
 
 
 def rank(features: Array) -> Array:
-    """The exponential of the entropy of the singular values (Roy and Vetterli, 2007)."""
+    """The exponential of the entropy of the singular values (Roy and Vetterli, 2007).
+
+    From their squares, in float32, whose rounding adds a tenth to a rank of 1.
+    """
     squares = jnp.linalg.eigvalsh(features.T @ features)
     values = jnp.sqrt(jnp.maximum(squares, 0))
     shares = values / jnp.maximum(values.sum(), jnp.finfo(values.dtype).tiny)

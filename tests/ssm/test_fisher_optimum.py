@@ -10,7 +10,8 @@ import pytest
 from numpyro.infer.util import log_density
 from scipy import stats
 
-from beliefnav.ssm import FisherOptimum, initial_variance
+from beliefnav import filters
+from beliefnav.ssm import FisherOptimum, SwitchingOptimum, initial_variance
 
 MODEL = FisherOptimum(hazard=0.2, examples=8, prior_variance=1.5)
 STEPS = 12
@@ -24,7 +25,7 @@ def recording(seed: int) -> tuple[Any, Any, Any]:
     return y, rng.gamma(2.0, size=y.shape), moved
 
 
-def run(model: FisherOptimum, y: Any, h: Any, moved: Any) -> list[tuple[Any, Any]]:
+def run(model: FisherOptimum, y: Any, h: Any, moved: Any) -> list[Any]:
     """Mean and variance of the optimum, relative to the start, after every step; last state, info.
 
     The parameters start at 3, to see that it does not matter.
@@ -53,7 +54,8 @@ def conditioned(model: FisherOptimum, y: Any, h: Any, position: Any) -> tuple[An
     covariance = rows @ prior @ rows.T + noise
     error = (y - h * position)[seen]
     gain = prior[-1] @ rows.T @ np.linalg.inv(covariance)
-    density = stats.multivariate_normal(cov=covariance).logpdf(error) if seen.any() else 0.0
+    law: Any = stats.multivariate_normal
+    density = law(cov=covariance).logpdf(error) if seen.any() else 0.0
     return gain @ error, prior[-1, -1] - gain @ rows @ prior[:, -1], density
 
 
@@ -86,7 +88,8 @@ def test_program_has_the_density_of_the_joint_gaussian(rank_promotion: None) -> 
     steps = np.arange(STEPS)
     prior = MODEL.prior_variance * (1 - MODEL.hazard) ** np.abs(steps[:, None] - steps)
     for i in range(2):
-        want += stats.multivariate_normal(cov=prior).logpdf(path[:, i])
+        law: Any = stats.multivariate_normal
+        want += law(cov=prior).logpdf(path[:, i])
         slope = h[:, i] * (position[:, i] - path[:, i])
         densities = stats.norm.logpdf(y[:, i], slope, np.sqrt(h[:, i] / MODEL.examples))
         want += np.nansum(densities)
@@ -133,7 +136,28 @@ def test_the_estimate_without_a_reading_is_biased_by_the_squared_mean_as_stated(
     assert abs(estimate.mean() - exact.mean() - (batch - 1) * mean**2) < error
 
 
-@pytest.mark.parametrize("reading", [0.0, -1.0, np.nan, np.inf])
+def test_a_reading_of_nothing_beside_a_gradient_is_no_reading() -> None:
+    filter_ = MODEL.filter()
+    predicted = filter_.predict(filter_.init(jnp.zeros(3)), jnp.zeros(3))
+    y = jnp.array([0.5, 0.5, 0.0])
+    state, info = filter_.update(predicted, y, jnp.array([0.0, 2.0, 0.0]))
+    alone, _ = filter_.update(predicted, y)
+    assert state.distance_mean[0] == alone.distance_mean[0] != 0
+    assert info.missing.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("size", [1e15, 1e17, 3e17, 1e18, 3e18, 1e19, 3e38, 1e-25])
+def test_sizes_that_overflow_leave_a_finite_belief(size: float) -> None:
+    filter_ = FisherOptimum(0.1, 32, 0.5).filter()
+    state = filter_.init(jnp.zeros(2))
+    for _ in range(3):
+        predicted = filter_.predict(state, state.distance_mean)
+        state, info = filter_.update(predicted, jnp.array([size, 0.1]))
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, state.posterior())))
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(info))
+
+
+@pytest.mark.parametrize("reading", [-1.0, np.nan, np.inf])
 def test_a_reading_that_is_no_fisher_information_leaves_the_entry_predicted(reading: float) -> None:
     filter_ = MODEL.filter()
     start = filter_.init(jnp.zeros(2))
@@ -226,6 +250,17 @@ def test_half_precision_has_a_float32_belief_and_no_parameters_are_no_error() ->
 def test_hyper_parameters_that_cannot_be_are_refused(model: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         model().filter().init({"w": jnp.ones(2), "b": jnp.ones(1)})
+
+
+def test_arrays_are_checked_where_all_is_traced() -> None:
+    """Their values are known, though what is done to them would not be."""
+    params = {"w": jnp.ones(2), "b": jnp.ones(1)}
+    for prior in (jnp.float32(0.5), {"w": jnp.ones(2), "b": jnp.ones(1)}):
+        state = jax.jit(lambda p, v=prior: FisherOptimum(0.1, 8, v).filter().init(p))(params)
+        want = FisherOptimum(0.1, 8, prior).filter().init(params)
+        jax.tree.map(np.testing.assert_array_equal, state, want)
+    tasks = SwitchingOptimum(jnp.float32(1.0), 1.0, 1.0, 0.01)
+    jax.eval_shape(filters.TwoHypotheses(tasks).filter().init, params)
 
 
 def test_predict_needs_a_displacement() -> None:
