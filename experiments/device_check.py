@@ -102,6 +102,9 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
     hyper = np.array([0.9, 0.2, 1.0])
     objective = Objective(rate=0.5, gain=2.0, discount=3.0)
 
+    def loss(params: Any) -> Any:
+        return jnp.mean(params**2) / 2
+
     def descend(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
         extended = optax.with_extra_args_support(optimizer)
 
@@ -109,7 +112,9 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
             def step(carry: Any, i: Any) -> Any:
                 params, state = carry
                 gradient = params + noise[i % len(noise)]
-                updates, state = extended.update(gradient, state, params)
+                updates, state = extended.update(
+                    gradient, state, params, value=loss(params), value_fn=loss
+                )
                 return (optax.apply_updates(params, updates), state), None
 
             carry = (params, extended.init(params))
@@ -239,6 +244,8 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "rules.family": rules.family(1e-2, discount=0.1, exact_hold=0.5, prior_weight=0.5),
         "rules.wiener": rules.wiener(1e-2),
         "rules.secant": rules.secant(1e-2),
+        "rules.hazard_filter": rules.hazard_filter(0.01, 1.0, examples=1),
+        "rules.two_hypothesis": rules.two_hypothesis(optax.adam(1e-2), 0.01, examples=1),
         "navigator, horizon": horizon,
         "navigator, resetting": resetting,
     }
