@@ -21,11 +21,12 @@ for gradients at $m$, as they would be; those at $\theta_t$ are carried over by 
 distance $\theta^*_t - \theta_t$ and the position $\theta_t - \theta_0$.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, checked
@@ -197,9 +198,10 @@ class FisherOptimum(NamedTuple):
         shrunk = v / (1 + weight * v)
         h = jnp.where(seen, h, 1)
         error = jnp.where(seen, y + h * d, 0)
-        total = h * (1 + weight * v) / self.examples
-        surprise = (error * lax.rsqrt(total)) ** 2
-        density = jnp.where(seen, -(jnp.log(2 * jnp.pi * total) + surprise) / 2, 0)
+        scale = jnp.sqrt(h / self.examples) * jnp.sqrt(1 + weight * v)  # whose square may overflow
+        surprise = (error / scale) ** 2
+        density = -(math.log(2 * math.pi) + surprise) / 2 - jnp.log(scale)
+        density = jnp.where(seen, density, 0)
         mean = d - shrunk * self.examples * error
         info = Info(error, density, shrunk * weight, ~seen, surprise)
         shrunk = jnp.maximum(shrunk, tiny**0.75)  # whose inverse can be multiplied
