@@ -32,22 +32,27 @@ class Config:
     """Units of each layer, and inputs."""
     layers: int = 4
     """Layers of weights."""
-    batch_size: int = 128
-    """Examples a step."""
+    batch_sizes: tuple[int, ...] = (128, 256, 512)
+    """Examples a step: what resetting adds is to the weights, and does not depend on them."""
     repeats: int = 61
     """Timed steps of each optimizer."""
 
 
 def run(config: Config) -> None:
     """Measure and print."""
+    for batch_size in config.batch_sizes:
+        _compare(config, batch_size)
+
+
+def _compare(config: Config, examples: int) -> None:
     widths = (config.width,) * config.layers + (10,)
     key = jax.random.key(0)
     params = init(widths, key)
-    inputs = jax.random.normal(key, (config.batch_size, config.width))
-    labels = jax.random.randint(key, (config.batch_size,), 0, 10)
+    inputs = jax.random.normal(key, (examples, config.width))
+    labels = jax.random.randint(key, (examples,), 0, 10)
     size = sum(p.size for p in jax.tree.leaves(params))
-    print(f"{size:,} parameters, jax {jax.__version__}, {jax.devices()[0].device_kind}")
-    examples = config.batch_size
+    device = jax.devices()[0].device_kind
+    print(f"{size:,} parameters, batches of {examples}, jax {jax.__version__}, {device}")
     optimizers: dict[str, Any] = {
         "adam": optax.adam(1e-3),
         "adam again": optax.adam(1e-3),
