@@ -125,7 +125,7 @@ def overview(found: Mapping[str, Results], path: Path) -> None:
         axes.grid(axis="y", lw=0.3)
         axes.tick_params(labelsize=7)
         if stream == "slow_regression":
-            axes.set(xlabel="square error", xscale="log")
+            axes.set(xlabel="square error", xlim=(0, 0.03))
         else:
             axes.set(xlabel="accuracy")
     first: Any = np.atleast_1d(panels)[0]
