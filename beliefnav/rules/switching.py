@@ -41,9 +41,9 @@ def hazard_filter(
 
     Assumes optima that are drawn anew around the initial parameters with the hazard $p$ a step, and
     gradients $g_i$ of the negative log-likelihood of examples (`ssm.FisherOptimum`), and takes
-    Newton's plan. There is no learning rate: what little is known of a parameter, or was long ago,
-    is the size of its step. Without a hazard steps shrink as $1/t$; a learner of a stream of tasks
-    then learns less and less.
+    Newton's plan. There is no learning rate: a parameter of which little was seen, or long ago,
+    takes long steps. Without a hazard they shrink as $1/t$; a learner of a stream of tasks then
+    learns less and less.
 
     ``update`` takes the mean gradient of the batch, and ``per_example_grads`` of all or some of its
     examples [example, ...]. Without these $\sum_i g_i^2$ is taken to be $(\sum_i g_i)^2$, whose
