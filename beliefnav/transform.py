@@ -16,7 +16,7 @@ from beliefnav._checks import NON_NEGATIVE, POSITIVE, checked
 from beliefnav.control import Policy
 from beliefnav.objective import is_like
 from beliefnav.ssm import Belief, Info, Posterior
-from beliefnav.ssm._trees import is_empty
+from beliefnav.ssm._trees import restricted
 
 PyTree = Any
 
@@ -308,13 +308,12 @@ def sample_params(opt_state: PyTree, key: Array) -> PyTree:
         )
     params = state.previous_params
     mean, variance = state.belief.optimum(params)
-    leaves, treedef = jax.tree.flatten(mean)
-    keys = treedef.unflatten(list(jax.random.split(key, max(1, len(leaves))))[: len(leaves)])
+    noise = optax.tree.random_like(key, mean)
 
-    def leaf(p: Array, m: Array, v: Array, key: Array) -> Array:
-        return (m + jnp.sqrt(v) * jax.random.normal(key, m.shape, m.dtype)).astype(p.dtype)
+    def leaf(p: Array, m: Array, v: Array, e: Array) -> Array:
+        return (m + jnp.sqrt(v) * e).astype(p.dtype)
 
-    return jax.tree.map(leaf, params, mean, variance, keys)
+    return jax.tree.map(leaf, params, mean, variance, noise)
 
 
 def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
@@ -408,30 +407,23 @@ def _mean_square(per_example_grads: PyTree, gradient: PyTree) -> PyTree:
     Raises:
         ValueError: the shapes do not fit; it names the leaf.
     """
-    leaves, treedef = jax.tree.flatten_with_path(gradient, is_leaf=is_empty)
-    try:
-        examples = treedef.flatten_up_to(per_example_grads)
-    except ValueError as error:
+    examples = restricted(per_example_grads, gradient)
+    if examples is None:
         raise ValueError(
             "per_example_grads must be a tree like the gradient, whose structure is "
             f"{jax.tree.structure(gradient)}; got {jax.tree.structure(per_example_grads)}."
-        ) from error
-    lengths = {
-        jnp.shape(g)[:1] for (_, y), g in zip(leaves, examples, strict=True) if not is_empty(y)
-    }
-    for (path, y), g in zip(leaves, examples, strict=True):
-        if is_empty(y):
-            continue
+        )
+    lengths = {jnp.shape(g)[:1] for g in jax.tree.leaves(examples)}
+    for (path, y), g in zip(
+        jax.tree.leaves_with_path(gradient), jax.tree.leaves(examples), strict=True
+    ):
         want, got = jnp.shape(y), jnp.shape(g)
         if got[1:] != want or len(lengths) > 1 or got[:1] in ((), (0,)):
             raise ValueError(
                 f"per_example_grads of parameter {path_name(path)!r} must have the shape "
                 f"[example, *{want}], with the same number of examples for all; got {got}."
             )
-    wide = (
-        y if is_empty(y) else _square_mean(g) for (_, y), g in zip(leaves, examples, strict=True)
-    )
-    return treedef.unflatten(wide)
+    return jax.tree.map(_square_mean, examples)
 
 
 def _square_mean(g: Array) -> Array:

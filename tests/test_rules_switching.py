@@ -423,7 +423,10 @@ def test_integers_that_are_no_counters_are_refused_by_name() -> None:
     def init(params: PyTree) -> Any:
         return {"rounded": jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.int8), params)}
 
-    update: Any = lambda g, s, p=None: (g, s)  # noqa: E731
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        return updates, state
+
     rounding = optax.GradientTransformation(init, update)
     with pytest.raises(ValueError, match=r"'0/rounded/b', of dtype int8 and shape \(3,\)"):
         two_hypothesis(optax.chain(rounding, optax.sgd(0.1)), 0.1, BATCH).init(tree(0))

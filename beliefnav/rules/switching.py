@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from beliefnav import control, ssm
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL
 from beliefnav.assumptions import Assumptions, rule
-from beliefnav.ssm._trees import is_empty
+from beliefnav.ssm._trees import restricted
 from beliefnav.transform import NavigationState, copied, path_name
 
 PyTree = Any
@@ -345,21 +345,16 @@ def _fitted(name: str, tree: PyTree, params: PyTree, *, shapes: bool = True) -> 
     Raises:
         ValueError: it has another structure or, if these matter, other shapes.
     """
-    leaves, treedef = jax.tree.flatten(params, is_leaf=is_empty)
     if not jax.tree.leaves(params):  # optax looks at states of no parameters
         return params
-    try:
-        values = treedef.flatten_up_to(tree)
-    except ValueError:
-        values = None
-    pairs = [] if values is None else list(zip(leaves, values, strict=True))
-    alike = (is_empty(p) or not shapes or jnp.shape(x) == p.shape for p, x in pairs)
-    if values is None or not all(alike):
-        want, got = (jax.tree.map(jnp.shape, x) for x in (params, tree))
+    fitted = restricted(tree, params)
+    want = jax.tree.map(jnp.shape, params)
+    if fitted is None or (shapes and jax.tree.map(jnp.shape, fitted) != want):
         raise ValueError(
-            f"two_hypothesis: {name} must be like the parameters, of the shapes {want}; got {got}."
+            f"two_hypothesis: {name} must be like the parameters, of the shapes {want}; got "
+            f"{jax.tree.map(jnp.shape, tree)}."
         )
-    return treedef.unflatten(p if is_empty(p) else x for p, x in pairs)
+    return fitted
 
 
 def _is_key(x: Any) -> bool:

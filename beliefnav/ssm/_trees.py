@@ -116,8 +116,6 @@ def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
     """
 
     def leaf(x: Array, value: Any) -> Any:
-        if is_empty(x):
-            return x
         if not _fits(jnp.shape(value), x.shape):
             raise ValueError(
                 f"{owner}: {name} of shape {jnp.shape(value)} does not broadcast to a parameter of "
@@ -129,22 +127,34 @@ def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
 
     if jax.tree.structure(value) == jax.tree.structure(0):
         return jax.tree.map(lambda x: leaf(x, value), like)
-    leaves, treedef = jax.tree.flatten(like, is_leaf=is_empty)
-    try:
-        values = treedef.flatten_up_to(value)
-    except ValueError:
-        values = []
-    pairs = list(zip(leaves, values, strict=False))
-    alike = (is_empty(x) or jax.tree.structure(v) == jax.tree.structure(0) for x, v in pairs)
-    if len(pairs) < len(leaves) or not all(alike):
+    values = restricted(value, like)
+    if values is None:
         raise ValueError(
             f"{owner}: {name} must be a number, an array or a tree like the parameters, whose "
             f"structure is {jax.tree.structure(like)}; got {jax.tree.structure(value)}."
         )
-    return treedef.unflatten([leaf(x, v) for x, v in pairs])
+    return jax.tree.map(leaf, like, values)
 
 
-def is_empty(node: Any) -> bool:
+def restricted(tree: PyTree, like: PyTree) -> PyTree:
+    """A tree where ``like`` has parameters, without what a mask leaves out of those.
+
+    Returns:
+        A tree of the structure of ``like``; ``None`` if there is no leaf for each parameter.
+    """
+    places, treedef = jax.tree.flatten(like, is_leaf=_is_empty)
+    try:
+        values = treedef.flatten_up_to(tree)
+    except ValueError:
+        return None
+    pairs = list(zip(places, values, strict=True))
+    leaf = jax.tree.structure(0)
+    if not all(_is_empty(x) or jax.tree.structure(v) == leaf for x, v in pairs):
+        return None
+    return treedef.unflatten(x if _is_empty(x) else v for x, v in pairs)
+
+
+def _is_empty(node: Any) -> bool:
     """A node without parameters: ``None``, or the placeholder of a mask."""
     return node is None or (isinstance(node, tuple) and not node)
 

@@ -109,15 +109,6 @@ def optimizer(opt: Any, start: Params) -> Learner:
     return Learner(opt.init(start), update)
 
 
-def then(learner: Learner, change: Callable[[Params, Any, Seen], tuple[Params, Any]]) -> Learner:
-    """Change parameters and state after every update."""
-
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
-        return change(*learner.update(params, state, seen), seen)
-
-    return Learner(learner.state, update)
-
-
 def reset_when(
     learner: Learner,
     when: Callable[[Seen], Array],
@@ -186,13 +177,14 @@ def l2_init(settings: Settings, setup: Setup) -> Learner:
 
 def shrink_and_perturb(settings: Settings, setup: Setup) -> Learner:
     """Shrink, and add a hundredth of an initial network, at every step (Ash and Adams, 2020)."""
-    shrink = 1 - settings["shrinkage"]
+    shrink, learner = 1 - settings["shrinkage"], adam(settings, setup)
 
-    def change(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
+    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
+        params, state = learner.update(params, state, seen)
         noise = init(setup.widths, seen.key)
         return jax.tree.map(lambda p, e: shrink * p + 1e-2 * e, params, noise), state
 
-    return then(adam(settings, setup), change)
+    return Learner(learner.state, update)
 
 
 def continual_backprop(settings: Settings, setup: Setup) -> Learner:
@@ -235,10 +227,7 @@ def soft_reset(settings: Settings, setup: Setup) -> Learner:
         return tuple(jax.tree.map(lambda *x, d=d: f(d, *x), *rest) for d, *rest in layers)
 
     def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
-        leaves, treedef = jax.tree.flatten(params)
-        keys = jax.random.split(seen.key, len(leaves))
-        pairs = zip(keys, leaves, strict=True)
-        noise = treedef.unflatten([jax.random.normal(k, x.shape) for k, x in pairs])
+        noise = optax.tree.random_like(seen.key, params)
 
         def drawn(d: Array, p: Array, start: Array, s: Array, e: Array) -> Array:
             return d * p + (1 - d) * start + s * jnp.sqrt((d * width) ** 2 + 1 - d**2) * e
@@ -301,9 +290,13 @@ def hazard_filter_batch(settings: Settings, setup: Setup) -> Learner:
 
 def hazard_optimizer(settings: Settings, setup: Setup) -> Any:
     """`beliefnav.rules.hazard_filter`, its prior ``spread`` times the initial variance."""
-    spread = settings["spread"]
-    prior = jax.tree.map(lambda v: spread * v, ssm.initial_variance(setup.start))
-    return rules.hazard_filter(settings.get("hazard", 0.0), prior, examples=setup.batch_size)
+    prior = prior_variance(settings, setup)
+    return rules.hazard_filter(settings["hazard"], prior, examples=setup.batch_size)
+
+
+def prior_variance(settings: Settings, setup: Setup) -> Any:
+    """``spread`` times the variance of the initial entries of each array."""
+    return jax.tree.map(lambda v: settings["spread"] * v, ssm.initial_variance(setup.start))
 
 
 def two_hypothesis(settings: Settings, setup: Setup) -> Learner:
@@ -316,11 +309,8 @@ def part_of_filter(
     settings: Settings, setup: Setup, *, mean: bool, variance: bool, zero: bool = False
 ) -> Learner:
     """The hazard filter written out, with or without the pull of its mean and of its variance."""
-    prior = jax.tree.map(
-        lambda v, p: settings["spread"] * v * jnp.ones_like(p),
-        ssm.initial_variance(setup.start),
-        setup.start,
-    )
+    variances = prior_variance(settings, setup)
+    prior = jax.tree.map(lambda v, p: v * jnp.ones_like(p), variances, setup.start)
     target = jax.tree.map(jnp.zeros_like, setup.start) if zero else setup.start
     pull, widening = (settings["hazard"] * on for on in (mean, variance))
 
