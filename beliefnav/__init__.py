@@ -1,34 +1,34 @@
 r"""Learning rules as optimal navigation of a loss landscape seen through noisy gradients.
 
-State what you believe about the landscape (`beliefnav.ssm`), what moving costs and how far ahead
-you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimizer that follows: an
+State what you believe about the landscape (`beliefnav.beliefs`), what moving costs and how far
+ahead you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimizer that follows: an
 ordinary optax transformation with its posterior inside.
 """
 
 from beliefnav import (
     atlas,
+    beliefs,
     control,
     filters,
-    gaussian,
     inference,
-    inspection,
     objective,
+    recording,
     rules,
     sensors,
-    ssm,
+    wrappers,
 )
-from beliefnav.assumptions import Assumptions
 from beliefnav.atlas import explain
+from beliefnav.beliefs import Filter, Info, Posterior, gaussian
 from beliefnav.control import Policy
-from beliefnav.objective import Objective
-from beliefnav.ssm import Filter, Info, Posterior
-from beliefnav.transform import (
+from beliefnav.navigation import (
     NavigationState,
     navigator,
     posterior,
     sample_params,
     scale_by_navigation,
 )
+from beliefnav.objective import Objective
+from beliefnav.rules._rule import Assumptions
 
 __all__ = [
     "Assumptions",
@@ -44,7 +44,7 @@ __all__ = [
     "filters",
     "gaussian",
     "inference",
-    "inspection",
+    "recording",
     "navigator",
     "objective",
     "posterior",
@@ -52,5 +52,6 @@ __all__ = [
     "sample_params",
     "scale_by_navigation",
     "sensors",
-    "ssm",
+    "wrappers",
+    "beliefs",
 ]

@@ -26,23 +26,6 @@ def is_number(value: Any, number: float) -> bool:
     return isinstance(value, int | float) and value == number
 
 
-def known(value: Any) -> float | None:
-    """A hyper-parameter as a number; ``None`` for a schedule, a traced one or an array of them."""
-    if callable(value) or not is_concrete(value) or np.size(value) != 1:
-        return None
-    return float(value)
-
-
-def number(value: Any) -> str:
-    """A hyper-parameter in four digits; a schedule or a traced one in words."""
-    if callable(value):
-        return "a schedule"
-    x = known(value)
-    if x is None:
-        return "traced" if not is_concrete(value) else "an array"
-    return f"{x:,.0f}" if 999.5 <= abs(x) < 1e6 else f"{x:.4g}"
-
-
 SYMMETRY = 1e-5
 """Asymmetry, relative to the largest entry, that is taken for rounding (of float32)."""
 
@@ -143,3 +126,19 @@ def checked(**ranges: Range) -> Callable[[type[T]], type[T]]:
         return cls
 
     return decorate
+
+
+def check_switching(rule: str, hazard: Any, examples: Any) -> None:
+    """Raise unless a hazard and a number of examples are what they should be.
+
+    Raises:
+        TypeError: ``hazard`` is a schedule.
+        ValueError: a Python number is out of its range.
+    """
+    if callable(hazard):
+        raise TypeError(
+            f"{rule}: hazard must be a number in [0, 1], got a callable. For a schedule use "
+            f"optax.inject_hyperparams(rules.{rule})."
+        )
+    UNIT_INTERVAL.check(rule, "hazard", hazard)
+    POSITIVE.check(rule, "examples", examples)

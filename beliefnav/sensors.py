@@ -1,8 +1,8 @@
 r"""Second sensors: readings of curvature and geometry from a loss, for ``update(curvature=)``.
 
 Each is a noisy observation $c = h + N(0, R_c)$ of the curvature of every parameter, for beliefs
-that have such a sensor (`beliefnav.ssm.Secant` with a ``curvature_noise_variance``,
-`beliefnav.ssm.sensed`). They cost between one and two gradients each.
+that have such a sensor (`beliefnav.beliefs.Secant` with a ``curvature_noise_variance``,
+`beliefnav.beliefs.composed.sensed`). They cost between one and two gradients each.
 
 | sensor | unbiased for | noise |
 |---|---|---|
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from beliefnav.ssm.kronecker_walk import Kronecker, matrix_shape
+from beliefnav.beliefs.second_moment.kronecker_walk import Kronecker, matrix_shape
 
 PyTree = Any
 
@@ -234,7 +234,7 @@ def fisher_kronecker(
         *args: the rest of the arguments of ``outputs``.
 
     Returns:
-        A tree like ``params`` with a `beliefnav.ssm.Kronecker` for every array.
+        A tree like ``params`` with a `beliefnav.beliefs.Kronecker` for every array.
 
     Raises:
         ValueError: the outputs are not an array with an axis of outputs.

@@ -25,7 +25,7 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from beliefnav import inference, inspection, rules
+from beliefnav import inference, recording, rules
 from experiments import data as data_sets
 from experiments import figures, report
 from experiments.command_line import check_at_least
@@ -174,7 +174,7 @@ def run(config: Config) -> None:
 
     believer = "wiener" if "wiener" in names else names[-1]
     groups = infer_landscape(config, trainings[believer].recording)
-    inspection.to_container(groups).to_netcdf(str(config.out / "posterior.nc"), engine="h5netcdf")
+    recording.to_container(groups).to_netcdf(str(config.out / "posterior.nc"), engine="h5netcdf")
     figures.learning_curves(trainings, config.out / "classify.png")
     last = float(groups["observed_data"]["step"][-1])
     window = (last - config.fitted_steps + 1, last)
@@ -252,7 +252,7 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
     """
     started = time.perf_counter()
     constructor, _ = RULES[rule]
-    optimizer = inspection.record(
+    optimizer = recording.record(
         optax.chain(optax.clip_by_global_norm(CLIP_NORM), constructor(config.learning_rate(rule))),
         coordinates=COORDINATES_PER_ARRAY,
         capacity=min(CAPACITY, problem.num_epochs * problem.num_batches),
@@ -296,7 +296,7 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
         np.stack(losses, 1),
         np.stack(accuracies, 1),
         time.perf_counter() - started,
-        inspection.to_dataset(*first((opt_state, params))),
+        recording.to_dataset(*first((opt_state, params))),
     )
 
 
@@ -305,7 +305,7 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
     stream = recording[["gradient", "displacement"]]
     stream.to_netcdf(config.out / "stream.nc", engine="h5netcdf")
     draws = 50 if config.quick else 200
-    recorded = inspection.read_stream(config.out / "stream.nc").isel(
+    recorded = recording.read_stream(config.out / "stream.nc").isel(
         step=slice(-config.fitted_steps, None), param=_livest(recording)
     )
     print(f"NUTS over {recorded.sizes['param']} streams of {recorded.sizes['step']} gradients")
@@ -318,7 +318,7 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
         target_acceptance=0.9,
     )
     groups = {"posterior": fit.posterior, "sample_stats": fit.sample_stats}
-    return groups | inspection.to_groups(recording, num_draws=100)
+    return groups | recording.to_groups(recording, num_draws=100)
 
 
 def claims(config: Config, trainings: dict[str, Training]) -> list[report.Claim]:

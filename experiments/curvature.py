@@ -1,9 +1,9 @@
 r"""Learn curvature from gradients alone: what the belief knows, and what it knows that it does not.
 
 Claim (beyond the paper): an exact filter of gradient and curvature, driven by the displacements of
-the optimizer that it steers (`beliefnav.ssm.Secant`), is calibrated. On diagonal quadratics whose
-curvature is drawn from the belief's own prior, the 90 % interval of every curvature covers 88 to
-92 % of the truths whatever the noise, and where the stream says nothing it stays the prior. A
+the optimizer that it steers (`beliefnav.beliefs.Secant`), is calibrated. On diagonal quadratics
+whose curvature is drawn from the belief's own prior, the 90 % interval of every curvature covers
+88 to 92 % of the truths whatever the noise, and where the stream says nothing it stays the prior. A
 second sensor makes the mean sharp. It would be refuted by intervals that cover more or less.
 
 In a network nothing is claimed: neither is the Hessian diagonal, nor the noise Gaussian. There the
@@ -28,7 +28,7 @@ from jax.flatten_util import ravel_pytree
 from scipy import stats
 from tqdm import tqdm
 
-from beliefnav import Objective, control, navigator, posterior, rules, sensors, ssm
+from beliefnav import Objective, beliefs, control, navigator, posterior, rules, sensors
 from experiments import data as data_sets
 from experiments import figures, report
 from experiments.command_line import check_at_least
@@ -133,7 +133,7 @@ def run(config: Config) -> None:
 
 def calibrate(config: Config, noise_variance: float, sensor: bool) -> Calibration:
     """Draw a quadratic from the belief's prior, walk on it by the belief, and read the belief."""
-    belief = ssm.Secant(
+    belief = beliefs.Secant(
         noise_variance=noise_variance,
         prior_gradient_variance=1.0,
         prior_curvature_variance=1.0,
@@ -298,10 +298,10 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     return float(result.statistic)
 
 
-def believer(curvature_noise_variance: Any) -> ssm.UnknownNoise:
+def believer(curvature_noise_variance: Any) -> beliefs.UnknownNoise:
     """The belief of `rules.secant`, with a second sensor or without."""
-    return ssm.UnknownNoise(
-        ssm.Secant(
+    return beliefs.UnknownNoise(
+        beliefs.Secant(
             noise_variance=1.0,
             prior_gradient_variance=1.0,
             prior_curvature_variance=1.0,

@@ -20,14 +20,15 @@ from tqdm import tqdm
 
 from beliefnav import (
     Objective,
+    beliefs,
     control,
     filters,
     inference,
-    inspection,
     navigator,
+    recording,
     rules,
     sensors,
-    ssm,
+    wrappers,
 )
 from beliefnav.inference.targets import density
 from experiments import report
@@ -123,7 +124,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         return call
 
     def recorded(params: Any, noise: Any) -> Any:
-        optimizer = inspection.record(
+        optimizer = recording.record(
             rules.wiener(1e-2), coordinates={"": [0, len(params) - 1]}, capacity=8
         )
         state: Any = optimizer.init(params)
@@ -131,19 +132,19 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         return state.buffer[:3, 0]
 
     def likelihood(hyper: Any, stream: Any) -> Any:
-        return filters.log_likelihood(ssm.OrnsteinUhlenbeck(*hyper), stream).sum()
+        return filters.log_likelihood(beliefs.OrnsteinUhlenbeck(*hyper), stream).sum()
 
     def slopes(positions: Any, stream: Any) -> Any:
         like = inference.stream(np.indices(stream.shape)[0])  # of its shape; not what is filtered
         potential = density(inference.target(prior, like)).potential
-        return jax.vmap(jax.grad(potential), (0, None))(positions, filters.Recording(stream))
+        return jax.vmap(jax.grad(potential), (0, None))(positions, recording.Recording(stream))
 
     def gains(v: Any, exact_hold: bool) -> Any:
         return control.planning_gain(
             v, rate=0.5, gain=2.0, discount=3.0, exact_hold=exact_hold
         ).gain
 
-    def filtered(belief: ssm.Belief) -> Callable[..., Any]:
+    def filtered(belief: beliefs.Belief) -> Callable[..., Any]:
         return lambda y, d: filters.filter_recording(belief, y, d)[0]
 
     def planned_path(start: Any) -> Any:
@@ -183,7 +184,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         )
         return policy.path(jnp.zeros_like(curvature), jnp.ones(1))
 
-    landscape = ssm.Secant(
+    landscape = beliefs.Secant(
         noise_variance=1.0,
         prior_gradient_variance=1.0,
         prior_curvature_variance=2.0,
@@ -212,23 +213,29 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
     starts = np.array([-0.6, 0.55]) + 0.1 * rng.normal(size=(max(1, size // 10_000), 2))
     horizon = navigator(
         1.0,
-        ssm.independent(gradient=ssm.LocalLevel(0.9), curvature=ssm.PrecisionWalk(0.99)),
+        beliefs.independent(
+            gradient=beliefs.LocalLevel(0.9), curvature=beliefs.PrecisionWalk(0.99)
+        ),
         control.horizon(objective, exact_hold=True),
     )
-    tasks = ssm.SwitchingOptimum(1.0, 1.0, 0.5, hazard=0.05)
-    resetting = navigator(0.1, filters.TwoHypotheses(tasks), control.resetting(time_step=0.1))
-    beliefs = {
-        "local level": ssm.LocalLevel(0.9, noise_variance=1.0),
-        "precision walk": ssm.PrecisionWalk(0.99),
-        "Ornstein-Uhlenbeck": ssm.OrnsteinUhlenbeck(0.9, 0.2, 1.0),
-        "wiener": ssm.Wiener(0.9, 0.999),
-        "transient": ssm.Transient(0.9, 0.09, innovation_variance=1.0),
+    tasks = beliefs.SwitchingOptimum(1.0, 1.0, 0.5, hazard=0.05)
+    resetting = navigator(0.1, beliefs.TwoHypotheses(tasks), control.resetting(time_step=0.1))
+    models = {
+        "local level": beliefs.LocalLevel(0.9, noise_variance=1.0),
+        "precision walk": beliefs.PrecisionWalk(0.99),
+        "Ornstein-Uhlenbeck": beliefs.OrnsteinUhlenbeck(0.9, 0.2, 1.0),
+        "wiener": beliefs.Wiener(0.9, 0.999),
+        "transient": beliefs.Transient(0.9, 0.09, innovation_variance=1.0),
         "secant": landscape,
-        "secant, noise unknown, positive": ssm.positive(ssm.UnknownNoise(landscape, 1.0, 3.0)),
-        "optimum": ssm.Optimum(0.5, 1.0, 2.0, process_variance=0.1, autocorrelation=0.95),
-        "run lengths": filters.RunLengths(tasks._replace(hazard=ssm.HazardGrid.beta(1, 20, 4)), 8),
-        "two hypotheses": filters.TwoHypotheses(tasks),
-        "run-length reset": filters.RunLengthReset(tasks),
+        "secant, noise unknown, positive": beliefs.positive(
+            beliefs.UnknownNoise(landscape, 1.0, 3.0)
+        ),
+        "optimum": beliefs.Optimum(0.5, 1.0, 2.0, process_variance=0.1, autocorrelation=0.95),
+        "run lengths": beliefs.RunLengths(
+            tasks._replace(hazard=beliefs.HazardGrid.beta(1, 20, 4)), 8
+        ),
+        "two hypotheses": beliefs.TwoHypotheses(tasks),
+        "run-length reset": beliefs.RunLengthReset(tasks),
     }
     optimizers = {
         "rules.sgd": rules.sgd(1e-2),
@@ -245,7 +252,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "rules.wiener": rules.wiener(1e-2),
         "rules.secant": rules.secant(1e-2),
         "rules.hazard_filter": rules.hazard_filter(0.01, 1.0, examples=1),
-        "rules.two_hypothesis": rules.two_hypothesis(optax.adam(1e-2), 0.01, examples=1),
+        "wrappers.two_hypothesis": wrappers.two_hypothesis(optax.adam(1e-2), 0.01, examples=1),
         "navigator, horizon": horizon,
         "navigator, resetting": resetting,
     }
@@ -265,7 +272,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         "diagonal_lq_policy": Case(diagonal_policy, (curvature,), 1e-5),
         **{
             f"filter_recording, {name}": Case(filtered(b), (stream, displacement), 1e-4)
-            for name, b in beliefs.items()
+            for name, b in models.items()
         },
         "smooth_recording": Case(smoothed(False), (stream, displacement), 1e-3),
         "smooth_recording, parallel": Case(smoothed(True), (stream, displacement), 1e-3),

@@ -49,12 +49,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from beliefnav import ssm
+from beliefnav import beliefs
 
 if TYPE_CHECKING:
     import xarray as xr
 
-Prior = Callable[[], ssm.Belief]
+Prior = Callable[[], beliefs.Belief]
 
 MEMORY = (float(np.log(30)), 2.5)
 """Mean and standard deviation of the logit of a memory."""
@@ -82,7 +82,7 @@ class Layers(NamedTuple):
 
 
 def local_level(layers: Layers) -> Prior:
-    """Prior over `beliefnav.ssm.LocalLevel` with noise of unknown variance.
+    """Prior over `beliefnav.beliefs.LocalLevel` with noise of unknown variance.
 
     Args:
         layers: of the coordinates.
@@ -91,7 +91,7 @@ def local_level(layers: Layers) -> Prior:
         A program. Sites: those of `pooled` for ``memory``; deterministic ``implied_beta1`` [layer].
     """
 
-    def prior() -> ssm.UnknownNoise:
+    def prior() -> beliefs.UnknownNoise:
         memory = memory_of(pooled("memory", MEMORY, layers))
         _report(layers, implied_beta1=memory)
         return _level(memory[layers.position])
@@ -100,7 +100,7 @@ def local_level(layers: Layers) -> Prior:
 
 
 def ornstein_uhlenbeck(layers: Layers) -> Prior:
-    """Prior over `beliefnav.ssm.OrnsteinUhlenbeck` with noise of unknown variance.
+    """Prior over `beliefnav.beliefs.OrnsteinUhlenbeck` with noise of unknown variance.
 
     Args:
         layers: of the coordinates.
@@ -110,21 +110,21 @@ def ornstein_uhlenbeck(layers: Layers) -> Prior:
         deterministic ``implied_beta1`` and ``signal_to_noise_ratio`` [layer].
     """
 
-    def prior() -> ssm.UnknownNoise:
+    def prior() -> beliefs.UnknownNoise:
         rho = memory_of(pooled("correlation", MEMORY, layers))
         signal = jnp.exp(pooled("signal_to_noise", RATIO, layers))
         process_variance = signal * (1 - rho**2)
-        typical = ssm.OrnsteinUhlenbeck(rho, process_variance, 1.0)
+        typical = beliefs.OrnsteinUhlenbeck(rho, process_variance, 1.0)
         implied = rho * (1 - typical.steady_gain)
         _report(layers, implied_beta1=implied, signal_to_noise_ratio=signal)
         own = layers.position
-        return _noisy(ssm.OrnsteinUhlenbeck(rho[own], process_variance[own], 1.0))
+        return _noisy(beliefs.OrnsteinUhlenbeck(rho[own], process_variance[own], 1.0))
 
     return prior
 
 
 def precision_walk(layers: Layers) -> Prior:
-    """Prior over `beliefnav.ssm.PrecisionWalk`.
+    """Prior over `beliefnav.beliefs.PrecisionWalk`.
 
     Args:
         layers: of the coordinates.
@@ -133,7 +133,7 @@ def precision_walk(layers: Layers) -> Prior:
         A program. Sites: those of `pooled` for ``memory``; deterministic ``implied_beta2`` [layer].
     """
 
-    def prior() -> ssm.PrecisionWalk:
+    def prior() -> beliefs.PrecisionWalk:
         memory = memory_of(pooled("memory", MEMORY, layers))
         _report(layers, implied_beta2=memory)
         return _walk(memory[layers.position])
@@ -142,7 +142,7 @@ def precision_walk(layers: Layers) -> Prior:
 
 
 def secant(layers: Layers) -> Prior:
-    """Prior over `beliefnav.ssm.Secant`, of constant curvature and noise of unknown variance.
+    """Prior over `beliefnav.beliefs.Secant`, of constant curvature and noise of unknown variance.
 
     Args:
         layers: of the coordinates.
@@ -152,12 +152,12 @@ def secant(layers: Layers) -> Prior:
         ``curvature``. Its stream needs standardised displacements.
     """
 
-    def prior() -> ssm.UnknownNoise:
+    def prior() -> beliefs.UnknownNoise:
         rho = memory_of(pooled("correlation", MEMORY, layers))[layers.position]
         signal = jnp.exp(pooled("signal_to_noise", RATIO, layers))[layers.position]
         curvature = jnp.exp(pooled("curvature", RATIO, layers))[layers.position]
         return _noisy(
-            ssm.Secant(
+            beliefs.Secant(
                 noise_variance=1.0,
                 prior_gradient_variance=signal,
                 prior_curvature_variance=curvature**2,
@@ -177,17 +177,17 @@ MODELS: dict[str, Callable[[Layers], Prior]] = {
 }
 
 
-def white_noise() -> ssm.Belief:
+def white_noise() -> beliefs.Belief:
     """The belief that gradients have no memory: noise of unknown variance around zero."""
-    return _noisy(ssm.OrnsteinUhlenbeck(0.0, 1e-9, 1.0))
+    return _noisy(beliefs.OrnsteinUhlenbeck(0.0, 1e-9, 1.0))
 
 
-def fixed_local_level() -> ssm.Belief:
+def fixed_local_level() -> beliefs.Belief:
     """The local level with the memory of Adam's first moment."""
     return _level(0.9)
 
 
-def fixed_precision_walk() -> ssm.Belief:
+def fixed_precision_walk() -> beliefs.Belief:
     """The precision walk with the memory of Adam's second moment."""
     return _walk(0.999)
 
@@ -251,13 +251,13 @@ def standardised(stream: "xr.Dataset", unit_steps: slice | None = None) -> "xr.D
     return result
 
 
-def _noisy(model: Any) -> ssm.UnknownNoise:
-    return ssm.UnknownNoise(model, prior_noise_scale=1.0, prior_degrees_of_freedom=1.0)
+def _noisy(model: Any) -> beliefs.UnknownNoise:
+    return beliefs.UnknownNoise(model, prior_noise_scale=1.0, prior_degrees_of_freedom=1.0)
 
 
-def _level(discount: Any) -> ssm.UnknownNoise:
-    return _noisy(ssm.LocalLevel(discount, noise_variance=1.0, prior_sample_size=1.0))
+def _level(discount: Any) -> beliefs.UnknownNoise:
+    return _noisy(beliefs.LocalLevel(discount, noise_variance=1.0, prior_sample_size=1.0))
 
 
-def _walk(discount: Any) -> ssm.PrecisionWalk:
-    return ssm.PrecisionWalk(discount, prior_second_moment=1.0, prior_degrees_of_freedom=1.0)
+def _walk(discount: Any) -> beliefs.PrecisionWalk:
+    return beliefs.PrecisionWalk(discount, prior_second_moment=1.0, prior_degrees_of_freedom=1.0)

@@ -1,6 +1,6 @@
 r"""The landscape that an optimizer sees: latent gradient and curvature, with priors.
 
-For every recorded coordinate, independently, a `beliefnav.ssm.Secant` landscape of constant
+For every recorded coordinate, independently, a `beliefnav.beliefs.Secant` landscape of constant
 curvature,
 
 $$ g_{t+1} = \rho g_t + h \, \Delta\theta_t + N(0, q), \qquad y_t = g_t + N(0, R), $$
@@ -21,12 +21,12 @@ This one definition is simulated (`landscape` without a recording), fitted (`tar
 (`belief`) and, with a policy, followed:
 
 Example:
-    From a stream file (see `beliefnav.inspection`) to a posterior, and to an optimizer:
+    From a stream file (see `beliefnav.recording`) to a posterior, and to an optimizer:
 
     >>> import jax
-    >>> from beliefnav import control, inference, inspection, navigator
+    >>> from beliefnav import control, inference, recording, navigator
     >>> from models import landscape
-    >>> stream = inspection.read_stream("runs/classify/stream.nc")  # doctest: +SKIP
+    >>> stream = recording.read_stream("runs/classify/stream.nc")  # doctest: +SKIP
     >>> fit = inference.numpyro_nuts(
     ...     landscape.target(stream), key=jax.random.key(0)
     ... )  # doctest: +SKIP
@@ -41,7 +41,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav import filters, inference, ssm
+from beliefnav import beliefs, filters, inference
 from beliefnav.inference import Target
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def hyperparameters(
     unit: ArrayLike,
     step_unit: ArrayLike,
     curvature_noise_variance: ArrayLike | None = None,
-) -> ssm.Secant:
+) -> beliefs.Secant:
     """The part of the program that samples the hyper-parameters, and the belief that they make.
 
     Args:
@@ -158,7 +158,7 @@ def hyperparameters(
 
 def belief(
     values: Mapping[str, Any], curvature_noise_variance: ArrayLike | None = None
-) -> ssm.Secant:
+) -> beliefs.Secant:
     r"""The belief of given hyper-parameters, whose filter is the exact inference of `landscape`.
 
     Args:
@@ -173,7 +173,7 @@ def belief(
         jnp.asarray(values[name])
         for name in ("autocorrelation", "process_variance", "noise_variance", "curvature_scale")
     )
-    return ssm.Secant(
+    return beliefs.Secant(
         noise_variance=noise,
         prior_gradient_variance=q / (1 - rho**2),
         prior_curvature_variance=curvature_scale**2,
@@ -217,7 +217,7 @@ def target(stream: "xr.Dataset", curvature_noise_variance: ArrayLike | None = No
         for name in ("gradient", "displacement")
     )
 
-    def prior() -> ssm.Secant:
+    def prior() -> beliefs.Secant:
         return hyperparameters(stream.sizes["param"], unit, step_unit, curvature_noise_variance)
 
     return inference.target(prior, stream)

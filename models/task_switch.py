@@ -35,13 +35,13 @@ from typing import Any
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav import filters, ssm
+from beliefnav import beliefs
 
-Prior = Callable[[], ssm.Belief]
+Prior = Callable[[], beliefs.Belief]
 
 
 def switching(num_steps: int, curvature: ArrayLike = 1.0) -> Prior:
-    """Prior over `beliefnav.ssm.SwitchingOptimum`, with all run lengths kept.
+    """Prior over `beliefnav.beliefs.SwitchingOptimum`, with all run lengths kept.
 
     Args:
         num_steps: of the stream, so that its likelihood is exact; with fewer, run lengths are
@@ -49,20 +49,20 @@ def switching(num_steps: int, curvature: ArrayLike = 1.0) -> Prior:
         curvature: of the loss, known.
 
     Returns:
-        A program that returns a `beliefnav.filters.RunLengths`. Sites: ``hazard``,
+        A program that returns a `beliefnav.beliefs.RunLengths`. Sites: ``hazard``,
         ``prior_variance``, ``noise_variance``.
     """
 
-    def prior() -> filters.RunLengths:
+    def prior() -> beliefs.RunLengths:
         hazard, prior_variance, noise_variance = hyperparameters()
-        model = ssm.SwitchingOptimum(curvature, noise_variance, prior_variance, hazard)
-        return filters.RunLengths(model, num_steps)
+        model = beliefs.SwitchingOptimum(curvature, noise_variance, prior_variance, hazard)
+        return beliefs.RunLengths(model, num_steps)
 
     return prior
 
 
 def drifting(curvature: ArrayLike = 1.0) -> Prior:
-    """Prior over the Ornstein-Uhlenbeck counterpart, `beliefnav.ssm.Optimum`.
+    """Prior over the Ornstein-Uhlenbeck counterpart, `beliefnav.beliefs.Optimum`.
 
     Args:
         curvature: of the loss, known.
@@ -71,9 +71,9 @@ def drifting(curvature: ArrayLike = 1.0) -> Prior:
         A program. Sites as those of `switching`; its hazard is the rate of decay.
     """
 
-    def prior() -> ssm.Optimum:
+    def prior() -> beliefs.Optimum:
         hazard, prior_variance, noise_variance = hyperparameters()
-        return ssm.SwitchingOptimum(curvature, noise_variance, prior_variance, hazard).linear()
+        return beliefs.SwitchingOptimum(curvature, noise_variance, prior_variance, hazard).linear()
 
     return prior
 

@@ -7,7 +7,7 @@ from typing import Any
 import optax
 
 from beliefnav import rules
-from beliefnav.assumptions import Assumptions
+from beliefnav.rules._rule import Assumptions
 
 _OURS: dict[Any, Any] = {
     optax.sgd: rules.sgd,

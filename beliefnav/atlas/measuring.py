@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from beliefnav.assumptions import Assumptions, Fact
 from beliefnav.atlas.problems import Problem, network, quadratic, trajectory
 from beliefnav.atlas.table import EXACT, LIMIT, Row
+from beliefnav.rules._rule import Assumptions, Fact
 
 ORDER_TOLERANCE = 0.15
 """The problems hand the largest deviation over to each other along the way."""

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from beliefnav import control, rules, sensors, ssm
-from beliefnav.assumptions import Assumptions
+from beliefnav import beliefs, control, rules, sensors
 from beliefnav.atlas import peers
 from beliefnav.atlas.problems import DIAGONAL, HESSIAN, HUTCHINSON, Problem, Sensor
+from beliefnav.drift import Decay
 from beliefnav.objective import Objective
-from beliefnav.transform import Decay
+from beliefnav.rules._rule import Assumptions
 
 Optimizer = optax.GradientTransformation
 
@@ -104,8 +104,8 @@ def descents() -> list[Row]:
 def moments() -> list[Row]:
     """Rules that read curvature off squares of the gradient."""
     adam = rules.adam.assumptions(0.01)
-    diffuse = ssm.independent(
-        gradient=ssm.Transient(0.9, 0.09, diffuse=True), curvature=ssm.PrecisionWalk(0.999)
+    diffuse = beliefs.independent(
+        gradient=beliefs.Transient(0.9, 0.09, diffuse=True), curvature=beliefs.PrecisionWalk(0.999)
     )
     return [
         exact("rmsprop", "optax.rmsprop", rules.rmsprop.assumptions(0.01), optax.rmsprop(0.01)),
@@ -227,9 +227,9 @@ def geometries() -> list[Row]:
 
     def factors(tree: Any) -> Any:
         return jax.tree.map(
-            lambda k: ssm.Kronecker(damped(k.left), damped(k.right)),
+            lambda k: beliefs.Kronecker(damped(k.left), damped(k.right)),
             tree,
-            is_leaf=lambda x: isinstance(x, ssm.Kronecker),
+            is_leaf=lambda x: isinstance(x, beliefs.Kronecker),
         )
 
     def product(problem: Problem) -> Optimizer:
@@ -383,8 +383,8 @@ def variational() -> list[Row]:
 
 def limits() -> list[Row]:
     """Limits of a finite horizon and of a hold, on Adam's beliefs."""
-    gradient, moment = ssm.LocalLevel(0.9), ssm.PrecisionWalk(0.999)
-    belief = ssm.independent(gradient=gradient, curvature=moment)
+    gradient, moment = beliefs.LocalLevel(0.9), beliefs.PrecisionWalk(0.999)
+    belief = beliefs.independent(gradient=gradient, curvature=moment)
     average = optax.chain(optax.ema(0.9), optax.scale_by_learning_rate(0.05))
 
     def planned(objective: Objective, time_step: float, hold: bool) -> Assumptions:

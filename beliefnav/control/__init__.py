@@ -1,17 +1,6 @@
 """From belief to step: policies in closed form, and whole paths of least action."""
 
-from beliefnav.control.anchored import countering, penalised
-from beliefnav.control.anticipation import (
-    Anticipation,
-    MatrixAnticipation,
-    anticipation,
-    continuous_hazard,
-    discounted_average,
-    matrix_anticipation,
-)
-from beliefnav.control.anticipatory import anticipating, matrix_resetting, resetting
-from beliefnav.control.coupled import matrix_ballistic, matrix_horizon, matrix_newton, polar
-from beliefnav.control.lq import (
+from beliefnav.control.gains.lq import (
     DiagonalLQPolicy,
     LQPolicy,
     LQStatus,
@@ -20,14 +9,23 @@ from beliefnav.control.lq import (
     lq_policy,
     quadratic_value,
 )
-from beliefnav.control.matrices import (
+from beliefnav.control.gains.matrix import (
     MatrixPlanningGain,
     matrix_planning_gain,
     polar_factor,
     symmetric_function,
     symmetric_power,
 )
-from beliefnav.control.paths import (
+from beliefnav.control.gains.scalar import PlanningGain, planning_gain
+from beliefnav.control.gains.set_point import (
+    Anticipation,
+    MatrixAnticipation,
+    anticipation,
+    continuous_hazard,
+    discounted_average,
+    matrix_anticipation,
+)
+from beliefnav.control.paths.least_action import (
     LeastActionPath,
     MultiStart,
     PathStatus,
@@ -35,10 +33,22 @@ from beliefnav.control.paths import (
     multi_start,
     straight_line,
 )
-from beliefnav.control.planning import PlanningGain, planning_gain
-from beliefnav.control.policies import (
-    Plan,
-    Policy,
+from beliefnav.control.paths.receding import (
+    Followed,
+    Navigation,
+    follow,
+    local_quadratic,
+    navigate,
+    navigate_locally,
+)
+from beliefnav.control.policies.contract import Plan, Policy
+from beliefnav.control.policies.matrix import (
+    matrix_ballistic,
+    matrix_horizon,
+    matrix_newton,
+    polar,
+)
+from beliefnav.control.policies.pointwise import (
     averaged,
     ballistic,
     cautious,
@@ -47,14 +57,8 @@ from beliefnav.control.policies import (
     newton,
     sign,
 )
-from beliefnav.control.receding import (
-    Followed,
-    Navigation,
-    follow,
-    local_quadratic,
-    navigate,
-    navigate_locally,
-)
+from beliefnav.control.policies.pulled import countering, penalised
+from beliefnav.control.policies.switching import anticipating, matrix_resetting, resetting
 
 __all__ = [
     "Anticipation",

@@ -11,13 +11,19 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from beliefnav import gaussian
-from beliefnav.gaussian import Conditional, Gaussian, Link
-from beliefnav.ssm import Belief, Info, LinearGaussian, Positive, Posterior, UnknownNoise
-from beliefnav.ssm._linear_gaussian import cast, full, observe
-from beliefnav.ssm._trees import unzip
-from beliefnav.ssm.positive import truncate
-from beliefnav.ssm.unknown_noise import (
+from beliefnav._trees import unzip
+from beliefnav.beliefs import (
+    Belief,
+    Info,
+    LinearGaussian,
+    Positive,
+    Posterior,
+    UnknownNoise,
+    gaussian,
+)
+from beliefnav.beliefs._linear_gaussian import cast, full, observe
+from beliefnav.beliefs.composed.positive import truncate
+from beliefnav.beliefs.composed.unknown_noise import (
     UnknownNoiseState,
     count_readings,
     has_second_sensor,
@@ -25,6 +31,7 @@ from beliefnav.ssm.unknown_noise import (
     predictive,
     student_scale,
 )
+from beliefnav.beliefs.gaussian import Conditional, Gaussian, Link
 
 PyTree = Any
 
@@ -57,7 +64,7 @@ def assumed(belief: Belief, purpose: str) -> Assumed:
     if not isinstance(model, LinearGaussian):
         raise ValueError(
             f"Cannot {purpose} with {type(model).__name__}. This is because it is not a "
-            "linear-Gaussian model, such as ssm.OrnsteinUhlenbeck or ssm.Secant."
+            "linear-Gaussian model, such as beliefs.OrnsteinUhlenbeck or beliefs.Secant."
         )
     return Assumed(model, noise, positive)
 

@@ -21,14 +21,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from beliefnav._checks import is_number
+from beliefnav._trees import aligned_leaves, unzip
+from beliefnav.beliefs import Belief, Posterior
+from beliefnav.beliefs.composed.positive import truncate
+from beliefnav.beliefs.composed.unknown_noise import in_units
+from beliefnav.beliefs.gaussian import Gaussian
 from beliefnav.filters import _linear
 from beliefnav.filters._linear import Assumed, assumed
-from beliefnav.filters.recording import Recording, checked, last_state
-from beliefnav.gaussian import Gaussian
-from beliefnav.ssm import Belief, Posterior
-from beliefnav.ssm._trees import aligned_leaves, unzip
-from beliefnav.ssm.positive import truncate
-from beliefnav.ssm.unknown_noise import in_units
+from beliefnav.filters.filtering import checked, last_state
+from beliefnav.recording import Recording
 
 PyTree = Any
 

@@ -9,15 +9,15 @@ Example:
 
     >>> import jax, numpyro
     >>> from numpyro import distributions as dist
-    >>> from beliefnav import inference, ssm
+    >>> from beliefnav import inference, beliefs
     >>>
     >>> def prior():
     ...     correlation = numpyro.sample("correlation", dist.Uniform(0, 1))
     ...     ratio = numpyro.sample("signal_to_noise", dist.LogNormal(0, 2))
     ...     process = ratio * (1 - correlation**2)
-    ...     return ssm.OrnsteinUhlenbeck(correlation, process, noise_variance=1.0)
+    ...     return beliefs.OrnsteinUhlenbeck(correlation, process, noise_variance=1.0)
     >>>
-    >>> truth = ssm.OrnsteinUhlenbeck(0.9, process_variance=1.0, noise_variance=1.0)
+    >>> truth = beliefs.OrnsteinUhlenbeck(0.9, process_variance=1.0, noise_variance=1.0)
     >>> _, recording = inference.simulate(lambda: truth, key=jax.random.key(0), num_steps=200)
     >>> target = inference.target(prior, inference.stream(recording.gradient))
     >>> fit = inference.laplace(target, key=jax.random.key(1))  # or numpyro_nuts, blackjax_nuts
@@ -30,15 +30,7 @@ Example:
     shape of an observation. ``target(..., separate="param")`` takes coordinates apart instead.
 """
 
-from beliefnav.inference.fits import (
-    Fit,
-    State,
-    map_draws,
-    predict,
-    summary,
-    to_arviz,
-    to_groups,
-)
+from beliefnav.inference.fits import Fit, State, map_draws, predict, summary, to_arviz, to_groups
 from beliefnav.inference.modes import Mode, laplace, map_estimate
 from beliefnav.inference.sampling import blackjax_nuts, numpyro_nuts
 from beliefnav.inference.targets import MIN_STEPS, Target, informative, simulate, stream, target

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from beliefnav import filters
-from beliefnav.filters import Recording
-from beliefnav.ssm import LinearGaussian, _program
+from beliefnav.beliefs import LinearGaussian, _program
+from beliefnav.recording import Recording
 
 MAX_STREAMS = 16
 """Up to how many streams forwards is taken to be faster, on a CPU measured with four chains."""

@@ -9,17 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from beliefnav import filters, inspection
-from beliefnav.filters import Recording
-from beliefnav.inference.targets import (
-    Density,
-    Target,
-    Values,
-    believe,
-    hyperparameters,
-    recording,
-)
-from beliefnav.ssm import Belief
+from beliefnav import filters
+from beliefnav.beliefs import Belief
+from beliefnav.inference.targets import Density, Target, Values, believe, hyperparameters, recording
+from beliefnav.recording import Recording, to_container
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -275,7 +268,7 @@ def to_arviz(fit: Fit, *, key: Array | None = None) -> Any:
     Returns:
         The container of the installed arviz.
     """
-    return inspection.to_container(to_groups(fit, key=key))
+    return to_container(to_groups(fit, key=key))
 
 
 def labelled(

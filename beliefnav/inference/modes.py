@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from beliefnav.filters import Recording
 from beliefnav.inference.fits import Fit, State, labelled
 from beliefnav.inference.targets import Density, Target, density
+from beliefnav.recording import Recording
 
 if TYPE_CHECKING:
     import xarray as xr

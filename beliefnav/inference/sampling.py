@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from beliefnav.filters import Recording
 from beliefnav.inference.fits import Fit, State, diagnose, labelled
 from beliefnav.inference.targets import Density, Target, density
+from beliefnav.recording import Recording
 
 NUM_PARTS = 20
 """How often the progress bar moves."""

@@ -1,7 +1,7 @@
 r"""What is sampled: a prior over beliefs, a recorded stream, and the density they make.
 
 A *prior* is a NumPyro program without arguments that samples hyper-parameters and returns a belief
-of `beliefnav.ssm` made of them. With $\psi$ for what it samples and $x$ for the latent path,
+of `beliefnav.beliefs` made of them. With $\psi$ for what it samples and $x$ for the latent path,
 
 $$ p(\psi \mid y_{1:T}) \propto p(\psi) \prod_t p(y_t \mid y_{1:t-1}, \psi), \qquad
    p(y_{1:T} \mid \psi) = \int p(y_{1:T}, x_{1:T} \mid \psi) \, dx, $$
@@ -19,9 +19,9 @@ import numpy as np
 from jax import Array
 
 from beliefnav import filters
-from beliefnav.filters import Recording
+from beliefnav.beliefs import Belief
 from beliefnav.inference import _sensitivity
-from beliefnav.ssm import Belief
+from beliefnav.recording import Recording
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -85,8 +85,8 @@ def target(
     adaptation.
 
     Args:
-        prior: a NumPyro program without arguments that returns a belief of `beliefnav.ssm`.
-        stream: such as a stream file, see `beliefnav.inspection`, or the result of `stream`.
+        prior: a NumPyro program without arguments that returns a belief of `beliefnav.beliefs`.
+        stream: such as a stream file, see `beliefnav.recording`, or the result of `stream`.
             Entries of ``gradient`` that are not finite are missing.
         separate: the dimension of ``stream`` to take apart.
         integrate: integrate the latent path out, exactly, by the filter. ``False`` samples it too,
@@ -416,7 +416,7 @@ def _uses_displacement(prior: Callable[[], Belief]) -> bool:
         if not isinstance(belief, Belief):
             raise ValueError(
                 "A prior is a NumPyro program that returns a belief, such as "
-                f"ssm.OrnsteinUhlenbeck; this one returned {belief!r}."
+                f"beliefs.OrnsteinUhlenbeck; this one returned {belief!r}."
             )
         uses.append(belief.filter().uses_displacement)
 

@@ -29,7 +29,6 @@ r"""Known learning rules as assumptions: each is a belief and a policy, joined b
 | `bayesian_learning_rule` | as seen | sensed matrix level | matrix Newton, known prior |
 | `family` | local level | precision walk | all between |
 | `hazard_filter` | an optimum that may be drawn anew, its Fisher information read | | Newton |
-| `two_hypothesis` | any optimizer, and whether the task has switched | | that of the optimizer |
 
 Names and defaults of arguments are those of optax where optax has the rule. All are ordinary optax
 optimizers; `beliefnav.posterior` reads what they believe. ``rules.adam.assumptions(...)`` is what
@@ -44,14 +43,24 @@ in "what was just seen" return to 0: no step), and one sample size for all entri
 had been seen: afterwards its bias correction is an approximation.
 """
 
-from beliefnav.rules.adaptive import adagrad, adam, adamax, adamw, ballistic, nadam, nadamw, rmsprop
-from beliefnav.rules.anchored import adam_toward_start, countering, l2_init, resetting
-from beliefnav.rules.bayesian import bayesian_learning_rule, ivon, sophia_like, von
+from beliefnav.rules.adaptive import (
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    ballistic,
+    countering,
+    nadam,
+    nadamw,
+    rmsprop,
+    wiener,
+)
 from beliefnav.rules.descent import lion, momentum, sgd, sign_sgd, signum
-from beliefnav.rules.families import family
-from beliefnav.rules.learned import secant, wiener
-from beliefnav.rules.matrices import full_ballistic, muon, natural_gradient, newton, shampoo
-from beliefnav.rules.switching import hazard_filter, two_hypothesis
+from beliefnav.rules.geometry import full_ballistic, muon, natural_gradient, shampoo
+from beliefnav.rules.interpolation import family
+from beliefnav.rules.second_order import newton, secant, sophia_like
+from beliefnav.rules.tasks import adam_toward_start, hazard_filter, l2_init, resetting
+from beliefnav.rules.variational import bayesian_learning_rule, ivon, von
 
 __all__ = [
     "adagrad",
@@ -82,7 +91,6 @@ __all__ = [
     "sign_sgd",
     "signum",
     "sophia_like",
-    "two_hypothesis",
     "von",
     "wiener",
 ]

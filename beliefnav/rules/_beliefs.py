@@ -5,7 +5,7 @@ from typing import Any
 import optax
 from jax.typing import ArrayLike
 
-from beliefnav import control, ssm
+from beliefnav import beliefs, control
 from beliefnav._checks import UNIT_INTERVAL
 
 APART = (
@@ -22,23 +22,25 @@ LOOK_AHEAD = (
 )
 
 
-def as_seen() -> ssm.Shared:
+def as_seen() -> beliefs.Shared:
     """The gradient is what was just seen: no correlation, no noise; a missing one is 0."""
-    return ssm.shared(
-        ssm.OrnsteinUhlenbeck(autocorrelation=0.0, process_variance=1.0, noise_variance=0.0)
+    return beliefs.shared(
+        beliefs.OrnsteinUhlenbeck(autocorrelation=0.0, process_variance=1.0, noise_variance=0.0)
     )
 
 
-def level(discount: ArrayLike) -> ssm.Shared:
+def level(discount: ArrayLike) -> beliefs.Shared:
     """A gradient that drifts, of which nothing is known at first."""
-    return ssm.shared(ssm.LocalLevel(discount))
+    return beliefs.shared(beliefs.LocalLevel(discount))
 
 
-def moments(owner: str, b1: ArrayLike, b2: ArrayLike) -> ssm.Independent:
+def moments(owner: str, b1: ArrayLike, b2: ArrayLike) -> beliefs.Independent:
     """Adam's belief."""
     UNIT_INTERVAL.check(owner, "b1", b1)
     UNIT_INTERVAL.check(owner, "b2", b2)
-    return ssm.independent(gradient=level(b1), curvature=ssm.shared(ssm.PrecisionWalk(b2)))
+    return beliefs.independent(
+        gradient=level(b1), curvature=beliefs.shared(beliefs.PrecisionWalk(b2))
+    )
 
 
 def never_clips(policy: control.Policy) -> control.Policy:

@@ -6,19 +6,11 @@ from typing import Any
 import optax
 from jax.typing import ArrayLike
 
-from beliefnav import control, ssm
+from beliefnav import beliefs, control
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
-from beliefnav.assumptions import Assumptions, rule
-from beliefnav.rules._beliefs import (
-    APART,
-    LOOK_AHEAD,
-    MOMENT,
-    as_seen,
-    level,
-    moments,
-    never_clips,
-)
-from beliefnav.transform import Decay
+from beliefnav.drift import Decay
+from beliefnav.rules._beliefs import APART, LOOK_AHEAD, MOMENT, as_seen, level, moments, never_clips
+from beliefnav.rules._rule import Assumptions, rule
 
 PyTree = Any
 
@@ -66,11 +58,11 @@ def rmsprop(
             "correction is the absence of a prior, and initial_scale is one."
         )
     if bias_correction:
-        curvature = ssm.PrecisionWalk(decay)
+        curvature = beliefs.PrecisionWalk(decay)
     else:
-        curvature = ssm.PrecisionWalk(decay, initial_scale, ssm.steady_sample_size(decay))
+        curvature = beliefs.PrecisionWalk(decay, initial_scale, beliefs.steady_sample_size(decay))
     policy = control.ballistic(eps_root=eps) if eps_in_sqrt else control.ballistic(eps=eps)
-    belief = ssm.independent(gradient=as_seen(), curvature=ssm.shared(curvature))
+    belief = beliefs.independent(gradient=as_seen(), curvature=beliefs.shared(curvature))
     return Assumptions(
         learning_rate,
         belief,
@@ -129,8 +121,8 @@ def adagrad(
     r"""AdaGrad: $\Delta\theta = -\alpha y / \sqrt{S + \epsilon}$, $S$ the sum of all $y^2$.
 
     Assumes a precision that does not drift ($\beta_2 = 1$), whose squares are read as a sum
-    (`ssm.accumulated`): the curvature of all losses met so far, which grows as long as one learns.
-    The steps of `rmsprop` with as long a memory are larger by $\sqrt{n}$.
+    (`beliefs.accumulated`): the curvature of all losses met so far, which grows as long as one
+    learns. The steps of `rmsprop` with as long a memory are larger by $\sqrt{n}$.
 
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
@@ -147,10 +139,12 @@ def adagrad(
     POSITIVE.check("adagrad", "learning_rate", learning_rate)
     NON_NEGATIVE.check("adagrad", "initial_accumulator_value", initial_accumulator_value)
     NON_NEGATIVE.check("adagrad", "eps", eps)
-    walk = ssm.PrecisionWalk(1.0, initial_accumulator_value, prior_degrees_of_freedom=1.0)
+    walk = beliefs.PrecisionWalk(1.0, initial_accumulator_value, prior_degrees_of_freedom=1.0)
     return Assumptions(
         learning_rate,
-        ssm.independent(gradient=as_seen(), curvature=ssm.shared(ssm.accumulated(walk))),
+        beliefs.independent(
+            gradient=as_seen(), curvature=beliefs.shared(beliefs.accumulated(walk))
+        ),
         never_clips(control.ballistic(eps_root=eps)),
         approximations=(APART, MOMENT),
         count_missing=count_missing,
@@ -250,7 +244,7 @@ def nadam(
 ) -> Assumptions:
     r"""NAdam: Adam on the gradient as it is expected to be at the next step.
 
-    Assumes what `adam` assumes, except that the mean is an `ssm.anticipated` one: in the steady
+    Assumes what `adam` assumes, except that the mean is an `beliefs.look_ahead` one: in the steady
     state the forecast of a gradient of which one part passes, as in ``sgd(nesterov=True)``. Its
     bias correction is an approximation.
 
@@ -269,10 +263,10 @@ def nadam(
         ValueError: a Python number is out of its range; the error names it.
     """
     inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
-    gradient = ssm.shared(ssm.anticipated(ssm.LocalLevel(b1)))
-    curvature = ssm.shared(ssm.PrecisionWalk(b2))
+    gradient = beliefs.shared(beliefs.look_ahead(beliefs.LocalLevel(b1)))
+    curvature = beliefs.shared(beliefs.PrecisionWalk(b2))
     return inner._replace(
-        belief=ssm.independent(gradient=gradient, curvature=curvature),
+        belief=beliefs.independent(gradient=gradient, curvature=curvature),
         approximations=(*inner.approximations, LOOK_AHEAD),
     )
 
@@ -326,7 +320,7 @@ def adamax(
     r"""AdaMax: $\Delta\theta = -\alpha \hat m / u$, $u \leftarrow \max(\beta_2 u, |y| + \epsilon)$.
 
     Assumes what `adam` assumes, except that the size of the gradient is that of uniform noise up to
-    a bound (`ssm.UniformWalk`), whose square is read as curvature.
+    a bound (`beliefs.UniformWalk`), whose square is read as curvature.
 
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
@@ -347,8 +341,89 @@ def adamax(
     NON_NEGATIVE.check("adamax", "eps", eps)
     return Assumptions(
         learning_rate,
-        ssm.independent(gradient=level(b1), curvature=ssm.UniformWalk(b2, eps)),
+        beliefs.independent(gradient=level(b1), curvature=beliefs.UniformWalk(b2, eps)),
         never_clips(control.ballistic()),
+        approximations=(APART, MOMENT),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def wiener(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Adam on a shrunk mean: entries whose average does not stand out of its noise do not move.
+
+    Assumes what `adam` assumes, except that the gradient has a zero-mean prior whose variance is
+    estimated from its own stream, `beliefs.Wiener`. As much memory as Adam.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1], the discount of the average.
+        b2: $\beta_2$ in [0, 1], the discount of the second moment.
+        eps: $\epsilon \ge 0$ outside the root, an approximation; see `control.ballistic`.
+        eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    UNIT_INTERVAL.check("wiener", "b1", b1)
+    UNIT_INTERVAL.check("wiener", "b2", b2)
+    POSITIVE.check("wiener", "learning_rate", learning_rate)
+    return Assumptions(
+        learning_rate,
+        beliefs.Wiener(b1, b2),
+        never_clips(control.ballistic(eps, eps_root)),
+        approximations=(MOMENT,),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def countering(
+    learning_rate: optax.ScalarOrSchedule,
+    weight_decay: ArrayLike = 1e-2,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps_root: ArrayLike = 0.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Adam that plans for the decay of weights: it holds against it where the loss is curved.
+
+    Assumes what `adamw` assumes, except that the controller knows of the drift
+    (`control.countering`).
+
+    Args:
+        learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
+        weight_decay: $\lambda > 0$, per unit of learning rate.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("countering", "learning_rate", learning_rate)
+    POSITIVE.check("countering", "weight_decay", weight_decay)
+    return Assumptions(
+        learning_rate,
+        moments("countering", b1, b2),
+        control.countering(weight_decay, eps_root=eps_root),
         approximations=(APART, MOMENT),
         count_missing=count_missing,
     )

@@ -6,11 +6,11 @@ from typing import Any
 import optax
 from jax.typing import ArrayLike
 
-from beliefnav import control, ssm
+from beliefnav import beliefs, control
 from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
-from beliefnav.assumptions import Assumptions, rule
+from beliefnav.drift import Decay
 from beliefnav.rules._beliefs import as_seen, divided, level
-from beliefnav.transform import Decay
+from beliefnav.rules._rule import Assumptions, rule
 
 PyTree = Any
 
@@ -29,10 +29,10 @@ def sgd(
     planning ahead is not worth it ($\gamma \to \infty$).
 
     With ``momentum`` $\mu$ it is the heavy ball, $t \leftarrow y + \mu t$, $\Delta\theta =
-    -\alpha t$: the gradient drifts at discount $\mu$ (`ssm.LocalLevel`), with a prior worth
+    -\alpha t$: the gradient drifts at discount $\mu$ (`beliefs.LocalLevel`), with a prior worth
     $1/(1-\mu)$ observations that it is 0, and the learning rate is $\alpha/(1-\mu)$. With
     ``nesterov`` part of it is transient, with a correlation of $\mu (1-\mu)$, and the step is taken
-    on the forecast of the next gradient (`ssm.Transient`).
+    on the forecast of the next gradient (`beliefs.Transient`).
 
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
@@ -48,13 +48,13 @@ def sgd(
             ``momentum``.
     """
     POSITIVE.check("sgd", "learning_rate", learning_rate)
-    belief: ssm.Belief = as_seen()
+    belief: beliefs.Belief = as_seen()
     if momentum is not None:
         HALF_OPEN_UNIT.check("sgd", "momentum", momentum)
         learning_rate = divided(learning_rate, 1 - momentum)
-        zero = ssm.LocalLevel(momentum, prior_sample_size=ssm.steady_sample_size(momentum))
-        ahead = ssm.Transient(momentum, momentum * (1 - momentum))
-        belief = ahead if nesterov else ssm.shared(zero)
+        zero = beliefs.LocalLevel(momentum, prior_sample_size=beliefs.steady_sample_size(momentum))
+        ahead = beliefs.Transient(momentum, momentum * (1 - momentum))
+        belief = ahead if nesterov else beliefs.shared(zero)
     elif nesterov:
         raise ValueError("sgd: nesterov looks ahead on a momentum; give one.")
     return Assumptions(learning_rate, belief, control.myopic(), count_missing=count_missing)
@@ -151,7 +151,7 @@ def lion(
 
     Here $m_-$ is the average of discount $\beta_2$ before $y$. The mix of two discounts is the
     forecast of a gradient of which one part stays and another, of correlation
-    $\beta_2 - \beta_1$, passes (`ssm.Transient`): the belief of Nesterov's momentum, which has
+    $\beta_2 - \beta_1$, passes (`beliefs.Transient`): the belief of Nesterov's momentum, which has
     $\beta_1 = \beta_2^2$. The plan is that of `sign_sgd`, and the weights decay as in `adamw`.
 
     Args:
@@ -176,7 +176,7 @@ def lion(
     NON_NEGATIVE.check("lion", "weight_decay", weight_decay)
     return Assumptions(
         learning_rate,
-        ssm.Transient(discount=b2, autocorrelation=(1 - b1) - (1 - b2)),
+        beliefs.Transient(discount=b2, autocorrelation=(1 - b1) - (1 - b2)),
         control.sign(),
         Decay(weight_decay, mask),
         count_missing=count_missing,

@@ -21,7 +21,7 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from beliefnav import Objective, control, navigator, ssm
+from beliefnav import Objective, beliefs, control, navigator
 from experiments import data as data_sets
 from experiments.adam_recovery.config import Config
 from experiments.networks import functional, mlp
@@ -76,13 +76,13 @@ def on_quadratics(key: Array, num_problems: int, quick: bool = False) -> Costs:
         keys = jax.random.split(key, 3)
         curvature = jnp.exp(spread * jax.random.normal(keys[0], (num_problems,)) - spread**2 / 2)
         gradient = jax.random.normal(keys[1], (num_problems,))
-        secant = ssm.Secant(
+        secant = beliefs.Secant(
             noise_variance=noise,
             prior_gradient_variance=jnp.ones(()),
             prior_curvature_mean=jnp.where(told, curvature, 1),
             prior_curvature_variance=jnp.where(told, CERTAIN, dispersion**2),
         )
-        optimizer = navigator(1.0, ssm.positive(secant), make_policy(index, exact_hold=True))
+        optimizer = navigator(1.0, beliefs.positive(secant), make_policy(index, exact_hold=True))
         return follow(optimizer, curvature, gradient, noise, keys[2])
 
     dispersions = DISPERSIONS[1::2] if quick else DISPERSIONS
@@ -190,10 +190,10 @@ def on_network(config: Config) -> dict[str, Trained]:
     }
 
 
-def believer() -> ssm.UnknownNoise:
+def believer() -> beliefs.UnknownNoise:
     """The belief of `beliefnav.rules.secant`, with its defaults."""
-    return ssm.UnknownNoise(
-        ssm.Secant(
+    return beliefs.UnknownNoise(
+        beliefs.Secant(
             noise_variance=1.0,
             prior_gradient_variance=1.0,
             prior_curvature_variance=1.0,

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from beliefnav import Posterior, filters, inference, inspection, ssm
-from beliefnav.filters import Recording
+from beliefnav import Posterior, beliefs, filters, inference, recording
 from beliefnav.inference import Fit
+from beliefnav.recording import Recording
 from experiments.adam_recovery.config import Config
 from experiments.adam_recovery.slopes import LOW_NOISE, LOW_RATIO, POLICIES, Reading
 from experiments.adam_recovery.streams import Generator, Stream, curved, low_signal, simulate
@@ -62,7 +62,7 @@ class Sampled(NamedTuple):
         }
 
 
-def prior() -> ssm.Secant:
+def prior() -> beliefs.Secant:
     """The landscape model of one coordinate, in units of its stream and of its displacements."""
     believed = landscape.hyperparameters(1, 1.0, 1.0)
     return jax.tree.map(lambda x: x[0] if jnp.ndim(x) else x, believed)
@@ -128,7 +128,7 @@ def sample(config: Config, values: "xr.Dataset", key: Array, progress_bar: bool)
 def last_means(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
     """Gradient and curvature at the end, as every draw believes them [chain, draw, coordinate]."""
 
-    def last(belief: ssm.Belief, recording: Recording, key: Array) -> tuple[Array, Array]:
+    def last(belief: beliefs.Belief, recording: Recording, key: Array) -> tuple[Array, Array]:
         del key
         posterior = filters.last_state(belief, *recording).posterior()
         return posterior.gradient_mean, posterior.curvature_mean
@@ -144,5 +144,5 @@ def write(config: Config, fit: Fit) -> None:
         "observed_data": fit.target.stream,
         "convergence": fit.diagnostics,
     }
-    container = inspection.to_container(groups)
+    container = recording.to_container(groups)
     container.to_netcdf(str(config.out / "posterior.nc"), engine="h5netcdf")

@@ -7,7 +7,8 @@ the learner does not see. What is derived is the local exponent of the planning 
 $$ \frac{d \log \varphi}{d \log V} = a + (1 + a) \Bigl( \frac{z}{e^z - 1} - 1 \Bigr), \qquad
    a = -\frac{x}{2 s \sqrt{\gamma^2/4 + x}}, \quad z = \rho \Delta t, $$
 
-with $x, s, \rho$ as in `beliefnav.control.planning` and $\eta = k = 1$; with replanning it is $a$.
+with $x, s, \rho$ as in `beliefnav.control.planning_gain` and $\eta = k = 1$; with replanning it is
+$a$.
 Least squares averages local exponents, with weights that are largest in the middle.
 """
 
@@ -18,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from beliefnav import Objective, Posterior, control, filters, ssm
+from beliefnav import Objective, Posterior, beliefs, control, filters
 from experiments.adam_recovery.streams import Stream, curved, low_signal, simulate
 
 POLICIES = {
@@ -27,7 +28,7 @@ POLICIES = {
     "gradient_descent": control.myopic(),
 }
 EXPECTED = {"ballistic": -0.5, "newton": -1.0, "gradient_descent": 0.0}
-ADAM = ssm.independent(gradient=ssm.LocalLevel(0.9), curvature=ssm.PrecisionWalk(0.999))
+ADAM = beliefs.independent(gradient=beliefs.LocalLevel(0.9), curvature=beliefs.PrecisionWalk(0.999))
 """What Adam believes: its curvature is the mean square of the gradient."""
 PRIOR_SCALE = 1e4
 """Prior standard deviation of a curvature, for all coordinates the same."""
@@ -106,7 +107,7 @@ def average(exponents: np.ndarray, log_truth: np.ndarray) -> float:
 
 
 @jax.jit
-def believe(belief: ssm.Belief, stream: Stream) -> Posterior:
+def believe(belief: beliefs.Belief, stream: Stream) -> Posterior:
     """What a belief says at the end of a stream."""
     moved = stream.displacement if belief.filter().uses_displacement else None
     return filters.last_state(belief, stream.gradient, moved).posterior()

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from beliefnav import ssm
+from beliefnav import beliefs
 from models import landscape
 
 AUTOCORRELATION = 0.9
@@ -41,7 +41,7 @@ class Generator(NamedTuple):
         """The same coordinates with other sizes of noise and signal."""
         return self._replace(noise=self.noise * factor, signal=self.signal * factor)
 
-    def belief(self, curvature_scale: float) -> ssm.Secant:
+    def belief(self, curvature_scale: float) -> beliefs.Secant:
         """The exact filter for these streams: it knows all numbers but the curvature.
 
         Args:

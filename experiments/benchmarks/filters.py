@@ -23,10 +23,10 @@ import numpy as np
 from jax import Array
 from tqdm import tqdm
 
-from beliefnav import filters, ssm
+from beliefnav import beliefs, filters
 from experiments import report
 
-MODEL = ssm.Secant(
+MODEL = beliefs.Secant(
     noise_variance=0.1,
     prior_gradient_variance=1.0,
     prior_curvature_variance=2.0,
@@ -185,7 +185,7 @@ def our_smoother(stream: Array, moved: Array) -> Any:
 
 def moments(result: Any) -> tuple[np.ndarray, np.ndarray]:
     """Means and variances [variable, step, param] of a result of any method."""
-    if isinstance(result[0], ssm.Posterior):
+    if isinstance(result[0], beliefs.Posterior):
         read = result[0]
         means = [read.gradient_mean, read.curvature_mean]
         variances = [read.gradient_variance, read.curvature_variance]

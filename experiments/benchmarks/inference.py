@@ -17,7 +17,7 @@ import jax
 import numpyro
 from numpyro import distributions as dist
 
-from beliefnav import inference, ssm
+from beliefnav import beliefs, inference
 
 SITES = ["correlation", "signal_to_noise", "noise_variance"]
 
@@ -38,19 +38,19 @@ class Config:
     """Seed of recording and sampling."""
 
 
-def prior() -> ssm.OrnsteinUhlenbeck:
+def prior() -> beliefs.OrnsteinUhlenbeck:
     """Correlation, signal to noise and noise of the gradient."""
     correlation: Any = numpyro.sample("correlation", dist.Uniform(0, 1))
     signal: Any = numpyro.sample("signal_to_noise", dist.LogNormal(0, 1))
     noise: Any = numpyro.sample("noise_variance", dist.LogNormal(0, 1))
-    return ssm.OrnsteinUhlenbeck(correlation, signal * noise * (1 - correlation**2), noise)
+    return beliefs.OrnsteinUhlenbeck(correlation, signal * noise * (1 - correlation**2), noise)
 
 
 def run(config: Config) -> None:
     """Sample both ways with numpyro, and the first with blackjax too, and print the rates."""
     import arviz
 
-    truth = ssm.OrnsteinUhlenbeck(0.9, process_variance=0.19, noise_variance=1.0)
+    truth = beliefs.OrnsteinUhlenbeck(0.9, process_variance=0.19, noise_variance=1.0)
     keys = jax.random.split(jax.random.key(config.seed))
     _, recording = inference.simulate(lambda: truth, key=keys[0], num_steps=config.num_steps)
     stream = inference.stream(recording.gradient)

@@ -1,4 +1,4 @@
-"""Cost of a step of ``rules.two_hypothesis`` and ``rules.hazard_filter`` against that of Adam.
+"""Cost of a step of ``wrappers.two_hypothesis`` and ``rules.hazard_filter`` against that of Adam.
 
 ``python -m experiments.benchmarks resetting``
 
@@ -20,7 +20,7 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
-from beliefnav import rules
+from beliefnav import rules, wrappers
 from experiments.plasticity.network import init, loss, mean_square_gradient
 
 
@@ -56,7 +56,7 @@ def _compare(config: Config, examples: int) -> None:
     optimizers: dict[str, Any] = {
         "adam": optax.adam(1e-3),
         "adam again": optax.adam(1e-3),
-        "two_hypothesis(adam)": rules.two_hypothesis(optax.adam(1e-3), 1e-3, examples),
+        "two_hypothesis(adam)": wrappers.two_hypothesis(optax.adam(1e-3), 1e-3, examples),
         "hazard_filter, squares given": rules.hazard_filter(1e-3, examples=examples),
         "hazard_filter, batch": rules.hazard_filter(1e-3, examples=examples),
     }

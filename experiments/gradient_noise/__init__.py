@@ -13,7 +13,7 @@ That training with the implied memories helps is not claimed: what came out is r
 An entry of a gradient that is exactly zero (an unused pixel, a unit that is off for the whole
 batch) has no density under any of these models and counts as missing; coordinates where more than
 a tenth is missing are left out. ``--stream FILE`` asks a recording of your own, see
-`beliefnav.inspection`; nothing is trained then. Coordinates are grouped by the array that they
+`beliefnav.recording`; nothing is trained then. Coordinates are grouped by the array that they
 belong to, and the recording is divided into stages of equal length.
 
 Written are four figures, ``metrics.json``, the recorded streams, and one file of posteriors for

@@ -12,7 +12,7 @@ from jax import Array
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from beliefnav import inference, inspection, ssm
+from beliefnav import beliefs, inference, recording
 from experiments.gradient_noise.config import Config
 from experiments.gradient_noise.streams import Stream
 from models import gradient_noise
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEVEL = 0.9
 """Of central intervals."""
 WARMUP = 100
-FIXED: dict[str, Callable[[], ssm.Belief]] = {
+FIXED: dict[str, Callable[[], beliefs.Belief]] = {
     "no memory": gradient_noise.white_noise,
     "level, Adam's 0.9": gradient_noise.fixed_local_level,
     "precision, Adam's 0.999": gradient_noise.fixed_precision_walk,
@@ -129,7 +129,7 @@ def learn(config: Config, stream: Stream, name: str) -> tuple[Learned | None, Sc
     learned = Learned(fitted.posterior, fitted.sample_stats, fitted.diagnostics)
     groups = {"posterior": learned.posterior, "sample_stats": learned.sample_stats}
     path = config.out / f"{stream.name}_{name.replace(' ', '_').lower()}.nc"
-    container = inspection.to_container(groups | {"convergence": learned.diagnostics})
+    container = recording.to_container(groups | {"convergence": learned.diagnostics})
     container.to_netcdf(str(path), engine="h5netcdf")
     return learned, score(stream, prior, learned.posterior, key)
 
@@ -207,7 +207,7 @@ def leave_one_out(log_likelihood: np.ndarray) -> tuple[float, float, float]:
         "posterior": xr.Dataset({"unused": values.isel(where=0, drop=True)}),
         "log_likelihood": xr.Dataset({"gradient": values}),
     }
-    container = inspection.to_container(groups)
+    container = recording.to_container(groups)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of unreliable weights, which are counted instead
         result: Any = arviz.loo(container, var_name="gradient", pointwise=True, reff=1.0)

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from beliefnav import filters, ssm
+from beliefnav import beliefs, filters
 from experiments import figures
 from experiments.gradient_noise.beliefs import Answer
 from experiments.gradient_noise.config import Config
@@ -105,7 +105,9 @@ def draw_streams(answers: Sequence[Answer], path: Path) -> None:
         cell = typical.sel(stage=stage).isel(layer=layer)
         rho = gradient_noise.memory_of(float(cell["correlation"]))
         signal = float(cell["signal_to_noise_ratio"])
-        belief = ssm.UnknownNoise(ssm.OrnsteinUhlenbeck(rho, signal * (1 - rho**2), 1.0), 1.0, 1.0)
+        belief = beliefs.UnknownNoise(
+            beliefs.OrnsteinUhlenbeck(rho, signal * (1 - rho**2), 1.0), 1.0, 1.0
+        )
         y = answer.stream.values["gradient"].sel(stage=stage).isel(param=column).values
         believed, _ = filters.filter_recording(belief, jnp.asarray(y, jnp.float32))
         shown = slice(0, min(300, len(y)))

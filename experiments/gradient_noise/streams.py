@@ -9,7 +9,7 @@ import optax
 from jax import Array
 from tqdm import tqdm
 
-from beliefnav import inference, inspection
+from beliefnav import inference, recording
 from experiments.gradient_noise.config import MIN_COORDINATES, STAGES, Config
 from experiments.gradient_noise.training import Problem
 from models import gradient_noise
@@ -66,10 +66,10 @@ def record(config: Config, problems: dict[str, Problem]) -> list[Stream]:
     streams = []
     for name, problem in problems.items():
         # As many again, for those that are nearly always zero.
-        recording = train_and_record(config, name, problem, 2 * config.per_layer)
+        recorded = train_and_record(config, name, problem, 2 * config.per_layer)
         path = config.out / f"stream_{name}.nc"
-        recording[["gradient", "displacement"]].to_netcdf(path, engine="h5netcdf")
-        streams.append(prepare(config, name, recording, len(STAGES)))
+        recorded[["gradient", "displacement"]].to_netcdf(path, engine="h5netcdf")
+        streams.append(prepare(config, name, recorded, len(STAGES)))
     return streams
 
 
@@ -77,7 +77,7 @@ def train_and_record(config: Config, name: str, problem: Problem, coordinates: i
     """Train a network and return what was recorded of its weight matrices."""
     num_steps = (2 * len(STAGES) - 1) * config.steps
     keys = jax.random.split(jax.random.key(config.seed), 3)
-    optimizer = inspection.record(
+    optimizer = recording.record(
         optax.adam(RATE), coordinates=coordinates, capacity=num_steps, key=keys[1]
     )
 
@@ -94,24 +94,24 @@ def train_and_record(config: Config, name: str, problem: Problem, coordinates: i
     parts = jax.random.split(keys[2], (2 * len(STAGES) - 1, config.steps))
     for part in tqdm(parts, desc=f"Adam on {name}"):
         carry = advance(carry, part)
-    recording = inspection.to_dataset(carry[1], carry[0])
-    weights = ["weight" in str(label) for label in recording["param"].values]
-    return recording.isel(param=weights)
+    recorded = recording.to_dataset(carry[1], carry[0])
+    weights = ["weight" in str(label) for label in recorded["param"].values]
+    return recorded.isel(param=weights)
 
 
 def read(config: Config) -> list[Stream]:
     """A stream file of the user's."""
     assert config.stream is not None
     try:
-        recording = inspection.read_stream(config.stream)
-        num_steps = recording.sizes["step"]
+        recorded = recording.read_stream(config.stream)
+        num_steps = recorded.sizes["step"]
         num_stages = min(len(STAGES), max(1, num_steps // (2 * inference.MIN_STEPS)))
-        return [prepare(config, config.stream.stem, recording, num_stages)]
+        return [prepare(config, config.stream.stem, recorded, num_stages)]
     except ValueError as error:
         sys.exit(f"gradient_noise: {config.stream}: {error}")
 
 
-def prepare(config: Config, name: str, recording: "xr.Dataset", num_stages: int) -> Stream:
+def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) -> Stream:
     """Take stages and coordinates out of a recording, and standardise them.
 
     Raises:
@@ -119,14 +119,14 @@ def prepare(config: Config, name: str, recording: "xr.Dataset", num_stages: int)
     """
     import xarray as xr
 
-    total = recording.sizes["step"]
+    total = recorded.sizes["step"]
     if total < inference.MIN_STEPS:
         raise ValueError(f"{total} steps are too few; at least {inference.MIN_STEPS} are needed.")
     length = min(config.steps, total // num_stages)
     starts = np.linspace(0, total - length, num_stages).astype(int)
-    names = [n for n in ("gradient", "displacement") if n in recording]
+    names = [n for n in ("gradient", "displacement") if n in recorded]
     parts = [
-        recording[names].isel(step=slice(s, s + length)).assign_coords(step=np.arange(length))
+        recorded[names].isel(step=slice(s, s + length)).assign_coords(step=np.arange(length))
         for s in starts
     ]
     stage_names = STAGES if num_stages == len(STAGES) else tuple(map(str, range(num_stages)))
@@ -134,13 +134,13 @@ def prepare(config: Config, name: str, recording: "xr.Dataset", num_stages: int)
     gradient = values["gradient"]
     if not np.isfinite(gradient).any():
         raise ValueError("no gradient is finite.")
-    if not inference.informative(recording).any():
+    if not inference.informative(recorded).any():
         raise ValueError("every coordinate is constant.")
     values["gradient"] = gradient.where(np.isfinite(gradient) & (gradient != 0))
     fitted = values.isel(step=fitted_steps(length))
     seen = fitted["gradient"].notnull().mean("step") >= 1 - MISSING
     good = (seen & inference.informative(fitted)).all("stage").values
-    layers = gradient_noise.Layers.of(recording["param"].values)
+    layers = gradient_noise.Layers.of(recorded["param"].values)
     chosen: list[int] = []
     left_out = {}
     for i, layer in enumerate(layers.names):

@@ -11,7 +11,6 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from beliefnav import inspection
 from experiments import data as data_sets
 from experiments.gradient_noise.config import Config
 from experiments.networks import functional, mlp
@@ -111,7 +110,7 @@ def train_again(
     num_seeds = 1 if config.quick else config.seeds
     params = jax.eval_shape(problem.make, jax.random.key(0))
     paths = jax.tree.leaves_with_path(params)
-    layers = [inspection.path_name(path).rsplit("/", 1)[0] for path, _ in paths]
+    layers = [jax.tree_util.keystr(path[:-1], simple=True, separator="/") for path, _ in paths]
     labels = jax.tree.unflatten(jax.tree.structure(params), layers)
 
     def train(

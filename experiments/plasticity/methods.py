@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from beliefnav import rules, ssm
+from beliefnav import beliefs, rules, wrappers
 from experiments.plasticity import surgery
 from experiments.plasticity.network import Params, init, loss, mean_square_gradient
 
@@ -220,7 +220,7 @@ def soft_reset(settings: Settings, setup: Setup) -> Learner:
     One draw and one step of gradient ascent a batch for the drift of each layer, from none.
     """
     rate, drift_rate, width = settings["learning_rate"], settings["drift_rate"], 0.5
-    scales = jax.tree.map(jnp.sqrt, ssm.initial_variance(setup.start))
+    scales = jax.tree.map(jnp.sqrt, beliefs.initial_variance(setup.start))
 
     def spread(drifts: Array, f: Callable[..., Array], *trees: Any) -> Any:
         layers = zip(drifts, *trees, strict=True)
@@ -296,13 +296,15 @@ def hazard_optimizer(settings: Settings, setup: Setup) -> Any:
 
 def prior_variance(settings: Settings, setup: Setup) -> Any:
     """``spread`` times the variance of the initial entries of each array."""
-    return jax.tree.map(lambda v: settings["spread"] * v, ssm.initial_variance(setup.start))
+    return jax.tree.map(lambda v: settings["spread"] * v, beliefs.initial_variance(setup.start))
 
 
 def two_hypothesis(settings: Settings, setup: Setup) -> Learner:
-    """`beliefnav.rules.two_hypothesis` around Adam."""
+    """`beliefnav.wrappers.two_hypothesis` around Adam."""
     inner = optax.adam(settings["learning_rate"])
-    return optimizer(rules.two_hypothesis(inner, settings["hazard"], setup.batch_size), setup.start)
+    return optimizer(
+        wrappers.two_hypothesis(inner, settings["hazard"], setup.batch_size), setup.start
+    )
 
 
 def part_of_filter(

@@ -1,6 +1,6 @@
 r"""Recorded streams, asked how often their tasks switched and how far apart they were.
 
-Streams are simulated from `beliefnav.ssm.SwitchingOptimum` and each is given to NUTS alone (to
+Streams are simulated from `beliefnav.beliefs.SwitchingOptimum` and each is given to NUTS alone (to
 Laplace's approximation in a quick run), with the priors of `models.task_switch`; when tasks
 switched is integrated out. Of the first stream the
 switches are then drawn too, every draw of the hyper-parameters with a draw of the switches.
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
 
-from beliefnav import filters, inference, ssm
-from beliefnav.filters import Recording
+from beliefnav import beliefs, filters, inference
+from beliefnav.recording import Recording
 from experiments import report
 from experiments.task_switch.config import Config
 from models import task_switch
@@ -94,7 +94,7 @@ def infer(config: Config) -> Inferred:
 def simulate(key: jax.Array, steps: int) -> Any:
     """All sites of one stream."""
     truth = {name: jnp.asarray(value) for name, value in TRUTH.items()}
-    model = ssm.SwitchingOptimum(curvature=1.0, **truth)
+    model = beliefs.SwitchingOptimum(curvature=1.0, **truth)
     program = handlers.trace(handlers.seed(model.numpyro_model, key))
     return program.get_trace(displacement=jnp.zeros(steps))
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax import Array, lax
 from tqdm import tqdm
 
-from beliefnav import control, filters, navigator, ssm
+from beliefnav import beliefs, control, filters, navigator
 from experiments import report
 from experiments.task_switch.config import Config
 from experiments.task_switch.tracking import told_of
@@ -112,7 +112,7 @@ class Learner(NamedTuple):
         told: whether it is told of switches.
     """
 
-    belief: ssm.Belief
+    belief: beliefs.Belief
     hazard: float | None = None
     told: bool = False
 
@@ -120,12 +120,12 @@ class Learner(NamedTuple):
 def learners(hazard: float) -> dict[str, Learner]:
     """The learners that are compared, by name."""
     curvature = jnp.array(CURVATURES)
-    model = ssm.SwitchingOptimum(curvature, NOISE_VARIANCE, PRIOR_VARIANCE, hazard)
-    never = filters.TwoHypotheses(model._replace(hazard=0.0))
+    model = beliefs.SwitchingOptimum(curvature, NOISE_VARIANCE, PRIOR_VARIANCE, hazard)
+    never = beliefs.TwoHypotheses(model._replace(hazard=0.0))
     return {
-        "BOCPD": Learner(filters.RunLengths(model, CAPACITY)),
-        "two hypotheses": Learner(filters.TwoHypotheses(model)),
-        "run-length reset": Learner(filters.RunLengthReset(model)),
+        "BOCPD": Learner(beliefs.RunLengths(model, CAPACITY)),
+        "two hypotheses": Learner(beliefs.TwoHypotheses(model)),
+        "run-length reset": Learner(beliefs.RunLengthReset(model)),
         "OU": Learner(model.linear(), hazard),
         "no forgetting": Learner(never),
         "oracle": Learner(never, hazard, told=True),
@@ -218,7 +218,7 @@ def walk(learner: Learner, switched: np.ndarray, optima: np.ndarray, noise: np.n
         updates, state = update(curvature * away + noise, state, params)
         belief = state[0].belief
         recent, switch_probability = jnp.nan, getattr(belief, "switch_probability", jnp.nan)
-        if isinstance(belief, filters.RunLengthsState):
+        if isinstance(belief, beliefs.RunLengthsState):
             recent = jnp.exp(belief.log_weights).sum(0) @ (belief.run_length <= 5)
         loss = (curvature * away**2).sum() / 2
         seen = params, belief.optimum(params)[0], recent, switch_probability, loss

@@ -20,8 +20,8 @@ from jax import Array, lax
 from scipy import optimize
 from tqdm import tqdm
 
-from beliefnav import filters, ssm
-from beliefnav.ssm import Belief
+from beliefnav import beliefs
+from beliefnav.beliefs import Belief
 from experiments import report
 from experiments.task_switch.config import Config
 
@@ -62,13 +62,13 @@ class Tracked(NamedTuple):
 
 def believers(hazard: Any, capacity: int = CAPACITY) -> dict[str, Belief]:
     """The beliefs that are compared, by name."""
-    model = ssm.SwitchingOptimum(1.0, 1.0, 1.0, hazard)
-    beliefs: dict[str, Belief] = {
-        "BOCPD": filters.RunLengths(model, capacity),
-        "two hypotheses": filters.TwoHypotheses(model),
-        "run-length reset": filters.RunLengthReset(model),
+    model = beliefs.SwitchingOptimum(1.0, 1.0, 1.0, hazard)
+    compared: dict[str, Belief] = {
+        "BOCPD": beliefs.RunLengths(model, capacity),
+        "two hypotheses": beliefs.TwoHypotheses(model),
+        "run-length reset": beliefs.RunLengthReset(model),
     }
-    return beliefs if isinstance(hazard, ssm.HazardGrid) else beliefs | {"OU": model.linear()}
+    return compared if isinstance(hazard, beliefs.HazardGrid) else compared | {"OU": model.linear()}
 
 
 def track(config: Config) -> Tracked:
@@ -77,12 +77,12 @@ def track(config: Config) -> Tracked:
     truth, switched, gradient = simulate(config.hazard, steps, config.seed)
     count = SWEEP_STEPS // 2 if config.quick else SWEEP_STEPS
     short = slice(0, min(steps, count))
-    beliefs = believers(config.hazard)
-    forgetful = ssm.SwitchingOptimum(1.0, 1.0, 1.0, 0.0)
-    beliefs["no forgetting"] = forgetful.linear()
-    grid = ssm.HazardGrid(jnp.asarray(GRID, jnp.float32))
+    compared = believers(config.hazard)
+    forgetful = beliefs.SwitchingOptimum(1.0, 1.0, 1.0, 0.0)
+    compared["no forgetting"] = forgetful.linear()
+    grid = beliefs.HazardGrid(jnp.asarray(GRID, jnp.float32))
     learners, swept = believers(grid), believers(0.1)
-    work = len(beliefs) + 1 + len(swept) + len(learners)
+    work = len(compared) + 1 + len(swept) + len(learners)
 
     def mean_error(mean: Array, part: slice = slice(None)) -> Any:
         bar.update()
@@ -90,12 +90,12 @@ def track(config: Config) -> Tracked:
 
     with tqdm(total=work, desc="tracking", unit="belief") as bar:
         error, dropped = {}, 0.0
-        for name, belief in beliefs.items():
+        for name, belief in compared.items():
             mean, state = jax.jit(lambda g, b=belief: follow(b, g, optimum))(gradient)
             error[name] = float(mean_error(mean))
-            if isinstance(state, filters.RunLengthsState):
+            if isinstance(state, beliefs.RunLengthsState):
                 dropped = float(state.dropped_mass) / len(truth)
-        oracle = filters.TwoHypotheses(forgetful)
+        oracle = beliefs.TwoHypotheses(forgetful)
         told = jax.jit(lambda g, s: follow(oracle, g, optimum, s))(gradient, jnp.asarray(switched))
         error["oracle"] = float(mean_error(told[0]))
         sweep = {}

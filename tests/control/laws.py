@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from beliefnav import control, navigator, ssm
+from beliefnav import beliefs, control, navigator
 
 
 def flat(tree: Any) -> np.ndarray:
@@ -27,8 +27,8 @@ def assert_settles_near_the_start(
     The optimum is at 1 and the curvature 1; the penalties [k] are on the distance from the start.
     """
     params = {"a": jnp.full((2, 2), 3.0, dtype), "s": jnp.asarray(-1.0, dtype), "none": None}
-    belief = ssm.independent(
-        gradient=ssm.LocalLevel(0.0), curvature=ssm.sensed(ssm.LocalLevel(0.0))
+    belief = beliefs.independent(
+        gradient=beliefs.LocalLevel(0.0), curvature=beliefs.sensed(beliefs.LocalLevel(0.0))
     )
     curvature = jax.tree.map(jnp.ones_like, params)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from beliefnav.control import _block_tridiagonal
+from beliefnav.control.paths import _block_tridiagonal
 
 # Nearly all the time is that of compiling: leave out what makes programs fast, not right.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})

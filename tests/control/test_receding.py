@@ -9,6 +9,7 @@ import pytest
 from scipy import linalg
 
 from beliefnav import Objective
+from beliefnav.beliefs import Posterior
 from beliefnav.control import (
     PathStatus,
     Policy,
@@ -22,7 +23,6 @@ from beliefnav.control import (
     quadratic_value,
     straight_line,
 )
-from beliefnav.ssm import Posterior
 from tests import oracles
 
 # --- planning whole paths -----------------------------------------------------------------------

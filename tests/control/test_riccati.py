@@ -8,7 +8,7 @@ from jax.test_util import check_grads
 from numpy.typing import NDArray
 from scipy import linalg
 
-from beliefnav.control._riccati import lyapunov, riccati
+from beliefnav.control.gains._riccati import lyapunov, riccati
 
 Floats = NDArray[np.float64]
 

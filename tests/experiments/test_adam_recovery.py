@@ -124,7 +124,7 @@ def test_following_a_known_quadratic_costs_what_its_value_function_says() -> Non
     curvature, gradient = jnp.array([0.5, 2.0]), jnp.array([1.0, -1.0])
     rate, steps = 0.25, jnp.arange(means_and_variances.MOVES)
     policy = control.Policy(lambda p, _: rate / p.curvature_mean * p.gradient_mean)
-    belief = means_and_variances.ssm.Secant(
+    belief = means_and_variances.beliefs.Secant(
         noise_variance=1e-10,
         prior_gradient_variance=1.0,
         prior_curvature_mean=curvature,

@@ -11,7 +11,7 @@ import pytest
 from cuthbert.gaussian import kalman
 
 from beliefnav import filters
-from beliefnav.ssm import Secant
+from beliefnav.beliefs import Secant
 from tests import oracles
 
 HYPER = {

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from beliefnav import filters, ssm
-from beliefnav.filters import Recording
-from beliefnav.ssm import LocalLevel, Optimum, OrnsteinUhlenbeck, Secant, UnknownNoise
+from beliefnav import beliefs, filters
+from beliefnav.beliefs import LocalLevel, Optimum, OrnsteinUhlenbeck, Secant, UnknownNoise
+from beliefnav.recording import Recording
 from tests import oracles
 
 # A third of the time to compile what runs for a moment.
@@ -430,7 +430,7 @@ class Noisy(NamedTuple):
 @functools.cache
 def noisy(parallel: bool) -> Noisy:
     with jax.enable_x64(True), jax.disable_jit():
-        recording, both = arrays(IN_UNITS.recording), ssm.positive(UNKNOWN)
+        recording, both = arrays(IN_UNITS.recording), beliefs.positive(UNKNOWN)
         way = {"parallel": parallel}
         filtered, info = filters.filter_recording(UNKNOWN, *recording, **way)
         smoothed = filters.smooth_recording(UNKNOWN, *recording, **way)
@@ -666,9 +666,9 @@ def test_what_cannot_be_smoothed_says_why():
         ("filter in parallel", lambda b: filters.log_likelihood(b, Y, parallel=True)),
     ):
         for belief, name in (
-            (ssm.PrecisionWalk(0.9), "PrecisionWalk"),
+            (beliefs.PrecisionWalk(0.9), "PrecisionWalk"),
             (LEVEL_MODEL.filter(), "Filter"),
-            (ssm.positive(ssm.PrecisionWalk(0.9)), "PrecisionWalk"),
+            (beliefs.positive(beliefs.PrecisionWalk(0.9)), "PrecisionWalk"),
         ):
             with pytest.raises(ValueError, match=f"Cannot {purpose} with {name}.*linear-Gaussian"):
                 run(belief)
@@ -695,7 +695,7 @@ def test_what_has_no_joint_says_why():
 
 def test_paths_of_what_only_has_moments_and_no_paths_are_refused():
     with pytest.raises(ValueError, match="read as positive.*sample from the belief inside"):
-        draw_paths(ssm.positive(WALK), Recording(Y, Y), 1)
+        draw_paths(beliefs.positive(WALK), Recording(Y, Y), 1)
     with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
         draw_paths(LEVEL_MODEL, Recording(Y), 0)
 

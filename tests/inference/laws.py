@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from numpyro import distributions as dist
 from scipy import special, stats
 
-from beliefnav import inference, ssm
+from beliefnav import beliefs, inference
 from tests import oracles
 
 Floats = NDArray[np.float64]
@@ -21,11 +21,11 @@ TRUTH = {"slow": (0.98, 5.0), "fast": (0.2, 3.0), "loud": (0.8, 400.0)}
 """Correlation and signal-to-noise of the coordinates of `streams`, of unit noise."""
 
 
-def prior() -> ssm.OrnsteinUhlenbeck:
+def prior() -> beliefs.OrnsteinUhlenbeck:
     correlation = numpyro.sample("correlation", dist.Uniform(0, 1))
     ratio = numpyro.sample("signal_to_noise", dist.LogNormal(0, 2))
     process = numpyro.deterministic("process_variance", ratio * (1 - correlation**2))
-    return ssm.OrnsteinUhlenbeck(correlation, process, 1.0)
+    return beliefs.OrnsteinUhlenbeck(correlation, process, 1.0)
 
 
 def streams() -> xr.Dataset:

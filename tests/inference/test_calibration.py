@@ -16,7 +16,7 @@ import xarray as xr
 from numpyro import distributions as dist
 from scipy import stats
 
-from beliefnav import inference, ssm
+from beliefnav import beliefs, inference
 from tests.inference import laws
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rank_promotion")]
@@ -26,18 +26,18 @@ NUM_BINS = 20
 NUM_RANKS = 40  # two to a bin, which 39 draws have
 
 
-def ornstein_uhlenbeck() -> ssm.OrnsteinUhlenbeck:
+def ornstein_uhlenbeck() -> beliefs.OrnsteinUhlenbeck:
     correlation = numpyro.sample("correlation", dist.Uniform(0, 1))
     ratio = numpyro.sample("signal_to_noise", dist.LogNormal(0, 1))
     noise = numpyro.sample("noise_variance", dist.LogNormal(0, 1))
-    return ssm.OrnsteinUhlenbeck(correlation, ratio * noise * (1 - correlation**2), noise)
+    return beliefs.OrnsteinUhlenbeck(correlation, ratio * noise * (1 - correlation**2), noise)
 
 
-def secant() -> ssm.Secant:
+def secant() -> beliefs.Secant:
     noise = numpyro.sample("noise_variance", dist.LogNormal(0, 1))
     scale = numpyro.sample("curvature_scale", dist.HalfNormal(1))
     process = numpyro.sample("process_variance", dist.LogNormal(0, 1))
-    return ssm.Secant(noise, 1.0, scale**2, gradient_process_variance=process)
+    return beliefs.Secant(noise, 1.0, scale**2, gradient_process_variance=process)
 
 
 def simulated(prior: Any, seed: int, num_units: int, **how: Any) -> tuple[Any, xr.Dataset]:

@@ -13,7 +13,7 @@ import xarray as xr
 from numpyro import distributions as dist
 from scipy import stats
 
-from beliefnav import filters, inference, inspection, ssm
+from beliefnav import beliefs, filters, inference, recording
 from beliefnav.inference.fits import diagnose
 from beliefnav.inference.targets import density
 from tests.inference import laws
@@ -59,7 +59,7 @@ def draws(num_chains: int, num_draws: int, labels: Any = None, seed: int = 0) ->
 def test_functions_see_the_belief_of_their_draw(sizes: tuple[int, int]) -> None:
     posterior = draws(*sizes, labels=laws.LABELS)
 
-    def function(belief: Any, recording: filters.Recording, key: Any) -> Any:
+    def function(belief: Any, recording: recording.Recording, key: Any) -> Any:
         del key
         return {"belief": tuple(belief), "last": recording.gradient[-1]}
 
@@ -93,7 +93,7 @@ def test_every_draw_has_a_key_of_its_own() -> None:
 def test_one_posterior_sees_all_coordinates() -> None:
     target = inference.target(laws.prior, laws.streams())
 
-    def function(belief: Any, recording: filters.Recording, key: Any) -> Any:
+    def function(belief: Any, recording: recording.Recording, key: Any) -> Any:
         return belief.autocorrelation, recording.gradient
 
     posterior = draws(1, 3)
@@ -124,7 +124,7 @@ def test_densities_of_the_steps_multiply_to_the_likelihood() -> None:
             at: Any = {"param": label, "chain": chain, "draw": draw}
             correlation = float(posterior["correlation"].sel(at))
             process = float(posterior["signal_to_noise"].sel(at)) * (1 - correlation**2)
-            belief = ssm.OrnsteinUhlenbeck(correlation, process, 1.0)
+            belief = beliefs.OrnsteinUhlenbeck(correlation, process, 1.0)
             y = jnp.asarray(streams["gradient"].sel(param=label).values)
             want = filters.log_likelihood(belief, y)
             # Float64 round-off.
@@ -139,8 +139,8 @@ def test_replicates_have_the_predictive_law(learned: bool) -> None:
 
     def prior() -> Any:
         correlation = numpyro.sample("correlation", dist.Uniform(0, 1))
-        belief = ssm.OrnsteinUhlenbeck(correlation, 0.5, 1.0)
-        return ssm.UnknownNoise(belief, 0.7, 1.5) if learned else belief
+        belief = beliefs.OrnsteinUhlenbeck(correlation, 0.5, 1.0)
+        return beliefs.UnknownNoise(belief, 0.7, 1.5) if learned else belief
 
     number = 4000
     posterior = draws(2, number // 2)
@@ -149,8 +149,8 @@ def test_replicates_have_the_predictive_law(learned: bool) -> None:
     found = inference.predict(target, posterior, key=jax.random.key(1))
     replicates = found["posterior_predictive"]["gradient"].values.reshape(number, 25)
     np.testing.assert_array_equal(np.isnan(replicates), np.broadcast_to(np.isnan(y), (number, 25)))
-    known = ssm.OrnsteinUhlenbeck(0.7, 0.5, 1.0)
-    belief: Any = ssm.UnknownNoise(known, 0.7, 1.5) if learned else known
+    known = beliefs.OrnsteinUhlenbeck(0.7, 0.5, 1.0)
+    belief: Any = beliefs.UnknownNoise(known, 0.7, 1.5) if learned else known
     info = filters.filter_recording(belief, jnp.asarray(y))[1]
     for t in np.flatnonzero(np.isfinite(y)):
         centre, scale = y[t] - info.innovation[t], info.predictive_scale[t]
@@ -168,8 +168,8 @@ def test_nothing_is_replicated_where_nothing_is_predicted() -> None:
     y = np.random.default_rng(2).normal(size=(25, 2))
     y[:2, 1] = np.nan
 
-    def prior() -> ssm.LocalLevel:
-        return ssm.LocalLevel(numpyro.sample("correlation", dist.Uniform(0, 1)), 1.0)
+    def prior() -> beliefs.LocalLevel:
+        return beliefs.LocalLevel(numpyro.sample("correlation", dist.Uniform(0, 1)), 1.0)
 
     target = inference.target(prior, inference.stream(y), separate="param")
     found = inference.predict(target, draws(1, 4, labels=[0, 1]), key=jax.random.key(1))
@@ -198,8 +198,8 @@ def test_a_longer_stream_is_predicted_as_it_goes_on() -> None:
 
 
 def test_only_a_density_can_be_predicted() -> None:
-    def prior() -> ssm.LocalLevel:
-        return ssm.LocalLevel(numpyro.sample("correlation", dist.Uniform(0, 1)))
+    def prior() -> beliefs.LocalLevel:
+        return beliefs.LocalLevel(numpyro.sample("correlation", dist.Uniform(0, 1)))
 
     target = inference.target(prior, laws.streams(), separate="param")
     with pytest.raises(ValueError, match="LocalLevel has no predictive density"):
@@ -281,14 +281,14 @@ def test_plates_name_the_dimensions_and_streams_their_labels() -> None:
     labels = {"layer": ["in", "out"], "param": list("abc")}
     stream = xr.Dataset({"gradient": (("step", "layer", "param"), gradient)}, labels)
 
-    def prior() -> ssm.OrnsteinUhlenbeck:
+    def prior() -> beliefs.OrnsteinUhlenbeck:
         centre = numpyro.sample("centre", dist.Normal(0, 1))
         with numpyro.plate("kind", 2):
             numpyro.sample("weights", dist.Dirichlet(jnp.ones(4)))
         with numpyro.plate("layer", 2, dim=-2), numpyro.plate("param", 3, dim=-1):
             ratio = numpyro.sample("ratio", dist.LogNormal(centre, 1))
             numpyro.deterministic("doubled", 2 * ratio)
-        return ssm.OrnsteinUhlenbeck(0.5, ratio, 1.0)
+        return beliefs.OrnsteinUhlenbeck(0.5, ratio, 1.0)
 
     fit = inference.laplace(inference.target(prior, stream), key=jax.random.key(0), num_draws=20)
     assert fit.posterior["centre"].dims == ("chain", "draw")
@@ -365,7 +365,7 @@ def test_arviz_leaves_one_out(opened: Any, labels: list[str]) -> None:
         "posterior": group(opened, "posterior").sel(param=labels),
         "log_likelihood": xr.Dataset({"gradient": (("chain", "draw", "where"), densities)}),
     }
-    found: Any = arviz.loo(inspection.to_container(groups), var_name="gradient", pointwise=True)
+    found: Any = arviz.loo(recording.to_container(groups), var_name="gradient", pointwise=True)
     points = found["elpd_i"] if hasattr(found, "elpd_i") else found["loo_i"]
     total = float(found.elpd_loo if hasattr(found, "elpd_loo") else found.elpd)
     assert total == pytest.approx(float(points.sum()), rel=1e-5)

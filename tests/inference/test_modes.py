@@ -9,7 +9,7 @@ import pytest
 from numpyro import distributions as dist
 from scipy import integrate, optimize, special, stats
 
-from beliefnav import inference, ssm
+from beliefnav import beliefs, inference
 from tests import oracles
 from tests.inference import laws
 
@@ -35,14 +35,14 @@ def levels(y: Any, deviation: float) -> tuple[np.ndarray, np.ndarray, float]:
     return weight @ y[kept] / precision, 1 / precision, evidence
 
 
-def level() -> ssm.LocalLevel:
-    return ssm.LocalLevel(DISCOUNT, NOISE, numpyro.sample("mean", dist.Normal(0, 3)), SIZE)
+def level() -> beliefs.LocalLevel:
+    return beliefs.LocalLevel(DISCOUNT, NOISE, numpyro.sample("mean", dist.Normal(0, 3)), SIZE)
 
 
-def plates() -> ssm.LocalLevel:
+def plates() -> beliefs.LocalLevel:
     with numpyro.plate("param", 3):
         mean = numpyro.sample("mean", dist.Normal(0, 3))
-    return ssm.LocalLevel(DISCOUNT, NOISE, mean, SIZE)
+    return beliefs.LocalLevel(DISCOUNT, NOISE, mean, SIZE)
 
 
 # --- a Gaussian posterior -----------------------------------------------------------------------
@@ -133,13 +133,13 @@ def test_mode_and_curvature_are_those_of_another_minimiser() -> None:
 def test_log_evidence_approaches_that_of_quadrature() -> None:
     """An error of the order of one over the number of observations."""
     _, recording = inference.simulate(
-        lambda: ssm.OrnsteinUhlenbeck(0.6, 1.0, 0.5), key=jax.random.key(0), num_steps=200
+        lambda: beliefs.OrnsteinUhlenbeck(0.6, 1.0, 0.5), key=jax.random.key(0), num_steps=200
     )
     y = np.asarray(recording.gradient)
 
-    def prior() -> ssm.OrnsteinUhlenbeck:
+    def prior() -> beliefs.OrnsteinUhlenbeck:
         noise = numpyro.sample("noise_variance", dist.LogNormal(0, 1))
-        return ssm.OrnsteinUhlenbeck(0.6, 1.0, noise)
+        return beliefs.OrnsteinUhlenbeck(0.6, 1.0, noise)
 
     target = inference.target(prior, inference.stream(y))
     fit = inference.laplace(target, key=jax.random.key(2))
@@ -166,10 +166,10 @@ def test_log_evidence_approaches_that_of_quadrature() -> None:
 def test_heavy_tails_are_noticed() -> None:
     """A stream that says little of eight sites of Cauchy prior leaves that as their posterior."""
 
-    def prior() -> ssm.LocalLevel:
+    def prior() -> beliefs.LocalLevel:
         with numpyro.plate("site", 8):
             x: Any = numpyro.sample("x", dist.Cauchy(0, 1))
-        return ssm.LocalLevel(DISCOUNT, NOISE, 0.01 * (x / (1 + x**2)).sum(), SIZE)
+        return beliefs.LocalLevel(DISCOUNT, NOISE, 0.01 * (x / (1 + x**2)).sum(), SIZE)
 
     target = inference.target(prior, inference.stream(Y[:, 1]))
     fit = inference.laplace(target, key=jax.random.key(3), num_draws=4000)
@@ -183,10 +183,10 @@ def test_heavy_tails_are_noticed() -> None:
 def test_a_ridge_is_no_mode() -> None:
     """Only the sum of two sites matters, under priors so wide that float32 calls them flat."""
 
-    def prior() -> ssm.LocalLevel:
+    def prior() -> beliefs.LocalLevel:
         one = numpyro.sample("one", dist.Normal(0, 1e4))
         other = numpyro.sample("other", dist.Normal(0, 1e4))
-        return ssm.LocalLevel(DISCOUNT, NOISE, one + other, SIZE)
+        return beliefs.LocalLevel(DISCOUNT, NOISE, one + other, SIZE)
 
     mode = inference.map_estimate(
         inference.target(prior, inference.stream(Y[:, 1])), key=jax.random.key(0)

@@ -11,7 +11,7 @@ import numpyro
 import pytest
 from numpyro import distributions as dist
 
-from beliefnav import inference, ssm
+from beliefnav import beliefs, inference
 from tests import oracles
 from tests.inference import laws
 
@@ -26,9 +26,9 @@ Y = np.random.default_rng(5).normal(2.0, 1.5, 40)
 DISCOUNT, NOISE, SIZE = 0.9, 1.7, 0.8
 
 
-def level() -> ssm.LocalLevel:
+def level() -> beliefs.LocalLevel:
     mean = numpyro.sample("mean", dist.Normal(0, 3))
-    return ssm.LocalLevel(DISCOUNT, NOISE, mean, SIZE)
+    return beliefs.LocalLevel(DISCOUNT, NOISE, mean, SIZE)
 
 
 LEVEL = inference.target(level, inference.stream(Y))

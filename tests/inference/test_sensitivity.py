@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from beliefnav import filters, ssm
-from beliefnav.filters import Recording
+from beliefnav import beliefs, filters
 from beliefnav.inference import _sensitivity
+from beliefnav.recording import Recording
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -23,11 +23,11 @@ def streams() -> tuple[Any, Any, Any]:
 
 
 BELIEFS: dict[str, tuple[Callable[[Any], Any], int]] = {
-    "Ornstein-Uhlenbeck": (lambda h: ssm.OrnsteinUhlenbeck(h[0], h[1], h[2]), 1),
-    "one scalar for all": (lambda h: ssm.OrnsteinUhlenbeck(h[0, 0], h[1, 1], h[2]), 1),
-    "local level": (lambda h: ssm.LocalLevel(h[0], h[1]), 1),
+    "Ornstein-Uhlenbeck": (lambda h: beliefs.OrnsteinUhlenbeck(h[0], h[1], h[2]), 1),
+    "one scalar for all": (lambda h: beliefs.OrnsteinUhlenbeck(h[0, 0], h[1, 1], h[2]), 1),
+    "local level": (lambda h: beliefs.LocalLevel(h[0], h[1]), 1),
     "secant with a second sensor": (
-        lambda h: ssm.Secant(
+        lambda h: beliefs.Secant(
             h[0], h[1], h[2], gradient_process_variance=h[3], curvature_noise_variance=0.3
         ),
         3,
@@ -73,14 +73,14 @@ def test_batches_are_differentiated_one_by_one() -> None:
 
 def test_a_belief_that_is_known_has_a_likelihood_too() -> None:
     y = streams()[0]
-    belief = ssm.OrnsteinUhlenbeck(0.9, 0.1, 1.0)
+    belief = beliefs.OrnsteinUhlenbeck(0.9, 0.1, 1.0)
     ours = _sensitivity.log_likelihood(belief, Recording(y))
     np.testing.assert_allclose(ours, filters.log_likelihood(belief, y).sum(), rtol=1e-12)
 
 
 def test_without_a_density_there_is_the_error_of_the_filter() -> None:
     def likelihood(discount: Any) -> Any:
-        belief = ssm.LocalLevel(discount, prior_sample_size=1.0)
+        belief = beliefs.LocalLevel(discount, prior_sample_size=1.0)
         return _sensitivity.log_likelihood(belief, Recording(streams()[0]))
 
     with pytest.raises(ValueError, match="no predictive density"):

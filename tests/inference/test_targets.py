@@ -11,7 +11,7 @@ import xarray as xr
 from numpyro import distributions as dist
 from scipy import special, stats
 
-from beliefnav import filters, inference, ssm
+from beliefnav import beliefs, filters, inference
 from beliefnav.inference.targets import density
 from tests import oracles
 from tests.inference import laws
@@ -24,14 +24,14 @@ D = RNG.normal(size=(30, 3))
 C = RNG.normal(size=(30, 3))
 
 
-def secant() -> ssm.Secant:
+def secant() -> beliefs.Secant:
     noise = numpyro.sample("noise_variance", dist.LogNormal(0.5, 1.5))
     scale = numpyro.sample("curvature_scale", dist.HalfNormal(2.0))
-    return ssm.Secant(noise, 1.3, scale**2, curvature_noise_variance=0.4)
+    return beliefs.Secant(noise, 1.3, scale**2, curvature_noise_variance=0.4)
 
 
-def fixed() -> ssm.Secant:
-    return ssm.Secant(1.0, 1.0, 1.0)
+def fixed() -> beliefs.Secant:
+    return beliefs.Secant(1.0, 1.0, 1.0)
 
 
 # --- the density --------------------------------------------------------------------------------
@@ -148,13 +148,13 @@ def test_a_hierarchy_shares_and_splits_what_its_plates_say() -> None:
     gradient = RNG.normal(size=(25, 2, 3))
     stream = xr.Dataset({"gradient": (("step", "layer", "param"), gradient)})
 
-    def prior() -> ssm.OrnsteinUhlenbeck:
+    def prior() -> beliefs.OrnsteinUhlenbeck:
         centre = numpyro.sample("centre", dist.Normal(0, 1))
         with numpyro.plate("layer", 2, dim=-2):
             ratio = numpyro.sample("ratio", dist.LogNormal(centre, 1))
         with numpyro.plate("param", 3, dim=-1):
             correlation = numpyro.sample("correlation", dist.Uniform(0, 1))
-        return ssm.OrnsteinUhlenbeck(correlation, ratio * (1 - correlation**2), 1.0)
+        return beliefs.OrnsteinUhlenbeck(correlation, ratio * (1 - correlation**2), 1.0)
 
     sampled = density(inference.target(prior, stream))
     assert sampled.dims["centre"] == ()
@@ -326,7 +326,7 @@ def test_a_belief_without_a_program_cannot_be_sampled_with_its_latents() -> None
 def test_simulated_streams_have_the_covariance_of_the_model() -> None:
     number = 20_000
     _, recording = inference.simulate(
-        lambda: ssm.OrnsteinUhlenbeck(0.8, 0.3, 0.7),
+        lambda: beliefs.OrnsteinUhlenbeck(0.8, 0.3, 0.7),
         key=jax.random.key(0),
         num_steps=4,
         shape=(number,),

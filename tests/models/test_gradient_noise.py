@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from numpyro import handlers
 
-from beliefnav import filters, inference, ssm
+from beliefnav import beliefs, filters, inference
 from models import gradient_noise
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -55,7 +55,7 @@ def test_implied_first_memory_is_that_of_the_filter_in_the_long_run(x64: None) -
 @pytest.mark.parametrize("name", ["local level", "precision walk"])
 def test_implied_memory_of_a_discount_is_the_discount(name: str) -> None:
     belief, sites = build(name, 1)
-    model: Any = belief.model if isinstance(belief, ssm.UnknownNoise) else belief
+    model: Any = belief.model if isinstance(belief, beliefs.UnknownNoise) else belief
     implied = sites["implied_beta1" if name == "local level" else "implied_beta2"]
     np.testing.assert_array_equal(model.discount, implied[LAYERS.position])
 

@@ -10,7 +10,7 @@ import pytest
 from numpyro import handlers
 from numpyro.infer.util import log_density
 
-from beliefnav import Objective, control, filters, inference, navigator, posterior, ssm
+from beliefnav import Objective, beliefs, control, filters, inference, navigator, posterior
 from models import landscape
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -108,7 +108,7 @@ def test_integrating_out_is_the_filter_likelihood_plus_the_prior(x64: None) -> N
     d = np.sqrt(np.mean(np.asarray(moved) ** 2, 0))
     scale = VALUES["relative_scale"] * np.sqrt(np.mean(np.asarray(stream) ** 2, 0))
     share, rho = VALUES["signal_fraction"], VALUES["autocorrelation"]
-    belief = ssm.Secant(
+    belief = beliefs.Secant(
         noise_variance=(1 - share) * scale**2,
         prior_gradient_variance=share * scale**2,
         prior_curvature_variance=(VALUES["relative_curvature"] * scale / d) ** 2,
@@ -141,7 +141,7 @@ def test_without_curvature_it_is_an_ornstein_uhlenbeck_gradient(x64: None) -> No
     _, stream, moved = simulate(TRUTH, jax.random.key(0), 30, 0.02)
     flat = landscape.belief(TRUTH | {"curvature_scale": np.full(2, 1e-12)})
     names = ("autocorrelation", "process_variance", "noise_variance")
-    ornstein = ssm.OrnsteinUhlenbeck(*(jnp.asarray(TRUTH[name]) for name in names))
+    ornstein = beliefs.OrnsteinUhlenbeck(*(jnp.asarray(TRUTH[name]) for name in names))
     np.testing.assert_allclose(
         filters.log_likelihood(flat, stream, moved),
         filters.log_likelihood(ornstein, stream),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpyro import handlers
 
-from beliefnav import filters, inference, ssm
+from beliefnav import beliefs, filters, inference
 from beliefnav.inference.targets import density as density_of
 from models import task_switch
 
@@ -24,8 +24,8 @@ def build(prior: task_switch.Prior, seed: int) -> tuple[Any, dict[str, Any]]:
 
 def test_both_models_are_built_from_the_same_hyper_parameters() -> None:
     belief, sites = build(task_switch.switching(7, curvature=0.5), 3)
-    assert isinstance(belief, filters.RunLengths) and belief.capacity == 7
-    assert belief.model == ssm.SwitchingOptimum(curvature=0.5, **sites)
+    assert isinstance(belief, beliefs.RunLengths) and belief.capacity == 7
+    assert belief.model == beliefs.SwitchingOptimum(curvature=0.5, **sites)
     linear, same = build(task_switch.drifting(curvature=0.5), 3)
     assert sites == same and set(sites) == set(task_switch_sites())
     np.testing.assert_allclose(linear.autocorrelation, 1 - sites["hazard"], rtol=1e-6)
@@ -58,8 +58,8 @@ def test_a_target_integrates_the_switches_out() -> None:
         return density.potential(density.join(unconstrained), density.data)
 
     def likelihood(values: dict[str, Any]) -> Any:
-        model = ssm.SwitchingOptimum(curvature=1.0, **values)
-        belief = filters.RunLengths(model, num_steps)
+        model = beliefs.SwitchingOptimum(curvature=1.0, **values)
+        belief = beliefs.RunLengths(model, num_steps)
         return filters.log_likelihood(belief, recording.gradient, recording.displacement)
 
     hyper = {name: values[name] for name in task_switch_sites()}
@@ -87,8 +87,8 @@ def test_replicates_are_left_out_where_the_predictive_is_a_mixture() -> None:
     assert set(groups) == {"log_likelihood"}
     # Both coordinates are observed as one.
     assert groups["log_likelihood"]["gradient"].dims == ("chain", "draw", "step")
-    model = ssm.SwitchingOptimum(1.0, 0.5, 0.5, 0.5)
-    want = filters.log_likelihood(filters.RunLengths(model, 20), gradient, np.zeros_like(gradient))
+    model = beliefs.SwitchingOptimum(1.0, 0.5, 0.5, 0.5)
+    want = filters.log_likelihood(beliefs.RunLengths(model, 20), gradient, np.zeros_like(gradient))
     got = groups["log_likelihood"]["gradient"].sum("step").values
     np.testing.assert_allclose(got, np.full((1, 3), want), rtol=1e-5)
 
@@ -107,7 +107,7 @@ def test_intervals_hold_the_truth() -> None:
     """Fixed seeds: 14 of 20 is what a correct sampler falls short of once in 2,500 times."""
     truth = {"hazard": 0.05, "prior_variance": 4.0, "noise_variance": 1.0}
     num_steps, num_streams = 100, 20
-    model = ssm.SwitchingOptimum(curvature=1.0, **truth)
+    model = beliefs.SwitchingOptimum(curvature=1.0, **truth)
 
     def simulate(key: jax.Array) -> Any:
         return handlers.seed(model.numpyro_model, key)(displacement=jnp.zeros(num_steps))

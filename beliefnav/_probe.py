@@ -1,0 +1,71 @@
+"""A window on a few entries of a belief, which a step looks into."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from beliefnav._trees import path_name
+from beliefnav.beliefs import Info, Posterior
+from beliefnav.objective import is_like
+
+PyTree = Any
+
+
+class Probe(NamedTuple):
+    """A window on a few entries of a belief, opened by `beliefnav.recording.record`.
+
+    It is data and no callback, so that it works wherever the state goes: under scan, vmap, inside
+    ``optax.MultiSteps``.
+
+    Attributes:
+        coordinates: parameter path -> flat indices [k].
+        readings: parameter path -> values [field, k] of the last step, one row for each field of
+            `Posterior` and then of `Info`; NaN where the belief has no such field.
+    """
+
+    coordinates: Mapping[str, Array]
+    readings: Mapping[str, Array]
+
+
+def gather(tree: PyTree, coordinates: Mapping[str, Array]) -> dict[str, Array]:
+    """The entries of ``tree`` at ``coordinates``; NaN for paths that it does not have.
+
+    Args:
+        tree: a tree like the parameters, or a part of one, or ``None``.
+        coordinates: parameter path -> flat indices [k].
+
+    Returns:
+        Parameter path -> values [k], in jax's default float.
+    """
+    leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+
+    def values(path: str, indices: Array) -> Array:
+        dtype = jnp.result_type(float)
+        if path not in leaves:
+            return jnp.full(indices.shape, jnp.nan, dtype)
+        leaf = leaves[path]
+        entries = leaf[jnp.unravel_index(indices, leaf.shape)].astype(dtype)
+        return jnp.broadcast_to(entries, indices.shape)  # the index of a scalar is empty
+
+    return {path: values(path, indices) for path, indices in coordinates.items()}
+
+
+def read(probe: Probe, posterior: Posterior, info: Info) -> Probe:
+    """A probe that has looked at one step."""
+    like = posterior.gradient_mean
+    believed = (getattr(posterior, name) for name in Posterior._fields)
+    fields = [gather(_entries(tree, like), probe.coordinates) for tree in (*believed, *info)]
+    readings = {path: jnp.stack([f[path] for f in fields]) for path in probe.coordinates}
+    return Probe(probe.coordinates, readings)
+
+
+def _entries(tree: PyTree, like: PyTree) -> PyTree:
+    """A reading per parameter: a scalar is that of all; a matrix of curvature has none."""
+    if is_like(tree, like):
+        return tree
+    if not isinstance(tree, Array) or tree.ndim:
+        return None
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(tree, leaf.shape), like)

@@ -1,0 +1,178 @@
+"""Trees of arrays that the filters are made of."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+PyTree = Any
+
+
+def full_like(params: PyTree, value: ArrayLike) -> PyTree:
+    """A tree like ``params`` filled with ``value``, in at least float32.
+
+    Half-precision parameters get float32 beliefs: a mean that moves by a thousandth of a gradient
+    at a time stands still in bfloat16. Works on abstract leaves and keeps shardings.
+    """
+    return jax.tree.map(
+        lambda p: jnp.full_like(p, value, dtype=jnp.promote_types(jnp.result_type(p), jnp.float32)),
+        params,
+    )
+
+
+def scalar_like(params: PyTree, value: ArrayLike) -> Array:
+    """``value`` as one scalar, in the widest dtype that `full_like` gives to ``params``."""
+    return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
+
+
+def scale(tree: PyTree, factor: ArrayLike) -> PyTree:
+    """``factor * tree`` in the tree's own dtypes."""
+    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
+
+
+def observed(gradient: PyTree) -> PyTree:
+    """Where an entry is finite, and so is an observation."""
+    return jax.tree.map(jnp.isfinite, gradient)
+
+
+def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
+    """Observation minus prediction, 0 where missing: a missing entry then corrects nothing.
+
+    The entry is replaced before it is subtracted, so that derivatives stay finite too.
+    """
+    return jax.tree.map(
+        lambda y, m: jnp.where(jnp.isfinite(y), y.astype(m.dtype), m) - m, gradient, prediction
+    )
+
+
+def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
+    """Squared observation minus its prediction, 0 where missing; a square that overflows is capped.
+
+    An infinite second moment would be one for ever.
+    """
+
+    def leaf(y: Array, s: Array) -> Array:
+        seen = jnp.isfinite(y)
+        y = jnp.where(seen, y, 0).astype(s.dtype)
+        return jnp.where(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max) - s, 0)
+
+    return jax.tree.map(leaf, gradient, prediction)
+
+
+def correct(mean: PyTree, gain: PyTree, error: PyTree) -> PyTree:
+    """``mean + gain * error`` in the mean's own dtypes; ``gain`` may be one scalar for all."""
+    gain = jax.tree.broadcast(gain, mean)
+    return jax.tree.map(lambda m, k, e: (m + k * e).astype(m.dtype), mean, gain, error)
+
+
+def where(mask: PyTree, tree: PyTree, otherwise: ArrayLike) -> PyTree:
+    """``tree`` where ``mask``, else ``otherwise``; ``tree`` may be one scalar for all."""
+    return jax.tree.map(
+        lambda o, x: jnp.where(o, x, otherwise), mask, jax.tree.broadcast(tree, mask)
+    )
+
+
+def aligned_leaves(tree: PyTree, *rest: PyTree) -> tuple[list[tuple[Any, ...]], Any]:
+    """The leaves of trees of one structure side by side, and the structure.
+
+    A tree that is ``None`` has ``None`` beside every leaf.
+    """
+    leaves, treedef = jax.tree.flatten(tree)
+    columns = [
+        [None] * len(leaves) if other is None else treedef.flatten_up_to(other) for other in rest
+    ]
+    return list(zip(leaves, *columns, strict=True)), treedef
+
+
+def unzip(f: Callable[..., Any], like: Any, tree: PyTree, *rest: PyTree) -> Any:
+    """Map a function of leaves that returns a structure of leaves; a structure of trees comes out.
+
+    Args:
+        f: ``(leaf, *leaves) -> structure``.
+        like: anything of the structure that ``f`` returns; it decides for a tree without leaves.
+        tree: the tree whose leaves are mapped.
+        *rest: trees of the same structure, or ``None``, which every leaf then gets.
+
+    Returns:
+        The structure of ``f``, of trees.
+    """
+    entries, treedef = aligned_leaves(tree, *rest)
+    results = [f(*entry) for entry in entries]
+    if not results:
+        return jax.tree.map(lambda _: treedef.unflatten([]), like)
+    return jax.tree.map(lambda *values: treedef.unflatten(values), *results)
+
+
+def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
+    """A number, an array or a tree as a tree like the parameters, in the dtypes of ``like``.
+
+    Where ``like`` has no parameter, as under a mask, that of the tree is not used.
+
+    Raises:
+        ValueError: it does not fit the parameters; names the owner, the value and the shapes.
+    """
+
+    def leaf(x: Array, value: Any) -> Any:
+        if not _fits(jnp.shape(value), x.shape):
+            raise ValueError(
+                f"{owner}: {name} of shape {jnp.shape(value)} does not broadcast to a parameter of "
+                f"shape {x.shape}."
+            )
+        if not jnp.ndim(value):
+            return jnp.full_like(x, value)  # sharded as the parameter is
+        return jnp.zeros_like(x) + jnp.broadcast_to(jnp.asarray(value).astype(x.dtype), x.shape)
+
+    if jax.tree.structure(value) == jax.tree.structure(0):
+        return jax.tree.map(lambda x: leaf(x, value), like)
+    values = restricted(value, like)
+    if values is None:
+        raise ValueError(
+            f"{owner}: {name} must be a number, an array or a tree like the parameters, whose "
+            f"structure is {jax.tree.structure(like)}; got {jax.tree.structure(value)}."
+        )
+    return jax.tree.map(leaf, like, values)
+
+
+def restricted(tree: PyTree, like: PyTree) -> PyTree:
+    """A tree where ``like`` has parameters, without what a mask leaves out of those.
+
+    Returns:
+        A tree of the structure of ``like``; ``None`` if there is no leaf for each parameter.
+    """
+    places, treedef = jax.tree.flatten(like, is_leaf=_is_empty)
+    try:
+        values = treedef.flatten_up_to(tree)
+    except ValueError:
+        return None
+    pairs = list(zip(places, values, strict=True))
+    leaf = jax.tree.structure(0)
+    if not all(_is_empty(x) or jax.tree.structure(v) == leaf for x, v in pairs):
+        return None
+    return treedef.unflatten(x if _is_empty(x) else v for x, v in pairs)
+
+
+def _is_empty(node: Any) -> bool:
+    """A node without parameters: ``None``, or the placeholder of a mask."""
+    return node is None or (isinstance(node, tuple) and not node)
+
+
+def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    try:
+        return jnp.broadcast_shapes(shape, target) == target
+    except ValueError:
+        return False
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """The name of a leaf: its path in the parameters, as in ``layers/0/weight``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def copied(params: PyTree) -> PyTree:
+    """``params`` in buffers of its own, so that parameters and state can both be donated."""
+    return jax.tree.map(
+        lambda p: p if isinstance(p, jax.ShapeDtypeStruct) else jnp.array(p), params
+    )

@@ -1,0 +1,1 @@
+"""Beliefs that are made of other beliefs."""

@@ -1,0 +1,367 @@
+r"""Unknown noise: a Gaussian belief in units of a noise variance that is learned as well.
+
+Let a linear-Gaussian model state all its variances in units of an unknown $\sigma^2$, one for every
+parameter, with the conjugate prior $\sigma^2 \sim \mathrm{InvGamma}(\nu_0/2, \nu_0 s_0^2/2)$. Given
+$\sigma^2$ the belief is the model's own; the means do not depend on it. With the innovation $e$ and
+its predictive variance $S$ in units of $\sigma^2$, every reading does
+
+$$ \nu \leftarrow \nu + 1, \qquad \nu s^2 \leftarrow \nu s^2 + e^2 / S, $$
+
+and is predicted by a Student-t of $\nu$ degrees of freedom and squared scale $s^2 S$ (a joint one,
+if there are two sensors). Posterior variances are $E[\sigma^2] = s^2 \nu/(\nu - 2)$ times those of
+the model: infinite as long as $\nu \le 2$.
+
+A noise that drifts is followed with a discount $\beta < 1$, $\nu \leftarrow \beta\nu$ before every
+reading: an approximation, for which there is no joint program.
+
+Reference:
+    West and Harrison, "Bayesian Forecasting and Dynamic Models", 2nd ed., 1997, sections 4.5
+    (unknown variance) and 10.8 (discounted variance learning).
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+from jax.scipy.special import gammaln
+from jax.typing import ArrayLike
+
+from beliefnav import _trees
+from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked, is_concrete, is_number
+from beliefnav.beliefs import _discounting, _student
+from beliefnav.beliefs.contract import Filter, Info, Posterior
+
+PyTree = Any
+
+
+@runtime_checkable
+class ScaleFamily(Protocol):
+    """A Gaussian model that can be stated in other units of variance."""
+
+    def filter(self) -> Filter:
+        """The online filter; its diagnostics have ``log_density`` and ``surprise``."""
+        ...
+
+    def scaled(self, factor: ArrayLike) -> Any:
+        """The same model with every variance multiplied by ``factor``."""
+        ...
+
+    def numpyro_model(self, *args: Any, **kwargs: Any) -> Any:
+        """The NumPyro program."""
+        ...
+
+
+class UnknownNoiseState(NamedTuple):
+    r"""The belief and the noise after an observation.
+
+    Attributes:
+        belief: the state of the model's filter, in units of the noise variance.
+        noise_scale: $s^2$, a tree like the parameters.
+        noise_degrees_of_freedom: $\nu$, in observations: a tree like the parameters, or one
+            scalar for all.
+    """
+
+    belief: Any
+    noise_scale: PyTree
+    noise_degrees_of_freedom: PyTree
+
+    def posterior(self) -> Posterior:
+        """The model's posterior with its variances in absolute units."""
+        return in_units(self.belief.posterior(), self.noise_variance())
+
+    def noise_variance(self) -> PyTree:
+        r"""$E[\sigma^2] = s^2 \nu/(\nu - 2)$, infinite for $\nu \le 2$."""
+
+        def leaf(scale: Array, degrees: Array) -> Array:
+            finite = degrees > 2
+            mean = scale * degrees / jnp.where(finite, degrees - 2, 1)
+            return jnp.where(finite, mean, jnp.inf).astype(scale.dtype)
+
+        sizes = jax.tree.broadcast(self.noise_degrees_of_freedom, self.noise_scale)
+        return jax.tree.map(leaf, self.noise_scale, sizes)
+
+
+class UnknownNoisePredicted(NamedTuple):
+    """The belief and the noise before an observation; fields as in `UnknownNoiseState`."""
+
+    belief: Any
+    noise_scale: PyTree
+    noise_degrees_of_freedom: PyTree
+
+
+@checked(prior_noise_scale=NON_NEGATIVE, prior_degrees_of_freedom=COUNT, discount=UNIT_INTERVAL)
+class UnknownNoise(NamedTuple):
+    r"""Unknown noise (equations in the module docstring).
+
+    Attributes:
+        model: a Gaussian model, such as `OrnsteinUhlenbeck`, `Secant`, `Optimum` or a `LocalLevel`
+            with a noise variance, all of whose variances are in units of $\sigma^2$. Most often its
+            own noise variance is 1.
+        prior_noise_scale: $s_0^2 \ge 0$, in units of the squared gradient.
+        prior_degrees_of_freedom: $\nu_0 \ge 0$, in observations.
+        discount: $\beta$ in [0, 1], of the degrees of freedom before every reading; 1 for a noise
+            variance that does not change, where this belief is exact.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    model: ScaleFamily
+    prior_noise_scale: ArrayLike = 0.0
+    prior_degrees_of_freedom: ArrayLike = 0.0
+    discount: ArrayLike = 1.0
+
+    def filter(self, shared: bool = False) -> Filter:
+        r"""The exact online filter.
+
+        Where nothing is known about the noise yet ($\nu_0 = 0$ or $s_0 = 0$) the predictive
+        density is improper, and counts as 0.
+
+        Args:
+            shared: keep one number of degrees of freedom for all entries, as if each of them had
+                been observed.
+
+        Returns:
+            A filter whose states are `UnknownNoiseState`.
+
+        Raises:
+            TypeError: the model has no ``scaled``.
+        """
+        if not isinstance(self.model, ScaleFamily):
+            raise TypeError(
+                "UnknownNoise needs a Gaussian model whose variances can be scaled, such as "
+                f"beliefs.OrnsteinUhlenbeck or beliefs.Secant, got {self.model!r}."
+            )
+        inner = self.model.filter()
+
+        def init(params: PyTree) -> UnknownNoiseState:
+            like = _trees.scalar_like if shared else _trees.full_like
+            return UnknownNoiseState(
+                inner.init(params),
+                _trees.full_like(params, self.prior_noise_scale),
+                like(params, self.prior_degrees_of_freedom),
+            )
+
+        def predict(state: UnknownNoiseState, displacement: PyTree = None) -> UnknownNoisePredicted:
+            degrees = state.noise_degrees_of_freedom
+            if not is_number(self.discount, 1):
+                degrees = _trees.scale(degrees, self.discount)
+            belief = inner.predict(state.belief, displacement)
+            return UnknownNoisePredicted(belief, state.noise_scale, degrees)
+
+        def update(
+            predicted: UnknownNoisePredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[UnknownNoiseState, Info]:
+            belief, info = inner.update(predicted.belief, gradient, curvature)
+            if info.surprise is None or info.log_density is None:
+                raise no_density(self)
+            sensed = None if not has_second_sensor(self.model) else curvature
+            seen = _trees.unzip(count_readings, 0, gradient, sensed)
+            if hasattr(self.model, "prior_sample_size"):
+                # Of a level, which may be diffuse: a density of 0 says that nothing was predicted.
+                seen = jax.tree.map(lambda k, d: jnp.where(d == 0, 0, k), seen, info.log_density)
+            before = predicted.noise_degrees_of_freedom
+            if shared:
+                after = before + (1 if sensed is None else 2)
+            else:
+                after = jax.tree.map(lambda n, k: n + k.astype(n.dtype), before, seen)
+
+            degrees = jax.tree.broadcast(before, predicted.noise_scale)
+
+            def leaf(
+                s2: Array, e2: Array, inner_density: Array, k: Array, n: Array, n_after: Array
+            ) -> tuple[Array, Array, Array]:
+                # A noise that overflows is capped: an infinite one would be one for ever.
+                e2 = jnp.minimum(e2, jnp.finfo(s2.dtype).max)
+                learned = s2 + (e2 - k * s2) / jnp.where(n_after > 0, n_after, 1)
+                learned = jnp.minimum(learned, jnp.finfo(s2.dtype).max).astype(s2.dtype)
+                return learned, *predictive(s2, n, e2, inner_density, k)
+
+            scale, density, surprise = _trees.unzip(
+                leaf,
+                (0, 0, 0),
+                predicted.noise_scale,
+                info.surprise,
+                info.log_density,
+                seen,
+                degrees,
+                jax.tree.broadcast(after, predicted.noise_scale),
+            )
+            info = info._replace(
+                log_density=density,
+                surprise=surprise,
+                predictive_scale=jax.tree.map(
+                    student_scale, info.predictive_scale, predicted.noise_scale, degrees
+                ),
+                predictive_degrees_of_freedom=jax.tree.map(
+                    lambda s2, n: jnp.broadcast_to(n, s2.shape), predicted.noise_scale, degrees
+                ),
+            )
+            return UnknownNoiseState(belief, scale, after), info
+
+        return Filter(init, predict, update, inner.uses_displacement)
+
+    def numpyro_model(self, *args: Any, **kwargs: Any) -> Any:
+        r"""The same model as a NumPyro program: that of the model, and the site ``noise_scale``.
+
+        Args:
+            *args: those of the model's own program.
+            **kwargs: those of the model's own program; also ``noise_shape``, the shape of the site
+                $\sigma^2$: by default that of one observation where they are recorded, one for
+                each entry, otherwise that of the prior.
+
+        Returns:
+            What the model's own program returns.
+
+        Raises:
+            ValueError: the prior of the noise is improper, or the noise drifts.
+        """
+        import numpyro
+        from numpyro import distributions as dist
+
+        if not is_number(self.discount, 1):
+            raise ValueError(
+                "UnknownNoise: a drifting noise (discount below 1) is an approximation for which "
+                "there is no joint program."
+            )
+        if _discounting.is_zero(self.prior_degrees_of_freedom) or _discounting.is_zero(
+            self.prior_noise_scale
+        ):
+            raise ValueError(
+                "UnknownNoise: the NumPyro program needs a positive prior_degrees_of_freedom and a "
+                "positive prior_noise_scale."
+            )
+        half = self.prior_degrees_of_freedom / 2
+        law = dist.InverseGamma(half, half * self.prior_noise_scale)
+        gradient = args[0] if args else kwargs.get("gradient")
+        shape = law.batch_shape if gradient is None else jnp.shape(gradient)[1:]
+        variance = numpyro.sample("noise_scale", law.expand(kwargs.pop("noise_shape", shape)))
+        return self.model.scaled(variance).numpyro_model(*args, **kwargs)
+
+
+def has_second_sensor(model: Any) -> bool:
+    """Whether a model learns from readings of the curvature."""
+    return getattr(model, "curvature_noise_variance", None) is not None
+
+
+def no_density(belief: UnknownNoise) -> ValueError:
+    """The error of a model from which no noise can be learned."""
+    return ValueError(
+        f"Cannot learn the noise of {type(belief.model).__name__}. This is because it has no "
+        "predictive density; for a LocalLevel, give a noise_variance of 1."
+    )
+
+
+def is_conjugate(belief: UnknownNoise) -> bool:
+    """Whether the densities of all steps are known to be those of one Student-t: exact, proper."""
+    priors = (
+        belief.prior_noise_scale,
+        belief.prior_degrees_of_freedom,
+        getattr(belief.model, "prior_sample_size", 1.0),
+    )
+    proper = all(is_concrete(prior) and bool(np.all(np.asarray(prior) > 0)) for prior in priors)
+    return is_number(belief.discount, 1) and proper
+
+
+def count_readings(gradient: Array, curvature: Array | None) -> Array:
+    """How many readings there are of each entry."""
+    seen = jnp.isfinite(gradient).astype(int)
+    return seen if curvature is None else seen + jnp.isfinite(curvature)
+
+
+def few_readings(degrees: Array, count: Array) -> Array:
+    r"""$\log\Gamma((\nu + k)/2) - \log\Gamma(\nu/2)$ for up to two readings."""
+    ratio = jnp.where(count == 2, jnp.log(degrees / 2), _student.log_gamma_half_step(degrees / 2))
+    return jnp.where(count == 0, 0, ratio)
+
+
+def many_readings(degrees: Array, count: Array) -> Array:
+    """The same for any number, accurate if they are many or the degrees few."""
+    return gammaln((degrees + count) / 2) - gammaln(degrees / 2)
+
+
+def predictive(
+    scale: Array,
+    degrees: Array,
+    surprise: Array,
+    log_density: Array,
+    count: Array,
+    log_gamma_ratio: Callable[[Array, Array], Array] = few_readings,
+) -> tuple[Array, Array]:
+    r"""The log density of a Student-t, and the surprise, from those of a Gaussian of unit noise.
+
+    Args:
+        scale: $s^2$ before the readings.
+        degrees: $\nu$ before the readings.
+        surprise: $\sum e^2/S$ over the readings of this step, in units of $\sigma^2$.
+        log_density: $-\frac12 \sum (e^2/S + \log 2 \pi S)$.
+        count: number of readings $k$.
+        log_gamma_ratio: $\log\Gamma((\nu + k)/2) - \log\Gamma(\nu/2)$ as a function of $\nu, k$.
+
+    Returns:
+        Both; 0 where there is no reading or the prior is improper.
+    """
+    proper = (degrees > 0) & (scale > 0) & (count > 0)
+    n, s2 = jnp.where(proper, degrees, 1), jnp.where(proper, scale, 1)
+    relative = surprise / s2  # and not over n s2, which may overflow
+    density = log_density + (surprise + count * math.log(2 * math.pi)) / 2
+    density += log_gamma_ratio(n, count)
+    density -= (count * jnp.log(math.pi * n) + count * jnp.log(s2)) / 2
+    density -= (n + count) * jnp.log1p(relative / n) / 2
+    return jnp.where(proper, density, 0), jnp.where(proper, relative, 0)
+
+
+def joint_log_density(
+    belief: UnknownNoise,
+    gradient: Array,
+    curvature: Array | None,
+    surprise: Array,
+    log_density: Array,
+) -> Array:
+    """The log density of all readings of a leaf, of a belief that `is_conjugate`.
+
+    Args:
+        belief: the belief.
+        gradient: [step, ...].
+        curvature: [step, ...], or ``None``.
+        surprise: [...] the sum over all readings, in units of the noise variance.
+        log_density: [...] the sum over all readings, at unit noise variance.
+
+    Returns:
+        [...] the log density, of one Student-t: what those of one step after the other multiply to.
+    """
+    sensed = curvature if has_second_sensor(belief.model) else None
+    # Counted when it runs, even where the recording is a constant: XLA would take minutes.
+    count = count_readings(*lax.optimization_barrier((gradient, sensed))).sum(0)
+    scale, degrees = (
+        jnp.broadcast_to(x, surprise.shape)
+        for x in (belief.prior_noise_scale, belief.prior_degrees_of_freedom)
+    )
+    return predictive(scale, degrees, surprise, log_density, count, many_readings)[0]
+
+
+def student_scale(scale: Array, noise_scale: Array, degrees: Array) -> Array:
+    r"""$s \sqrt S$ from $\sqrt S$, infinite where the prior is improper and 0 where missing."""
+    proper = (degrees > 0) & (noise_scale > 0)
+    learned = scale * jnp.sqrt(jnp.where(proper, noise_scale, 1))
+    return jnp.where(proper | (scale == 0), learned, jnp.inf)
+
+
+def in_units(posterior: Posterior, variance: PyTree) -> Posterior:
+    """A posterior whose variances are in units of ``variance``, in absolute units."""
+
+    def times(tree: PyTree) -> PyTree:
+        if tree is None:
+            return None
+        # Nothing times an infinite uncertainty is nothing: what is certain stays certain.
+        return jax.tree.map(lambda v, s: jnp.where(v == 0, 0, v * s), tree, variance)
+
+    return posterior._replace(
+        gradient_variance=times(posterior.gradient_variance),
+        curvature_variance=times(posterior.curvature_variance),
+        gradient_curvature_covariance=times(posterior.gradient_curvature_covariance),
+    )

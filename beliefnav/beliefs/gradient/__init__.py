@@ -1,0 +1,1 @@
+"""Beliefs about the stream of the gradient of each parameter."""

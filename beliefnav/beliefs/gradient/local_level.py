@@ -1,0 +1,274 @@
+r"""Local level with discount: a gradient that drifts as fast as it is forgotten.
+
+$$ g_t = g_{t-1} + N(0, R W_t), \quad W_t = C_{t-1} (1 - \beta) / \beta, \qquad
+   y_t = g_t + N(0, R), $$
+
+where $R C_t$ is the posterior variance after $y_t$. In terms of the sample size $n = 1/C$ its exact
+filter is
+
+$$ n \leftarrow \beta n + 1, \qquad m \leftarrow m + (y - m) / n. $$
+
+The diffuse prior $n_0 = 0$ gives the bias-corrected moving average of Adam; $n_0 = 1/(1-\beta)$
+with $m_0 = 0$ gives the uncorrected one. Bias correction is a prior.
+
+Reference:
+    West and Harrison, "Bayesian Forecasting and Dynamic Models", 2nd ed., 1997, chapters 2 and 6
+    (discount factors).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav import _trees
+from beliefnav._checks import COUNT, FINITE, POSITIVE, UNIT_INTERVAL, checked
+from beliefnav.beliefs import _discounting, _program, gaussian
+from beliefnav.beliefs._linear_gaussian import Sensor, normal_reading
+from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs.gaussian import Conditional, Gaussian
+
+PyTree = Any
+
+
+class LocalLevelState(NamedTuple):
+    """The level after an observation.
+
+    Attributes:
+        mean: $m$, a tree like the parameters.
+        sample_size: $n$, in observations: a tree like the parameters, or one scalar for all.
+        noise_variance: $R$, or ``None`` where unknown.
+    """
+
+    mean: PyTree
+    sample_size: PyTree
+    noise_variance: Array | None
+
+    def posterior(self) -> Posterior:
+        r"""Gradient mean $m$ and, where $R$ is known, gradient variance $R/n$."""
+        if self.noise_variance is None:
+            return Posterior(gradient_mean=self.mean)
+        return Posterior(
+            gradient_mean=self.mean,
+            gradient_variance=jax.tree.map(
+                lambda m, n: jnp.broadcast_to(self.noise_variance / n, m.shape).astype(m.dtype),
+                self.mean,
+                jax.tree.broadcast(self.sample_size, self.mean),
+            ),
+        )
+
+
+class LocalLevelPredicted(NamedTuple):
+    """The level before an observation; fields as in `LocalLevelState`."""
+
+    mean: PyTree
+    sample_size: PyTree
+    noise_variance: Array | None
+
+
+@checked(
+    discount=UNIT_INTERVAL, noise_variance=POSITIVE, prior_mean=FINITE, prior_sample_size=COUNT
+)
+class LocalLevel(NamedTuple):
+    r"""Local level with discount (equations in the module docstring).
+
+    Attributes:
+        discount: $\beta$ in [0, 1]; the memory is $1/(1-\beta)$ steps.
+        noise_variance: $R > 0$, in units of the squared gradient. ``None``: unknown. The mean does
+            not depend on it; without it there is no posterior variance and no predictive density.
+        prior_mean: $m_0$.
+        prior_sample_size: $n_0$, in observations. 0 is diffuse.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    discount: ArrayLike
+    noise_variance: ArrayLike | None = None
+    prior_mean: ArrayLike = 0.0
+    prior_sample_size: ArrayLike = 0.0
+
+    def filter(self, shared: bool = False) -> Filter:
+        r"""The exact online filter.
+
+        A missing entry keeps its mean, which is its prediction, and its sample size decays.
+
+        Args:
+            shared: keep one sample size for all entries: half the memory. Exact while every entry
+                is observed; after a missing entry, an approximation in which it counts as observed.
+
+        Returns:
+            A filter whose states are `LocalLevelState`.
+        """
+
+        def init(params: PyTree) -> LocalLevelState:
+            like = _trees.scalar_like if shared else _trees.full_like
+            noise_variance = self.noise_variance
+            if noise_variance is not None:
+                noise_variance = _trees.scalar_like(params, noise_variance)
+            return LocalLevelState(
+                _trees.full_like(params, self.prior_mean),
+                like(params, self.prior_sample_size),
+                noise_variance,
+            )
+
+        def predict(state: LocalLevelState, displacement: PyTree = None) -> LocalLevelPredicted:
+            del displacement
+            sample_size = _trees.scale(state.sample_size, self.discount)
+            return LocalLevelPredicted(state.mean, sample_size, state.noise_variance)
+
+        def update(
+            predicted: LocalLevelPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[LocalLevelState, Info]:
+            del curvature
+            seen = _trees.observed(gradient)
+            error = _trees.innovation(gradient, predicted.mean)
+            sample_size = _discounting.observe(predicted.sample_size, seen, shared)
+            gain = _discounting.mean_gain(sample_size)
+            mean = _trees.correct(predicted.mean, gain, error)
+            log_density, surprise, scale = self._reading(predicted, error, seen)
+            info = Info(
+                innovation=error,
+                log_density=log_density,
+                gain=_trees.where(seen, gain, 0),
+                missing=jax.tree.map(jnp.logical_not, seen),
+                surprise=surprise,
+                predictive_scale=scale,
+            )
+            return LocalLevelState(mean, sample_size, predicted.noise_variance), info
+
+        return Filter(init, predict, update)
+
+    def _reading(self, predicted: LocalLevelPredicted, error: PyTree, seen: PyTree) -> Any:
+        r"""Log density, surprise and scale of $N(y; m, R (1 + 1/\beta n))$.
+
+        Where that is improper, the first two are 0, and the scale is infinite.
+        """
+        noise_variance = predicted.noise_variance
+        if noise_variance is None:
+            return None, None, None
+
+        def leaf(e: Array, n: Array, o: Array) -> tuple[Array, Array, Array]:
+            proper = n > 0
+            variance = noise_variance * (1 + 1 / jnp.where(proper, n, 1))
+            log_density, surprise, scale = normal_reading(e, variance, o & proper)
+            return log_density, surprise, jnp.where(o & ~proper, jnp.inf, scale)
+
+        sizes = jax.tree.broadcast(predicted.sample_size, error)
+        return _trees.unzip(leaf, (0, 0, 0), error, sizes, seen)
+
+    def scaled(self, factor: ArrayLike) -> "LocalLevel":
+        """The same model with every variance multiplied by ``factor``.
+
+        Raises:
+            ValueError: the noise variance is unknown.
+        """
+        return self._replace(noise_variance=self._known_noise() * factor)
+
+    def inputs(
+        self, gradient: Array, displacement: Any, curvature: Any, context: Any = None
+    ) -> tuple[tuple[Array, Array], Any]:
+        """A recording of one leaf with the variances of its drift; then the sample size after it.
+
+        Raises:
+            ValueError: the noise variance is unknown, or the random walk is degenerate.
+        """
+        del displacement, curvature
+        _discounting.check_program(type(self).__name__, self.discount)
+        seen = jnp.isfinite(gradient)
+        before = self.prior_sample_size if context is None else context
+        sizes = _discounting.sample_sizes(self.discount, before, seen)
+        drift: Any = self._known_noise() * ((1 - self.discount) / (self.discount * sizes))
+        drift = drift.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+        return (gradient, drift), self.discount * sizes[-1] + seen[-1]
+
+    def prior(self) -> Gaussian:
+        """The prior, one step before the first observation.
+
+        Raises:
+            ValueError: the noise variance is unknown, or the prior is improper.
+        """
+        if _discounting.is_zero(self.prior_sample_size):
+            raise ValueError(
+                "Cannot look back over a recording with an improper LocalLevel. Give a positive "
+                "prior_sample_size, or drop the first observation and start from it: prior_mean=y, "
+                "prior_sample_size=1."
+            )
+        variance = self._known_noise() / self.prior_sample_size
+        return gaussian.independent((self.prior_mean,), (variance,))
+
+    def transition(self, inputs: tuple[Array, Array]) -> Conditional:
+        """The transition into a step of a recording."""
+        return Conditional(((1,),), gaussian.independent((0,), (inputs[1],)))
+
+    def sensors(self, inputs: tuple[Array, Array]) -> Sequence[Sensor]:
+        """The observation at a step of a recording."""
+        return [Sensor((1,), inputs[0], self._known_noise())]
+
+    def read(self, belief: Gaussian) -> Posterior:
+        """The posterior, from the belief about one leaf."""
+        return Posterior(gradient_mean=belief.mean[0], gradient_variance=belief.variances[0])
+
+    def _known_noise(self) -> ArrayLike:
+        if self.noise_variance is None:
+            raise ValueError("LocalLevel: its noise_variance is unknown; give it.")
+        return self.noise_variance
+
+    def numpyro_model(
+        self,
+        gradient: ArrayLike | None = None,
+        *,
+        num_steps: int | None = None,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        r"""The same model as a NumPyro program, with sites ``gradient`` and ``observation``.
+
+        With $n_0 > 0$ the level starts at $g_0 \sim N(m_0, R/n_0)$. With $n_0 = 0$ the program
+        conditions on the first observation, $g_1 \sim N(y_1, R)$: the sites then start at the
+        second step.
+
+        Args:
+            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
+                missing.
+            num_steps: number of steps to simulate, instead of ``gradient``.
+            shape: shape of one simulated observation.
+
+        Returns:
+            The observations [step, ...].
+
+        Raises:
+            ValueError: both or neither of ``gradient`` and ``num_steps`` are given, the noise
+                variance is unknown, $\beta$ is 0 or 1, or an improper prior has no complete first
+                observation to be conditioned on.
+        """
+        import numpyro
+        from numpyro import distributions as dist
+        from numpyro.contrib.control_flow import scan
+
+        name = type(self).__name__
+        stream = _program.stream(gradient, num_steps, shape, name)
+        _discounting.check_program(name, self.discount)
+        if self.noise_variance is None:
+            raise ValueError(f"{name}: the NumPyro program needs a noise_variance.")
+        sizes = _discounting.sample_sizes(self.discount, self.prior_sample_size, stream.seen)
+        noise_scale = jnp.sqrt(self.noise_variance)
+
+        if _discounting.is_zero(self.prior_sample_size):
+            first = _discounting.first_observation(name, "prior_sample_size", stream)
+            initial = dist.Normal(first, noise_scale)
+            stream, sizes = stream.drop_first(), sizes[1:]
+        else:
+            scale = noise_scale / jnp.sqrt(self.prior_sample_size)
+            initial = dist.Normal(self.prior_mean, scale).expand(stream.shape)
+        drift_scale = noise_scale * jnp.sqrt((1 - self.discount) / (self.discount * sizes))
+
+        def step(level: Any, inputs: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+            drift, value, seen = inputs
+            level = numpyro.sample("gradient", dist.Normal(level, drift))
+            return level, _program.observe(dist.Normal(level, noise_scale), value, seen)
+
+        level = numpyro.sample("initial_gradient", initial)
+        return scan(step, level, (drift_scale, stream.values, stream.seen))[1]

@@ -1,0 +1,154 @@
+r"""Empirical-Bayes Wiener average: an Ornstein-Uhlenbeck gradient that learns its own variances.
+
+Of the observations $y$ of one entry keep two discounted means, $\hat m$ of $y$ with weights
+$\beta^k$ and $\hat v$ of $y^2$ with weights $\beta_2^k$. The noise of the mean and the variance of
+the signal are then estimated by
+
+$$ s^2 = \max(\hat v - \hat m^2, 0) / n_{\mathrm{eff}}, \qquad
+   \tau^2 = \max(\hat m^2 - s^2, 0), \qquad
+   n_{\mathrm{eff}} = (\textstyle\sum w)^2 / \sum w^2, $$
+
+and the posterior of a gradient with the prior $N(0, \tau^2)$, seen as $\hat m$ with variance $s^2$,
+is
+
+$$ m = \frac{\tau^2}{\tau^2 + s^2} \hat m, \qquad v = \frac{\tau^2 s^2}{\tau^2 + s^2}. $$
+
+Since $\tau^2 + s^2 = \max(\hat m^2, s^2)$, this is the positive-part James-Stein factor
+$\max(0, 1 - s^2/\hat m^2)$: an entry whose average does not stand out of its noise is not moved.
+
+An approximation: the variances are estimated from the observations that they are then used on, and
+plugged in; hence there is no joint program, only a filter.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav import _trees
+from beliefnav._checks import UNIT_INTERVAL, checked
+from beliefnav.beliefs.contract import Filter, Info, Posterior
+
+PyTree = Any
+
+
+class WienerState(NamedTuple):
+    r"""The averages after an observation.
+
+    Attributes:
+        average: $\hat m$, a tree like the parameters.
+        second_moment: $\hat v$, a tree like the parameters.
+        weight_sum: $\sum w$ of the average, a scalar.
+        squared_weight_sum: $\sum w^2$ of the average, a scalar.
+        degrees_of_freedom: $\sum w$ of the second moment, a scalar.
+    """
+
+    average: PyTree
+    second_moment: PyTree
+    weight_sum: Array
+    squared_weight_sum: Array
+    degrees_of_freedom: Array
+
+    def posterior(self) -> Posterior:
+        r"""The shrunk gradient mean and its variance; curvature mean $\hat v$, as in Adam."""
+        # Both sums are at least 1 once something was seen, and 0 before.
+        effective_size = jnp.maximum(self.weight_sum, 1) ** 2
+        effective_size /= jnp.maximum(self.squared_weight_sum, 1)
+
+        def shrinkage(average: Array, second_moment: Array) -> tuple[Array, Array]:
+            power = average**2
+            noise = jnp.maximum(second_moment - power, 0) / effective_size
+            factor = jnp.where(power > noise, 1 - noise / jnp.where(power > 0, power, 1), 0)
+            return factor, noise
+
+        def mean(average: Array, second_moment: Array) -> Array:
+            factor, _ = shrinkage(average, second_moment)
+            return (factor * average).astype(average.dtype)
+
+        def variance(average: Array, second_moment: Array) -> Array:
+            factor, noise = shrinkage(average, second_moment)
+            return (factor * noise).astype(average.dtype)
+
+        return Posterior(
+            gradient_mean=jax.tree.map(mean, self.average, self.second_moment),
+            gradient_variance=jax.tree.map(variance, self.average, self.second_moment),
+            curvature_mean=self.second_moment,
+        )
+
+
+class WienerPredicted(NamedTuple):
+    """The averages before an observation; fields as in `WienerState`."""
+
+    average: PyTree
+    second_moment: PyTree
+    weight_sum: Array
+    squared_weight_sum: Array
+    degrees_of_freedom: Array
+
+
+@checked(discount=UNIT_INTERVAL, curvature_discount=UNIT_INTERVAL)
+class Wiener(NamedTuple):
+    r"""Empirical-Bayes Wiener average (equations in the module docstring).
+
+    Attributes:
+        discount: $\beta$ of the average, in [0, 1].
+        curvature_discount: $\beta_2$ of the second moment, in [0, 1].
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    discount: ArrayLike
+    curvature_discount: ArrayLike
+
+    def filter(self) -> Filter:
+        """The online filter; as much memory as Adam.
+
+        The weights are shared by all entries. A missing entry keeps its averages, an approximation
+        in which it counts as observed.
+
+        Returns:
+            A filter whose states are `WienerState`.
+        """
+
+        def init(params: PyTree) -> WienerState:
+            averages = (_trees.full_like(params, 0) for _ in range(2))
+            weights = (_trees.scalar_like(params, 0) for _ in range(3))
+            return WienerState(*averages, *weights)
+
+        def predict(state: WienerState, displacement: PyTree = None) -> WienerPredicted:
+            del displacement
+            return WienerPredicted(
+                state.average,
+                state.second_moment,
+                _trees.scale(state.weight_sum, self.discount),
+                _trees.scale(state.squared_weight_sum, self.discount**2),
+                _trees.scale(state.degrees_of_freedom, self.curvature_discount),
+            )
+
+        def update(
+            predicted: WienerPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[WienerState, Info]:
+            del curvature
+            seen = _trees.observed(gradient)
+            error = _trees.innovation(gradient, predicted.average)
+            square_error = _trees.square_innovation(gradient, predicted.second_moment)
+            weight_sum = predicted.weight_sum + 1
+            degrees_of_freedom = predicted.degrees_of_freedom + 1
+            state = WienerState(
+                _trees.correct(predicted.average, 1 / weight_sum, error),
+                _trees.correct(predicted.second_moment, 1 / degrees_of_freedom, square_error),
+                weight_sum,
+                predicted.squared_weight_sum + 1,
+                degrees_of_freedom,
+            )
+            info = Info(
+                innovation=error,
+                gain=_trees.where(seen, 1 / weight_sum, 0),
+                missing=jax.tree.map(jnp.logical_not, seen),
+            )
+            return state, info
+
+        return Filter(init, predict, update)

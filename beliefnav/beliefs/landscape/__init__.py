@@ -1,0 +1,1 @@
+"""Beliefs about gradient and curvature, or the optimum, as the parameters move."""

@@ -1,0 +1,330 @@
+r"""Optimum of a task that may be drawn anew, on a landscape whose curvature is read at every step.
+
+The latent state of every parameter is its optimum $\theta^*_t$, near the initial parameters
+$\theta_0$. What is seen is the gradient $y_t$ of the mean loss of $B$ examples, a negative
+log-likelihood in nats:
+
+$$ \theta^*_{t+1} = \theta_0 + \rho (\theta^*_t - \theta_0) + N(0, (1 - \rho^2) v_0), \qquad
+   y_t = h_t (\theta_t - \theta^*_t) + N(0, h_t / B), \qquad \theta^*_0 \sim N(\theta_0, v_0), $$
+
+with $\rho = 1 - p$. The first is the best linear belief about an optimum that is drawn anew with
+the hazard $p$ a step. In the second the curvature of a likelihood is also the variance of the
+gradient of one example: both are the Fisher information $h_t$, which is read.
+
+In parameters, with the gradients $g_i$ of the examples, whose sum is $B y_t$, the filter is
+
+$$ m \leftarrow \theta_0 + \rho (m - \theta_0), \quad
+   v \leftarrow \rho^2 v + (1 - \rho^2) v_0, \qquad
+   1/v \leftarrow 1/v + \sum_i g_i^2, \quad m \leftarrow m - v \sum_i g_i $$
+
+for gradients at $m$, as they would be; those at $\theta_t$ are carried over by $h_t$. It keeps the
+distance $\theta^*_t - \theta_t$ and the position $\theta_t - \theta_0$.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav import _trees
+from beliefnav._checks import POSITIVE, UNIT_INTERVAL, checked
+from beliefnav.beliefs import _program
+from beliefnav.beliefs._linear_gaussian import check_displacement
+from beliefnav.beliefs.contract import Filter, Info, Posterior
+
+PyTree = Any
+
+
+class FisherOptimumState(NamedTuple):
+    r"""The optimum after an observation.
+
+    Attributes:
+        distance_mean: the mean of $\theta^* - \theta$, a tree like the parameters.
+        distance_variance: $v$, its variance, a tree like the parameters.
+        position: $\theta - \theta_0$, a tree like the parameters.
+        initial_variances: $v_0$ of every array [leaf], if it is that of the initial parameters.
+        switch_probability: $p$, of a switch just before the last observation, a scalar: this belief
+            expects switches, and does not look for them.
+        reset_fraction: the share of its way to $\theta_0$ that the mean went before that, a scalar.
+        surprise: the mean over observed entries of the squared innovation in units of its variance,
+            a scalar; 1 where the belief is right.
+    """
+
+    distance_mean: PyTree
+    distance_variance: PyTree
+    position: PyTree
+    initial_variances: Array | None
+    switch_probability: Array
+    reset_fraction: Array
+    surprise: Array
+
+    def posterior(self) -> Posterior:
+        r"""Gradient and curvature of the negative log posterior, $(\theta - m)/v$ and $1/v$."""
+        precision = jax.tree.map(lambda v: 1 / v, self.distance_variance)
+        slope = jax.tree.map(lambda d, w: -d * w, self.distance_mean, precision)
+        return Posterior(gradient_mean=slope, curvature_mean=precision)
+
+    def optimum(self, params: PyTree) -> tuple[PyTree, PyTree]:
+        r"""Mean and variance of $\theta^*$.
+
+        Args:
+            params: the parameters $\theta$ at the last update.
+
+        Returns:
+            Two trees like the parameters.
+        """
+        return jax.tree.map(jnp.add, params, self.distance_mean), self.distance_variance
+
+
+class FisherOptimumPredicted(NamedTuple):
+    """The optimum before an observation; fields as in `FisherOptimumState`."""
+
+    distance_mean: PyTree
+    distance_variance: PyTree
+    position: PyTree
+    initial_variances: Array | None
+
+
+@checked(hazard=UNIT_INTERVAL, examples=POSITIVE)
+class FisherOptimum(NamedTuple):
+    r"""Optimum that may be drawn anew, curvature read (equations in the module docstring).
+
+    Without a reading of the curvature the filter takes $h_t = B y_t^2$. Its expectation is that of
+    the mean square over examples plus $(B - 1)$ times the squared mean of the gradient: right at an
+    optimum, too large far from it, where steps are too short then.
+
+    Attributes:
+        hazard: $p$ in [0, 1], per step.
+        examples: $B > 0$, the number of examples whose mean gradient is seen at a step.
+        prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in units of the
+            squared parameter. ``None``: that of the entries of each initial array
+            (`initial_variance`).
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    hazard: ArrayLike
+    examples: ArrayLike
+    prior_variance: PyTree = None
+
+    def filter(self) -> Filter:
+        """The exact online filter.
+
+        A missing entry is predicted only, and so is one whose reading of the curvature is negative
+        or not finite. A reading of 0 beside a gradient that is not 0, as of examples that say
+        nothing of it, is no reading.
+
+        Returns:
+            A filter whose states are `FisherOptimumState`. Its ``init`` raises a ``ValueError`` if
+            the prior variance does not fit the parameters, its ``predict`` without a displacement.
+        """
+        owner = "FisherOptimum"
+
+        def prior(like: PyTree, scales: Array | None) -> PyTree:
+            if scales is None:
+                return _trees.spread(owner, "prior_variance", self.prior_variance, like)
+            leaves, treedef = jax.tree.flatten(like)
+            return treedef.unflatten(
+                [jnp.full_like(x, s) for x, s in zip(leaves, scales, strict=True)]
+            )
+
+        def init(params: PyTree) -> FisherOptimumState:
+            wide = _trees.full_like(params, 0)
+            scales = None
+            if self.prior_variance is None:
+                scales = _stacked(initial_variance(params), wide)
+            else:
+                POSITIVE.check_leaves(owner, "prior_variance", self.prior_variance)
+            variance = jax.tree.map(jnp.array, prior(wide, scales))  # which can be donated
+            nothing = [_trees.scalar_like(params, 0.0) for _ in range(3)]
+            still = _trees.full_like(params, 0)
+            return FisherOptimumState(wide, variance, still, scales, *nothing)
+
+        def predict(
+            state: FisherOptimumState, displacement: PyTree = None
+        ) -> FisherOptimumPredicted:
+            check_displacement(owner, displacement)
+            p = jnp.asarray(self.hazard)
+
+            def mean(d: Array, x: Array, moved: Array) -> Array:
+                return (d - p * (d + x) - moved).astype(d.dtype)
+
+            def variance(v: Array, v0: Array) -> Array:
+                return (v + p * (2 - p) * (v0 - v)).astype(v.dtype)
+
+            v0 = prior(state.distance_variance, state.initial_variances)
+            return FisherOptimumPredicted(
+                jax.tree.map(mean, state.distance_mean, state.position, displacement),
+                jax.tree.map(variance, state.distance_variance, v0),
+                jax.tree.map(lambda x, d: x + d.astype(x.dtype), state.position, displacement),
+                state.initial_variances,
+            )
+
+        def update(
+            predicted: FisherOptimumPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[FisherOptimumState, Info]:
+            before = predicted.distance_mean, predicted.distance_variance
+            mean, variance, info = _trees.unzip(
+                self._condition, (0, 0, Info(0, 0, 0, 0, 0)), *before, gradient, curvature
+            )
+            p = _trees.scalar_like(mean, self.hazard)
+            return FisherOptimumState(
+                mean,
+                variance,
+                predicted.position,
+                predicted.initial_variances,
+                switch_probability=p,
+                reset_fraction=p,
+                surprise=_mean_seen(info.surprise, info.missing).astype(p.dtype),
+            ), info._replace(switch_probability=p, hazard=p)
+
+        return Filter(init, predict, update, uses_displacement=True)
+
+    def _condition(
+        self, d: Array, v: Array, y: Array, h: Array | None
+    ) -> tuple[Array, Array, Info]:
+        """Mean, variance and diagnostics of one array, with a reading of its curvature or none."""
+        y = y.astype(d.dtype)
+        alone = jnp.asarray(self.examples * y**2)
+        h = alone if h is None else jnp.where(h == 0, alone, h.astype(d.dtype))
+        tiny = jnp.finfo(d.dtype).tiny
+        # What would overflow below is not observed either.
+        sizes = jnp.isfinite(y) & jnp.isfinite(self.examples * h) & jnp.isfinite(h * d)
+        seen = sizes & (h > tiny)
+        weight = self.examples * jnp.where(seen, h, 0)
+        shrunk = v / (1 + weight * v)
+        h = jnp.where(seen, h, 1)
+        error = jnp.where(seen, y + h * d, 0)
+        scale = jnp.sqrt(h / self.examples) * jnp.sqrt(1 + weight * v)  # whose square may overflow
+        surprise = (error / scale) ** 2
+        density = -(math.log(2 * math.pi) + surprise) / 2 - jnp.log(scale)
+        density = jnp.where(seen, density, 0)
+        mean = d - shrunk * self.examples * error
+        info = Info(error, density, shrunk * weight, ~seen, surprise)
+        shrunk = jnp.maximum(shrunk, tiny**0.75)  # whose inverse can be multiplied
+        return mean.astype(d.dtype), shrunk.astype(v.dtype), info
+
+    def numpyro_model(
+        self,
+        gradient: ArrayLike | None = None,
+        displacement: ArrayLike | None = None,
+        curvature: ArrayLike | None = None,
+    ) -> Array:
+        r"""The same model as a NumPyro program, for one array of parameters.
+
+        Sites: ``optimum``, the path of $\theta^*_t - \theta_0$ [step, ...], ``gradient``
+        (deterministic) and ``observation``.
+
+        Args:
+            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
+                missing. ``None`` to simulate.
+            displacement: [step, ...] how far the parameters moved after each observation.
+            curvature: [step, ...] the readings $h_t$, positive.
+
+        Returns:
+            The observations [step, ...].
+
+        Raises:
+            ValueError: there is no displacement or curvature, or their shapes are not that of the
+                gradient; there is no prior variance.
+        """
+        import numpyro
+        from numpyro import distributions as dist
+        from numpyro.contrib.control_flow import scan
+
+        owner = "FisherOptimum"
+        if self.prior_variance is None:
+            raise ValueError(f"{owner}: the NumPyro program needs a prior_variance.")
+        stream, displacement = _program.moving_stream(gradient, displacement, owner)
+        got = None if curvature is None else jnp.shape(curvature)
+        if got != displacement.shape:
+            raise ValueError(
+                f"{owner}: the NumPyro program needs a curvature of the shape of the displacement, "
+                f"{displacement.shape}, got {got}."
+            )
+        position = jnp.cumsum(_program.moved(displacement), 0)
+        stay = 1 - jnp.asarray(self.hazard)
+        scale = jnp.broadcast_to(jnp.sqrt(self.prior_variance), stream.shape)
+        fresh = jnp.sqrt(1 - stay**2) * scale
+
+        def step(before: Any, now: Any) -> Any:
+            position, started, h, value, seen = now
+            law = dist.Normal(stay * before, jnp.where(started, fresh, scale))
+            optimum = numpyro.sample("optimum", law)
+            gradient = h * (position - optimum)
+            law = dist.Normal(gradient, jnp.sqrt(h / self.examples))
+            return optimum, (gradient, _program.observe(law, value, seen))
+
+        started = jnp.arange(stream.num_steps) > 0
+        xs = (position, started, jnp.asarray(curvature), stream.values, stream.seen)
+        gradients, observed = scan(step, jnp.zeros(stream.shape), xs)[1]
+        numpyro.deterministic("gradient", gradients)
+        return observed
+
+
+def initial_variance(params: PyTree) -> PyTree:
+    r"""The variance of the entries of each array of initial parameters, as a prior for its optimum.
+
+    An array whose entries are all the same, such as biases of zero or scales of one, was not drawn
+    from any distribution that could be seen. Of it is believed what is of the other arrays of its
+    layer (the same node of the tree), on average; without any, $1/n$, with $n$ the length of its
+    last axis. It is never 0, which would hold the array where it is.
+
+    Args:
+        params: the initial parameters.
+
+    Returns:
+        A tree like ``params``, of scalars; scale it, or replace some, for a prior of your own.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from beliefnav import beliefs
+        >>> layer = {"weight": jnp.array([[0.5, -0.5]]), "bias": jnp.zeros(1)}
+        >>> beliefs.initial_variance({"layer": layer, "scale": jnp.ones(4)})["layer"]["bias"].item()
+        0.25
+        >>> beliefs.initial_variance({"layer": layer, "scale": jnp.ones(4)})["scale"].item()
+        0.25
+    """
+    leaves, treedef = jax.tree.flatten_with_path(params)
+    own = [_variance(x) for _, x in leaves]
+    layers: dict[Any, list[Array]] = {}
+    for (path, _), variance in zip(leaves, own, strict=True):
+        layers.setdefault(path[:-1], []).append(variance)
+
+    def believed(path: Any, x: Array, variance: Array) -> Array:
+        others = jnp.stack(layers[path[:-1]])
+        drawn = jnp.sum(others > 0)
+        alone = 1 / max(1, x.shape[-1] if x.ndim else 1)
+        constant = jnp.where(drawn > 0, others.sum() / jnp.maximum(drawn, 1), alone)
+        return jnp.where(variance > 0, variance, constant)
+
+    pairs = zip(leaves, own, strict=True)
+    return treedef.unflatten([believed(path, x, v) for (path, x), v in pairs])
+
+
+def _variance(x: Array) -> Array:
+    """0 where there is nothing to take it of."""
+    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    if isinstance(x, jax.ShapeDtypeStruct) or x.size < 2:
+        return jnp.zeros((), dtype)
+    x = x.astype(dtype)
+    # Equal entries have no variance, and not one of rounding.
+    return jnp.where(jnp.max(x) == jnp.min(x), 0, jnp.var(x))
+
+
+def _stacked(scalars: PyTree, like: PyTree) -> Array:
+    """One array [leaf], which is no tree like the parameters, whose shardings it could not have."""
+    leaves = jax.tree.leaves(scalars)
+    dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(like))
+    return jnp.array(leaves, dtype) if leaves else jnp.zeros(0, dtype)
+
+
+def _mean_seen(values: PyTree, missing: PyTree) -> Array:
+    """The mean of the entries that are not missing, where the others are 0; 0 of none."""
+    total = sum((jnp.sum(x) for x in jax.tree.leaves(values)), jnp.zeros(()))
+    seen = sum((jnp.sum(~x) for x in jax.tree.leaves(missing)), jnp.zeros((), jnp.int32))
+    return total / jnp.maximum(seen, 1)

@@ -1,0 +1,342 @@
+r"""Secant landscape: gradient and curvature, learned from how the gradient changes as one moves.
+
+The latent state of every parameter is $(g_t, h_t)$. $y_t$ is observed at $\theta_t$, and the
+displacement $\Delta\theta_t = \theta_{t+1} - \theta_t$ drives the state from $t$ to $t + 1$:
+
+$$ g_{t+1} = \rho_g g_t + h_t \Delta\theta_t + N(0, q_g), \qquad
+   h_{t+1} = \mu_h + \rho_h (h_t - \mu_h) + N(0, q_h), $$
+$$ y_t = g_t + N(0, R), \qquad c_t = h_t + N(0, R_c) \;\; \text{(optional second sensor)}, $$
+$$ g_0 \sim N(\mu_g, P_g), \qquad h_0 \sim N(\mu_h, P_h). $$
+
+There is no transition before $y_0$. Given the displacements the model is linear-Gaussian, so that
+an exact Kalman filter of two variables per parameter learns curvature from gradients alone: a
+Bayesian secant method. What the stream says about $h$ grows with the distance travelled relative to
+$\sqrt R$; where it says little, the posterior stays as wide as the prior.
+
+The belief is diagonal: what the steps of other parameters do to a gradient, $\sum_{j \ne i} H_{ij}
+\Delta\theta_j$, is not modelled but for $q_g$, and enters the curvature that is learned as if it
+were one's own. On a separable loss there is no such thing. `beliefnav.sensors` makes sharper
+sensors from a loss.
+
+Beyond the paper. The filter keeps the covariance as $a = \mathrm{Var}[g]$, the regression
+$c = \mathrm{Cov}[g, h] / a$ and what is left, $s = \mathrm{Var}[h] - c^2 a$, see
+`beliefnav.beliefs.gaussian`. A reading of the gradient changes $a$ alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked, is_number
+from beliefnav.beliefs import _linear_gaussian, _program, gaussian
+from beliefnav.beliefs._linear_gaussian import Sensor
+from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs.gaussian import Conditional, Gaussian
+
+PyTree = Any
+
+
+class SecantState(NamedTuple):
+    """Gradient and curvature after an observation.
+
+    Attributes:
+        landscape: the Gaussian over (gradient, curvature), whose entries are trees like the
+            parameters.
+        started: whether anything was observed yet: no time passes before.
+    """
+
+    landscape: Gaussian
+    started: Array
+
+    def posterior(self) -> Posterior:
+        """Means, variances and covariance of gradient and curvature."""
+        return _linear_gaussian.per_leaf(_read, Posterior(0, 0, 0, 0, 0), self.landscape)
+
+
+class SecantPredicted(NamedTuple):
+    """Gradient and curvature before an observation."""
+
+    landscape: Gaussian
+
+
+class SecantInputs(NamedTuple):
+    r"""A recording of one leaf, as the transition and the sensors of a step need it.
+
+    Attributes:
+        gradient: $y_t$ [step, ...].
+        moved: $\Delta\theta_{t-1}$ [step, ...].
+        curvature: $c_t$ [step, ...], or ``None``.
+        started: [step], False at the first.
+    """
+
+    gradient: Array
+    moved: Array
+    curvature: Array | None
+    started: Array
+
+
+@checked(
+    noise_variance=POSITIVE,
+    prior_gradient_variance=POSITIVE,
+    prior_curvature_variance=POSITIVE,
+    prior_gradient_mean=FINITE,
+    prior_curvature_mean=FINITE,
+    gradient_process_variance=NON_NEGATIVE,
+    curvature_process_variance=NON_NEGATIVE,
+    gradient_autocorrelation=UNIT_INTERVAL,
+    curvature_autocorrelation=UNIT_INTERVAL,
+    curvature_noise_variance=POSITIVE,
+)
+class Secant(NamedTuple):
+    r"""Secant landscape (equations in the module docstring).
+
+    Gradients are per unit of parameter, curvatures per unit of parameter squared.
+
+    Attributes:
+        noise_variance: $R > 0$, of the observed gradient.
+        prior_gradient_variance: $P_g > 0$.
+        prior_curvature_variance: $P_h > 0$.
+        prior_gradient_mean: $\mu_g$.
+        prior_curvature_mean: $\mu_h$, which the curvature also returns to.
+        gradient_process_variance: $q_g \ge 0$, per step.
+        curvature_process_variance: $q_h \ge 0$, per step.
+        gradient_autocorrelation: $\rho_g$ in [0, 1].
+        curvature_autocorrelation: $\rho_h$ in [0, 1].
+        curvature_noise_variance: $R_c > 0$, of the second sensor; ``None`` if there is none.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    noise_variance: ArrayLike
+    prior_gradient_variance: ArrayLike
+    prior_curvature_variance: ArrayLike
+    prior_gradient_mean: ArrayLike = 0.0
+    prior_curvature_mean: ArrayLike = 0.0
+    gradient_process_variance: ArrayLike = 0.0
+    curvature_process_variance: ArrayLike = 0.0
+    gradient_autocorrelation: ArrayLike = 1.0
+    curvature_autocorrelation: ArrayLike = 1.0
+    curvature_noise_variance: ArrayLike | None = None
+
+    def scaled(self, factor: ArrayLike) -> "Secant":
+        """The same model with every variance multiplied by ``factor``."""
+        sensor = self.curvature_noise_variance
+        return self._replace(
+            noise_variance=self.noise_variance * factor,
+            prior_gradient_variance=self.prior_gradient_variance * factor,
+            prior_curvature_variance=self.prior_curvature_variance * factor,
+            gradient_process_variance=_program.scaled(self.gradient_process_variance, factor),
+            curvature_process_variance=_program.scaled(self.curvature_process_variance, factor),
+            curvature_noise_variance=None if sensor is None else sensor * factor,
+        )
+
+    def filter(self) -> Filter:
+        """The exact online filter; its ``update`` reads ``curvature`` as the second sensor.
+
+        A missing entry, of either sensor, is predicted only.
+
+        Returns:
+            A filter whose states are `SecantState`. Its ``predict`` raises a ``ValueError`` without
+            a displacement, its ``update`` if it gets a ``curvature`` and there is no
+            ``curvature_noise_variance``.
+        """
+        prior = self.prior()
+
+        def init(params: PyTree) -> SecantState:
+            return SecantState(_linear_gaussian.start(prior, params), jnp.zeros((), bool))
+
+        def predict(state: SecantState, displacement: PyTree = None) -> SecantPredicted:
+            _linear_gaussian.check_displacement("Secant", displacement)
+
+            def leaf(belief: Gaussian, moved: Array) -> Gaussian:
+                dtype = belief.mean[0].dtype
+                step = self._transition(moved.astype(dtype), state.started)
+                return _linear_gaussian.cast(gaussian.predict(belief, step), dtype)
+
+            landscape = _linear_gaussian.per_leaf(leaf, prior, state.landscape, displacement)
+            return SecantPredicted(landscape)
+
+        def update(
+            predicted: SecantPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[SecantState, Info]:
+            trees = predicted.landscape, gradient, curvature
+            landscape, info = _linear_gaussian.update(self._sensors, *trees)
+            return SecantState(landscape, jnp.ones((), bool)), info
+
+        return Filter(init, predict, update, uses_displacement=True)
+
+    def inputs(
+        self,
+        gradient: Array,
+        displacement: Array | None,
+        curvature: Array | None,
+        context: Array | None = None,
+    ) -> tuple[SecantInputs, Array]:
+        """A recording of one leaf as `transition` and `sensors` need it; its last displacement."""
+        assert displacement is not None
+        moved = _program.moved(displacement, context)
+        started = (jnp.arange(len(gradient)) > 0) | (context is not None)
+        return SecantInputs(gradient, moved, curvature, started), displacement[-1]
+
+    def prior(self) -> Gaussian:
+        """The prior of $(g_0, h_0)$."""
+        return gaussian.independent(
+            (self.prior_gradient_mean, self.prior_curvature_mean),
+            (self.prior_gradient_variance, self.prior_curvature_variance),
+        )
+
+    def transition(self, inputs: SecantInputs) -> Conditional:
+        """The transition into a step of a recording."""
+        return self._transition(inputs.moved, inputs.started)
+
+    def sensors(self, inputs: SecantInputs) -> Sequence[Sensor]:
+        """The observations at a step of a recording."""
+        return self._sensors(inputs.gradient, inputs.curvature)
+
+    def read(self, belief: Gaussian) -> Posterior:
+        """The posterior, from the belief about one leaf."""
+        return _read(belief)
+
+    def _transition(self, moved: Array, started: Array) -> Conditional:
+        def once_started(value: ArrayLike, before: float) -> ArrayLike:
+            return value if is_number(value, before) else jnp.where(started, value, before)
+
+        rho = once_started(self.curvature_autocorrelation, 1)
+        mean = self.prior_curvature_mean
+        drift = 0 if is_number(mean, 0) or is_number(rho, 1) else (1 - rho) * mean
+        noise = gaussian.independent(
+            (0, drift),
+            (
+                once_started(self.gradient_process_variance, 0),
+                once_started(self.curvature_process_variance, 0),
+            ),
+        )
+        rho_g = once_started(self.gradient_autocorrelation, 1)
+        moved = jnp.where(started, moved, 0)
+        return Conditional(((rho_g, moved), (0, rho)), noise)
+
+    def _sensors(self, gradient: Array, curvature: Array | None) -> list[Sensor]:
+        sensors = [Sensor((1, 0), gradient, self.noise_variance)]
+        if curvature is not None:
+            if self.curvature_noise_variance is None:
+                raise ValueError(
+                    "Cannot use curvature= with this Secant. This is because it has no second "
+                    "sensor; give its curvature_noise_variance."
+                )
+            sensors.append(Sensor((0, 1), curvature, self.curvature_noise_variance))
+        return sensors
+
+    def numpyro_model(
+        self,
+        gradient: ArrayLike | None = None,
+        displacement: ArrayLike | None = None,
+        curvature: ArrayLike | None = None,
+        *,
+        positive: bool = False,
+    ) -> Any:
+        r"""The same model as a NumPyro program.
+
+        Sites: ``gradient`` and ``curvature``, the latent paths [step, ...]; ``observation``; with a
+        second sensor, ``curvature_observation``. A path without process noise is a deterministic
+        site, and its start is sampled as ``initial_gradient`` or ``initial_curvature``.
+
+        Args:
+            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
+                missing. ``None`` to simulate.
+            displacement: [step, ...] how far the parameters moved after each observation.
+            curvature: [step, ...] readings of the second sensor to condition on. ``None``: none
+                were made or, without ``gradient``, they are simulated if there is such a sensor.
+            positive: believe that curvature is positive: its prior and transitions are Gaussians
+                truncated at 0. See `beliefnav.beliefs.positive`.
+
+        Returns:
+            The observations [step, ...]; with a simulated second sensor, those of both.
+
+        Raises:
+            ValueError: there is no displacement, or its shape is not that of the gradient, or there
+                are readings of a second sensor that the model does not have.
+        """
+        import numpyro
+        from numpyro import distributions as dist
+        from numpyro.contrib.control_flow import scan
+
+        stream, displacement = _program.moving_stream(gradient, displacement, "Secant")
+        if curvature is not None and self.curvature_noise_variance is None:
+            raise ValueError("Secant: curvature needs a curvature_noise_variance.")
+        sensed = curvature is not None or (
+            gradient is None and self.curvature_noise_variance is not None
+        )
+        num_steps = None if curvature is not None else stream.num_steps
+        second = _program.stream(curvature, num_steps, stream.shape, "Secant")
+        curvature_law = _positive_normal if positive else dist.Normal
+
+        def start(name: str, law: Any) -> Any:
+            return numpyro.sample(name, law.expand(stream.shape))
+
+        mean = jnp.broadcast_to(self.prior_curvature_mean, stream.shape)
+        g_scale, h_scale = (
+            jnp.sqrt(v) for v in (self.prior_gradient_variance, self.prior_curvature_variance)
+        )
+        g_static = is_number(self.gradient_process_variance, 0)
+        h_static = is_number(self.curvature_process_variance, 0)
+        g_step, h_step = (
+            jnp.sqrt(v) for v in (self.gradient_process_variance, self.curvature_process_variance)
+        )
+        g = jnp.broadcast_to(self.prior_gradient_mean, stream.shape)
+        h = mean
+        if g_static:
+            g = start("initial_gradient", dist.Normal(self.prior_gradient_mean, g_scale))
+        if h_static:
+            h = start("initial_curvature", curvature_law(self.prior_curvature_mean, h_scale))
+
+        def step(carry: Any, inputs: Any) -> Any:
+            g, h = carry
+            moved, started, y, seen, c, c_seen = inputs
+            rho_g, rho_h = self.gradient_autocorrelation, self.curvature_autocorrelation
+            g_next = jnp.where(started, rho_g * g + h * moved, g)
+            h_next = jnp.where(started, mean + rho_h * (h - mean), h)
+            if not g_static:
+                scale = jnp.where(started, g_step, g_scale)
+                g_next = numpyro.sample("gradient", dist.Normal(g_next, scale))
+            if not h_static:
+                scale = jnp.where(started, h_step, h_scale)
+                h_next = numpyro.sample("curvature", curvature_law(h_next, scale))
+            observed = _program.observe(dist.Normal(g_next, jnp.sqrt(self.noise_variance)), y, seen)
+            if sensed:
+                assert self.curvature_noise_variance is not None
+                law = dist.Normal(h_next, jnp.sqrt(self.curvature_noise_variance)).mask(c_seen)
+                observed = observed, numpyro.sample("curvature_observation", law, obs=c)
+            return (g_next, h_next), ((g_next, h_next), observed)
+
+        inputs, _ = self.inputs(jnp.zeros_like(displacement), displacement, None)
+        recorded = (stream.values, stream.seen, second.values, second.seen)
+        xs = (inputs.moved, inputs.started, *recorded)
+        (gradients, curvatures), observed = scan(step, (g, h), xs)[1]
+        if g_static:
+            numpyro.deterministic("gradient", gradients)
+        if h_static:
+            numpyro.deterministic("curvature", curvatures)
+        return observed
+
+
+def _positive_normal(loc: ArrayLike, scale: ArrayLike) -> Any:
+    from numpyro import distributions as dist
+
+    zeros = jnp.zeros(jnp.broadcast_shapes(jnp.shape(loc), jnp.shape(scale)))
+    return dist.TruncatedNormal(loc, scale, low=zeros)  # a scan does not stack a scalar bound
+
+
+def _read(belief: Gaussian) -> Posterior:
+    slope, (variance, rest) = belief.factor[0], belief.variances
+    covariance = slope * variance
+    return Posterior(
+        gradient_mean=belief.mean[0],
+        gradient_variance=variance,
+        curvature_mean=belief.mean[1],
+        curvature_variance=rest + slope * covariance,
+        gradient_curvature_covariance=covariance,
+    )

@@ -1,0 +1,1 @@
+"""Beliefs about the size of the gradient, read as curvature."""

@@ -1,0 +1,294 @@
+r"""Precision walk with discount: a gradient of zero mean whose size drifts.
+
+$$ \phi_t = \phi_{t-1} \, \omega_t / \beta, \quad
+   \omega_t \sim \mathrm{Beta}(\beta n_{t-1}/2, (1-\beta) n_{t-1}/2), \qquad
+   y_t \sim N(0, 1/\phi_t). $$
+
+Its exact filter keeps $\phi_t \sim \Gamma(n/2, S/2)$:
+
+$$ n \leftarrow \beta n + 1, \qquad S \leftarrow \beta S + y^2, $$
+
+and $S/n = 1/E[\phi]$ is the bias-corrected second moment of Adam. The state holds $S/n$.
+
+A `PrecisionWalk` reads $V = S/n$ as the curvature, as Adam does; `accumulated` reads $V = S$, as
+AdaGrad does. Without discounting that is the empirical Fisher information of all examples seen so
+far: the curvature of the sum of their losses, which grows as long as one learns.
+
+Read as curvature, either rests on an assumption about the loss: near an optimum of a log-likelihood
+loss the mean square of a batch-mean gradient is the Fisher information over the batch size plus the
+squared mean, so it is proportional to curvature. That is Adam's assumption, and the one made by
+`PrecisionWalkState.posterior`.
+
+Reference:
+    West and Harrison, "Bayesian Forecasting and Dynamic Models", 2nd ed., 1997, section 10.8
+    (discounted variance learning, gamma-beta random walk).
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav import _trees
+from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked
+from beliefnav.beliefs import _discounting, _program, _student
+from beliefnav.beliefs.contract import Filter, Info, Posterior
+
+PyTree = Any
+
+
+class PrecisionWalkState(NamedTuple):
+    """The precision after an observation.
+
+    Attributes:
+        second_moment: $S/n$, a tree like the parameters.
+        degrees_of_freedom: $n$, in observations: a tree like the parameters, or one scalar for all.
+    """
+
+    second_moment: PyTree
+    degrees_of_freedom: PyTree
+
+    def posterior(self) -> Posterior:
+        r"""Curvature $V = S/n$, with the mean square deviation of $1/\phi$ from it.
+
+        Under $\phi \sim \Gamma(n/2, S/2)$ that is $E[(1/\phi - S/n)^2] = 2 (S/n)^2 (n + 4) /
+        ((n - 2)(n - 4))$ for $n > 4$, and infinite for fewer degrees of freedom.
+        """
+
+        def deviation(s: Array, n: Array) -> Array:
+            finite = n > 4
+            n = jnp.where(finite, n, 5)
+            square = 2 * s**2 * (n + 4) / ((n - 2) * (n - 4))
+            return jnp.where(finite, square, jnp.inf).astype(s.dtype)
+
+        sizes = jax.tree.broadcast(self.degrees_of_freedom, self.second_moment)
+        return Posterior(
+            curvature_mean=self.second_moment,
+            curvature_variance=jax.tree.map(deviation, self.second_moment, sizes),
+        )
+
+
+class PrecisionWalkPredicted(NamedTuple):
+    """The precision before an observation; fields as in `PrecisionWalkState`."""
+
+    second_moment: PyTree
+    degrees_of_freedom: PyTree
+
+
+@checked(discount=UNIT_INTERVAL, prior_second_moment=NON_NEGATIVE, prior_degrees_of_freedom=COUNT)
+class PrecisionWalk(NamedTuple):
+    r"""Precision walk with discount (equations in the module docstring).
+
+    Attributes:
+        discount: $\beta$ in [0, 1]; the memory is $1/(1-\beta)$ steps.
+        prior_second_moment: $S_0/n_0$, in units of the squared gradient.
+        prior_degrees_of_freedom: $n_0$, in observations. 0 is the improper prior of the
+            bias-corrected second moment; $1/(1-\beta)$ with $S_0 = 0$ that of the uncorrected one.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+
+    discount: ArrayLike
+    prior_second_moment: ArrayLike = 0.0
+    prior_degrees_of_freedom: ArrayLike = 0.0
+
+    def filter(self, shared: bool = False) -> Filter:
+        r"""The exact online filter.
+
+        A missing entry keeps its second moment, and its degrees of freedom decay.
+
+        Args:
+            shared: keep one number of degrees of freedom for all entries: half the memory. Exact
+                while every entry is observed; after a missing entry, an approximation in which it
+                counts as observed.
+
+        Returns:
+            A filter whose states are `PrecisionWalkState`.
+        """
+
+        def init(params: PyTree) -> PrecisionWalkState:
+            like = _trees.scalar_like if shared else _trees.full_like
+            return PrecisionWalkState(
+                _trees.full_like(params, self.prior_second_moment),
+                like(params, self.prior_degrees_of_freedom),
+            )
+
+        def predict(state: PrecisionWalkState, displacement: PyTree = None) -> Any:
+            del displacement
+            return PrecisionWalkPredicted(
+                state.second_moment, _trees.scale(state.degrees_of_freedom, self.discount)
+            )
+
+        def update(
+            predicted: PrecisionWalkPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[PrecisionWalkState, Info]:
+            del curvature
+            seen = _trees.observed(gradient)
+            zero = jax.tree.map(jnp.zeros_like, predicted.second_moment)
+            value = _trees.innovation(gradient, zero)
+            error = _trees.square_innovation(gradient, predicted.second_moment)
+            degrees_before = jax.tree.broadcast(predicted.degrees_of_freedom, error)
+            degrees = _discounting.observe(predicted.degrees_of_freedom, seen, shared)
+            gain = _discounting.mean_gain(degrees)
+            second_moment = _trees.correct(predicted.second_moment, gain, error)
+            info = Info(
+                innovation=value,
+                log_density=_log_density(predicted, value, seen),
+                gain=_trees.where(seen, gain, 0),
+                missing=jax.tree.map(jnp.logical_not, seen),
+                predictive_scale=_scale(predicted, seen),
+                predictive_degrees_of_freedom=jax.tree.map(
+                    lambda n, s: jnp.broadcast_to(n, s.shape), degrees_before, error
+                ),
+            )
+            return PrecisionWalkState(second_moment, degrees), info
+
+        return Filter(init, predict, update)
+
+    def numpyro_model(
+        self,
+        gradient: ArrayLike | None = None,
+        *,
+        num_steps: int | None = None,
+        shape: tuple[int, ...] = (),
+    ) -> Array:
+        r"""The same model as a NumPyro program; sites ``shock`` ($\omega$) and ``observation``.
+
+        The precision itself is the deterministic site ``precision``. With $n_0, S_0 > 0$ it starts
+        at $\phi_0 \sim \Gamma(n_0/2, S_0/2)$. With $n_0 = 0$ the program conditions on the first
+        observation, $\phi_1 \sim \Gamma(1/2, y_1^2/2)$: the sites then start at the second step.
+        NUTS over $\omega$ mixes well only for $\beta$ of 0.9 or less: above it the shocks crowd
+        against 1.
+
+        Args:
+            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
+                missing.
+            num_steps: number of steps to simulate, instead of ``gradient``.
+            shape: shape of one simulated observation.
+
+        Returns:
+            The observations [step, ...].
+
+        Raises:
+            ValueError: both or neither of ``gradient`` and ``num_steps`` are given, $\beta$ is 0 or
+                1, $n_0 > 0$ but $S_0 = 0$, or an improper prior has no complete first observation
+                to be conditioned on.
+        """
+        import numpyro
+        from numpyro import distributions as dist
+        from numpyro.contrib.control_flow import scan
+
+        name = type(self).__name__
+        stream = _program.stream(gradient, num_steps, shape, name)
+        _discounting.check_program(name, self.discount)
+        prior = self.prior_degrees_of_freedom
+        sizes = _discounting.sample_sizes(self.discount, prior, stream.seen)
+
+        if _discounting.is_zero(prior):
+            first = _discounting.first_observation(name, "prior_degrees_of_freedom", stream)
+            initial = dist.Gamma(0.5, first**2 / 2)
+            stream, sizes = stream.drop_first(), sizes[1:]
+        elif _discounting.is_zero(self.prior_second_moment):
+            raise ValueError(
+                f"{name}: the NumPyro program needs a positive prior_second_moment. S_0 = 0 is an "
+                "improper prior, of which only the filter makes sense."
+            )
+        else:
+            shape_, rate = prior / 2, prior * self.prior_second_moment / 2
+            initial = dist.Gamma(shape_, rate).expand(stream.shape)
+
+        def step(precision: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Any]:
+            n, value, seen = inputs
+            shock = dist.Beta(self.discount * n / 2, (1 - self.discount) * n / 2)
+            precision = precision * numpyro.sample("shock", shock) / self.discount
+            site = _program.observe(dist.Normal(0, 1 / jnp.sqrt(precision)), value, seen)
+            return precision, (precision, site)
+
+        precision = numpyro.sample("initial_precision", initial)
+        precisions, observations = scan(step, precision, (sizes, stream.values, stream.seen))[1]
+        numpyro.deterministic("precision", precisions)
+        return observations
+
+
+def _log_density(predicted: PrecisionWalkPredicted, value: PyTree, seen: PyTree) -> PyTree:
+    r"""$\log t_{\beta n}(y; 0, S/n)$ where that is proper."""
+
+    def leaf(y: Array, s: Array, n: Array, o: Array) -> Array:
+        proper = o & (n > 0) & (s > 0)
+        n, s = jnp.where(proper, n, 1), jnp.where(proper, s, 1)
+        return jnp.where(proper, _student.log_density(y, n, jnp.sqrt(s)), 0)
+
+    sizes = jax.tree.broadcast(predicted.degrees_of_freedom, value)
+    return jax.tree.map(leaf, value, predicted.second_moment, sizes, seen)
+
+
+def _scale(predicted: PrecisionWalkPredicted, seen: PyTree) -> PyTree:
+    r"""$\sqrt{S/n}$, infinite where the prior is improper."""
+
+    def leaf(s: Array, n: Array, o: Array) -> Array:
+        proper = (n > 0) & (s > 0)
+        scale = jnp.where(proper, jnp.sqrt(jnp.where(proper, s, 1)), jnp.inf)
+        return jnp.where(o, scale, 0)
+
+    sizes = jax.tree.broadcast(predicted.degrees_of_freedom, predicted.second_moment)
+    return jax.tree.map(leaf, predicted.second_moment, sizes, seen)
+
+
+class AccumulatedState(NamedTuple):
+    """The state of a precision walk whose squares are read as a sum."""
+
+    precision: PrecisionWalkState
+
+    def posterior(self) -> Posterior:
+        r"""Curvature $V = S$, and $n^2$ times the variance of the mean."""
+        mean = self.precision.posterior()
+        sizes = jax.tree.broadcast(self.precision.degrees_of_freedom, mean.curvature_mean)
+        return Posterior(
+            curvature_mean=jax.tree.map(lambda s, n: s * n, mean.curvature_mean, sizes),
+            curvature_variance=jax.tree.map(
+                lambda v, n: jnp.where(jnp.isinf(v), v, v * n**2), mean.curvature_variance, sizes
+            ),
+        )
+
+
+class Accumulated(NamedTuple):
+    """A precision walk whose squares are read as a sum, made by `accumulated`."""
+
+    belief: PrecisionWalk
+
+    def filter(self, shared: bool = False) -> Filter:
+        """The filter of the precision walk, whose states are `AccumulatedState`.
+
+        Args:
+            shared: see `PrecisionWalk.filter`.
+        """
+        inner = self.belief.filter(shared=shared)
+
+        def init(params: PyTree) -> AccumulatedState:
+            return AccumulatedState(inner.init(params))
+
+        def predict(state: AccumulatedState, displacement: PyTree = None) -> Any:
+            return inner.predict(state.precision, displacement)
+
+        def update(
+            predicted: Any, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[AccumulatedState, Info]:
+            state, info = inner.update(predicted, gradient, curvature)
+            return AccumulatedState(state), info
+
+        return Filter(init, predict, update)
+
+
+def accumulated(belief: PrecisionWalk) -> Accumulated:
+    """Read the second moment of a precision walk as a sum, $V = S$.
+
+    Args:
+        belief: a precision walk; with ``discount=1`` nothing is forgotten.
+
+    Returns:
+        A belief.
+    """
+    return Accumulated(belief)

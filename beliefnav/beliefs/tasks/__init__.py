@@ -1,0 +1,1 @@
+"""Beliefs about an optimum that is drawn anew when the task switches."""

@@ -1,0 +1,1 @@
+"""Gains: what a policy multiplies a gradient with, in closed form."""

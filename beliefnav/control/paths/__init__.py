@@ -1,0 +1,1 @@
+"""Whole paths: least action, and plans that are remade on the way."""

@@ -1,0 +1,1 @@
+"""Policies: from a posterior at the present parameters to a direction."""

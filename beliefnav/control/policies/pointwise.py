@@ -1,0 +1,339 @@
+r"""Policies: from a posterior at the present parameters to a direction.
+
+The direction has the sign of the gradient; an optimizer steps against it. Limits of the planning
+gain (`beliefnav.control.planning_gain`) are policies of their own, normalised so that the learning
+rate multiplies them, never huge numbers in a formula:
+
+| policy | limit | direction | learning rate |
+|---|---|---|---|
+| `myopic` | replanning, $\gamma \to \infty$ | $G^{-1} m$ | $\eta k \Delta t / \gamma$ |
+| `ballistic` | replanning, $\gamma = 0$ | $m / \sqrt{G V}$ | $\sqrt{\eta k} \Delta t$ |
+| `sign` | ... and $V = m^2$ | $\mathrm{sign}(m)$ | the same |
+| `newton` | exact hold, $\Delta t \to \infty$ | $m / V$ | 1 |
+| `horizon` | none | $\varphi m$ | 1 |
+
+Two make a policy out of another: `cautious` and `averaged`. Those that couple parameters are in
+`beliefnav.control.policies.matrix`, those that know of a drift or a penalty in
+`beliefnav.control.policies.pulled`, those that foresee that the optimum moves in
+`beliefnav.control.policies.switching`.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
+from beliefnav._format import number
+from beliefnav.beliefs import Posterior
+from beliefnav.control._arrays import check_like
+from beliefnav.control.gains.kronecker import solve
+from beliefnav.control.gains.scalar import PlanningGain, planning_gain
+from beliefnav.control.policies.contract import Plan, Policy, required
+from beliefnav.objective import Objective
+
+PyTree = Any
+
+
+def myopic(metric: Any = None) -> Policy:
+    r"""Descend: $G^{-1} m$, for any curvature. Natural gradient if $G$ is the Fisher metric.
+
+    Args:
+        metric: $G(\theta)$: ``None`` (identity), a positive tree like the parameters (diagonal), a
+            matrix [n, n] over the n raveled parameters, a tree with `beliefs.Kronecker` for leaves,
+            or a callable from parameters to one of these.
+
+    Returns:
+        The policy. Its direction is NaN where a matrix [n, n] is not positive definite; directions
+        in which a Kronecker factor vanishes get no step.
+
+    Raises:
+        ValueError: when it is used, the metric does not fit the parameters.
+    """
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        mean = required(posterior, "gradient_mean", "myopic")
+        return solve(metric(params) if callable(metric) else metric, mean)
+
+    return Policy(step, plan=Plan(math.inf, metric="identity" if metric is None else "given"))
+
+
+def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = None) -> Policy:
+    r"""Plan without discounting: $m / (\sqrt{G (V + \epsilon_r)} + \epsilon)$.
+
+    Inside the root, $\epsilon_r$ is a curvature floor: the belief that no direction is flatter.
+    Outside, $\epsilon$ has no such reading; it is the approximation that Adam makes to keep the
+    step finite, and it bounds the gain by $1/\epsilon$.
+
+    Negative curvature is read as 0, since the undiscounted problem is unbounded below, and counted
+    as clipped.
+
+    Args:
+        eps: $\epsilon \ge 0$, in units of the gradient.
+        eps_root: $\epsilon_r \ge 0$, in units of the curvature.
+        metric: $G$, ``None`` (identity) or a positive tree like the parameters.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: ``eps`` or ``eps_root`` is a negative Python number, or ``metric`` a callable.
+    """
+    NON_NEGATIVE.check("ballistic", "eps", eps)
+    NON_NEGATIVE.check("ballistic", "eps_root", eps_root)
+    _check_diagonal("ballistic", metric)
+
+    def direction(m: Array, v: Array, g: ArrayLike = 1.0) -> Array:
+        scale = jnp.sqrt(g * (jnp.maximum(v, 0) + eps_root)) + eps
+        return jnp.where(m == 0, 0, m / scale)  # where there is no force, none is amplified
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+        mean = required(posterior, "gradient_mean", "ballistic")
+        curvature = required(posterior, "curvature_mean", "ballistic")
+        _check_metric("ballistic", metric, mean)
+        trees = (mean, curvature) if metric is None else (mean, curvature, metric)
+        return jax.tree.map(direction, *trees)
+
+    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+        return jax.tree.map(lambda v: v < 0, posterior.curvature_mean)
+
+    outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
+    named = "identity" if metric is None else "given"
+    return Policy(step, clipped, Plan(0.0, 0.0, named, eps_root, approximations=outside))
+
+
+EPS_OUTSIDE = (
+    "eps = {} stands outside the root, where it is no belief about the curvature but bounds the "
+    "gain by 1/eps."
+)
+
+
+def sign() -> Policy:
+    r"""The sign of the gradient: `ballistic` on a curvature read off its own mean, $V = m^2$.
+
+    That is a second moment without memory. Where $m = 0$ there is no step.
+
+    Returns:
+        The policy.
+    """
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+        return jax.tree.map(jnp.sign, required(posterior, "gradient_mean", "sign"))
+
+    return Policy(step, plan=Plan(0.0, curvature="square of the mean"))
+
+
+def newton() -> Policy:
+    r"""Jump to the believed optimum: $m / V$ where $V > 0$.
+
+    Where $V \le 0$ there is no optimum to jump to: the entry stays, and is counted as clipped.
+
+    Returns:
+        The policy.
+    """
+
+    def direction(m: Array, v: Array) -> Array:
+        return jnp.where(v > 0, m / jnp.where(v > 0, v, 1), 0)
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+        mean = required(posterior, "gradient_mean", "newton")
+        return jax.tree.map(direction, mean, required(posterior, "curvature_mean", "newton"))
+
+    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+        return jax.tree.map(lambda v: v <= 0, posterior.curvature_mean)
+
+    return Policy(step, clipped, Plan(None, math.inf))
+
+
+def cautious(policy: Policy) -> Policy:
+    r"""Plan on the root mean square of the curvature, $\sqrt{V^2 + \mathrm{Var}[h]}$.
+
+    That is $\sqrt{E[h^2]}$. Certainty equivalence would plan on $V = E[h]$ however uncertain it is,
+    and step without bound where that is near 0. Here no curvature is believed to be smaller than
+    its own uncertainty, a floor that follows from the posterior, and its sign is not relied on: a
+    saddle is left downhill. Where the curvature is resolved and positive the two are the same.
+
+    Args:
+        policy: one that plans on the curvature, such as `horizon` or `ballistic`.
+
+    Returns:
+        The policy; there is no negative curvature left that it could clip.
+
+    Raises:
+        ValueError: when it is used, the belief has no curvature or no curvature variance.
+    """
+
+    def step(posterior: Posterior, *places: PyTree) -> PyTree:
+        mean = required(posterior, "curvature_mean", "cautious")
+        variance = required(posterior, "curvature_variance", "cautious")
+        root = jax.tree.map(lambda m, v: jnp.sqrt(m * m + v), mean, variance)
+        return policy.step(posterior._replace(curvature_mean=root), *places)
+
+    return Policy(step, None, _remark(policy.plan, _CAUTIOUS), policy.uses_start)
+
+
+def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
+    r"""Average what a policy does over what the curvature may be, $E[\mathrm{step}(h)]$.
+
+    Certainty equivalence plans on $V = E[h]$. The gain is convex in the curvature, so that its
+    average is larger: what is uncertain is moved further. The expectation is over the log-normal
+    with the mean and variance of the posterior, by Gauss-Hermite quadrature. A curvature that is
+    certain, or whose mean is not positive, is taken as it is.
+
+    Args:
+        policy: one that plans on the curvature, such as `horizon` or `ballistic`.
+        num_nodes: number of nodes; the policy's step is computed for each.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: ``num_nodes`` is less than 1; when it is used, the belief has no curvature or no
+            curvature variance.
+    """
+    if num_nodes < 1:
+        raise ValueError(f"averaged: num_nodes must be at least 1, got {num_nodes}.")
+    nodes, weights = np.polynomial.hermite_e.hermegauss(num_nodes)
+    weights = (weights / weights.sum()).tolist()
+
+    def step(posterior: Posterior, *places: PyTree) -> PyTree:
+        mean = required(posterior, "curvature_mean", "averaged")
+        variance = required(posterior, "curvature_variance", "averaged")
+
+        def at(node: float) -> PyTree:
+            def leaf(m: Array, v: Array) -> Array:
+                known = (m > 0) & (v > 0) & jnp.isfinite(v)
+                log_mean, log_variance = (jnp.log(jnp.where(known, x, 1)) for x in (m, v))
+                square = jax.nn.softplus(log_variance - 2 * log_mean)  # log(1 + v / m^2)
+                h = jnp.exp(node * jnp.sqrt(square) - square / 2) * m
+                # A node that is positive stays so: policies may divide by it.
+                return jnp.where(known, jnp.maximum(h, jnp.finfo(h.dtype).tiny), m)
+
+            curvature = jax.tree.map(leaf, mean, variance)
+            return policy.step(posterior._replace(curvature_mean=curvature), *places)
+
+        steps = [at(float(node)) for node in nodes]
+        return jax.tree.map(lambda *d: sum(w * x for w, x in zip(weights, d, strict=True)), *steps)
+
+    return Policy(step, policy.clipped, _remark(policy.plan, _AVERAGED), policy.uses_start)
+
+
+_CAUTIOUS = "The plan is made on the root mean square of the curvature, sqrt(E[h^2])."
+_AVERAGED = "The plan is averaged over the posterior of the curvature."
+
+
+def _remark(plan: Plan | None, remark: str) -> Plan | None:
+    return plan and plan._replace(remarks=(*plan.remarks, remark))
+
+
+def horizon(
+    objective: Objective,
+    time_step: ArrayLike = 1.0,
+    *,
+    exact_hold: ArrayLike = False,
+    margin: float = 1e-3,
+    eps_root: ArrayLike = 0.0,
+) -> Policy:
+    r"""Plan over a finite horizon $1/\gamma$: $\varphi m$ with the `planning_gain` $\varphi$.
+
+    The direction is the step itself: use it with a learning rate of 1. A belief without curvature
+    is planned on as if $V = 0$, which is gradient descent.
+
+    Args:
+        objective: the rate, gain, discount and (diagonal) metric.
+        time_step: $\Delta t$, the time between looks, in the unit of $\gamma$.
+        exact_hold: follow the closed loop for ``time_step`` before looking again; otherwise replan
+            continuously. A number in [0, 1] lies between, see `planning_gain`.
+        margin: of the clip at a saddle, see `planning_gain`.
+        eps_root: $\epsilon_r \ge 0$, added to the curvature: a floor, as in `ballistic`.
+
+    Returns:
+        The policy.
+
+    Raises:
+        ValueError: ``time_step`` or ``margin`` is out of range, or the objective has a drift or a
+            callable metric.
+    """
+    POSITIVE.check("horizon", "time_step", time_step)
+    UNIT_INTERVAL.check("horizon", "exact_hold", exact_hold)
+    UNIT_INTERVAL.check("horizon", "margin", margin)
+    NON_NEGATIVE.check("horizon", "eps_root", eps_root)
+    _check_diagonal("horizon", objective.metric)
+    if objective.drift is not None:
+        raise ValueError(
+            "Cannot use control.horizon with an objective that has a drift. This is because the "
+            "planning gain is derived for movement that is all under control; use "
+            "control.matrix_horizon."
+        )
+
+    def plan(v: Array, metric: ArrayLike = 1.0) -> PlanningGain:
+        return planning_gain(
+            v if is_number(eps_root, 0) else v + eps_root,
+            rate=objective.rate,
+            gain=objective.gain,
+            discount=objective.discount,
+            time_step=time_step,
+            metric=metric,
+            exact_hold=exact_hold,
+            margin=margin,
+        )
+
+    def plans(posterior: Posterior, params: PyTree) -> tuple[PyTree, PyTree]:
+        del params
+        mean = required(posterior, "gradient_mean", "horizon")
+        curvature = posterior.curvature_mean
+        _check_metric("horizon", objective.metric, mean)
+        if curvature is None:
+            if is_number(objective.discount, 0) and is_number(eps_root, 0):
+                raise ValueError(
+                    "Cannot use control.horizon at discount 0 with a belief without curvature. "
+                    "This is because its gain is infinite there; believe a curvature or discount."
+                )
+            curvature = jax.tree.map(jnp.zeros_like, mean)
+        trees = (curvature,) if objective.metric is None else (curvature, objective.metric)
+        return mean, jax.tree.map(plan, *trees)
+
+    def is_plan(x: Any) -> bool:
+        return isinstance(x, PlanningGain)
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        mean, planned = plans(posterior, params)
+        return jax.tree.map(
+            lambda p, m: jnp.where(m == 0, 0, p.gain * m), planned, mean, is_leaf=is_plan
+        )
+
+    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
+        return jax.tree.map(lambda p: p.clipped, plans(posterior, params)[1], is_leaf=is_plan)
+
+    plan_ = Plan(
+        objective.discount * time_step,
+        exact_hold,
+        "identity" if objective.metric is None else "given",
+        eps_root,
+    )
+    return Policy(step, clipped, plan_)
+
+
+def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
+    """Raise unless a diagonal metric is a tree like the parameters: it would be broadcast."""
+    if metric is not None:
+        check_like(f"control.{policy}", "metric", metric, params)
+
+
+def _check_diagonal(policy: str, metric: PyTree) -> None:
+    """Raise unless the metric is the identity or a tree."""
+    if callable(metric):
+        raise ValueError(
+            f"Cannot use control.{policy} with a callable metric. This is because its gain is "
+            "elementwise; give the metric's diagonal as a tree like the parameters, or use "
+            "control.matrix_horizon."
+        )

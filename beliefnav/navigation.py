@@ -1,0 +1,372 @@
+r"""Belief + policy = optimizer: an ordinary optax transformation with its posterior inside.
+
+At every step the belief is predicted over the displacement that the parameters really took, updated
+with the gradient, and read; the policy turns what it says into a direction.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+
+from beliefnav import _probe
+from beliefnav._checks import POSITIVE
+from beliefnav._probe import Probe
+from beliefnav._trees import copied, path_name, restricted
+from beliefnav.beliefs import Belief, Info, Posterior
+from beliefnav.control import Policy
+from beliefnav.drift import Decay
+
+PyTree = Any
+
+
+class NavigationState(NamedTuple):
+    """State of `scale_by_navigation`.
+
+    Attributes:
+        belief: the filter's state.
+        missing: number of entries of the last gradient that were not finite, int32; ``None`` if it
+            is not to be counted.
+        clipped: number of entries whose curvature the policy clipped at the last step, int32;
+            ``None`` for a policy that never clips.
+        previous_params: the parameters at the last step; ``None`` if the belief does not ask how
+            far they moved.
+        start_params: the initial parameters; ``None`` if the policy does not ask for them.
+        probe: ``None`` unless recorded.
+    """
+
+    belief: Any
+    missing: Array | None
+    clipped: Array | None
+    previous_params: PyTree
+    start_params: PyTree
+    probe: Probe | None
+
+
+def scale_by_navigation(
+    belief: Belief, policy: Policy, *, count_missing: bool = True
+) -> optax.GradientTransformationExtraArgs:
+    r"""Replace a gradient by the direction that a policy takes on a belief about it.
+
+    The direction has the sign of the gradient, as in optax's other ``scale_by_*``.
+
+    ``update`` takes three optional extra arguments: ``curvature``, a tree of readings of a second
+    sensor for beliefs that have one; instead of it ``per_example_grads``, gradients of some
+    examples [example, ...], whose mean square (the empirical Fisher information) is then that
+    reading; and ``displacement``, the step taken since the last update (default: measured, if the
+    belief uses it, as ``params`` minus the parameters of the last update, which is right whatever
+    stands before or after in a chain).
+
+    An entry of the gradient that is NaN or infinite is not observed: its belief stays as
+    predicted, the rest goes on, and the state's ``missing`` counts it. Put transformations that mix
+    entries, such as clipping by global norm, behind this one if you rely on that.
+
+    Beliefs are held in float32 or wider; updates have the dtype of the parameters, or of the
+    gradient when ``update`` is called without parameters.
+
+    Args:
+        belief: a model of `beliefnav.beliefs`, a filter of one, or anything with a ``filter()``.
+        policy: one of `beliefnav.control`, or your own.
+        count_missing: count the entries that were not observed. It is a pass over the gradient of
+            its own, next to the one fused pass of the belief.
+
+    Returns:
+        An optax transformation whose state is a `NavigationState`.
+
+    Raises:
+        ValueError: at ``init``, a parameter is not a real floating-point array; at ``update``, the
+            belief needs ``params`` and they are missing, or ``per_example_grads`` are not like the
+            gradient with one more axis in front, or stand beside a ``curvature``.
+        TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`.
+    """
+    if not isinstance(belief, Belief):
+        raise TypeError(
+            f"belief must be one of beliefnav.beliefs or anything with a filter(), got {belief!r}."
+        )
+    if not isinstance(policy, Policy):
+        raise TypeError(f"policy must be a beliefnav.control.Policy, got {policy!r}.")
+    filter_ = belief.filter()
+
+    def init(params: PyTree) -> Any:
+        _check_real(params)
+        return NavigationState(
+            belief=filter_.init(params),
+            missing=jnp.zeros((), jnp.int32) if count_missing else None,
+            clipped=None if policy.clipped is None else jnp.zeros((), jnp.int32),
+            previous_params=copied(params) if filter_.uses_displacement else None,
+            start_params=copied(params) if policy.uses_start else None,
+            probe=None,
+        )
+
+    def update(
+        updates: PyTree,
+        state: Any,
+        params: PyTree = None,
+        *,
+        curvature: PyTree = None,
+        per_example_grads: PyTree = None,
+        displacement: PyTree = None,
+        **extra_args: Any,
+    ) -> tuple[PyTree, Any]:
+        del extra_args
+        if per_example_grads is not None:
+            if curvature is not None:
+                raise ValueError(
+                    "Cannot read the curvature twice. This is because update was given both "
+                    "curvature and per_example_grads; give one."
+                )
+            curvature = _mean_square(per_example_grads, updates)
+        if filter_.uses_displacement:
+            if params is None:
+                raise ValueError(
+                    f"Cannot update {type(belief).__name__} without params. This is because it "
+                    "measures how far they moved; call update(gradient, state, params)."
+                )
+            if displacement is None:
+                displacement = jax.tree.map(jnp.subtract, params, state.previous_params)
+        predicted = filter_.predict(state.belief, displacement)
+        updated, info = filter_.update(predicted, updates, curvature)
+        posterior = updated.posterior()
+        seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
+        direction = jax.tree.map(
+            lambda d, p: d.astype(jnp.result_type(p)),
+            policy.step(*seen_from),
+            updates if params is None else params,
+        )
+        return direction, NavigationState(
+            belief=updated,
+            missing=_count_missing(updates) if count_missing else None,
+            clipped=policy.clipped and _count_clipped(policy.clipped(posterior, params)),
+            previous_params=params if filter_.uses_displacement else None,
+            start_params=state.start_params,
+            probe=state.probe and _probe.read(state.probe, posterior, info),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def navigator(
+    learning_rate: optax.ScalarOrSchedule,
+    belief: Belief,
+    policy: Policy,
+    drift: Decay | None = None,
+    *,
+    count_missing: bool = True,
+) -> optax.GradientTransformationExtraArgs:
+    r"""An optimizer from a belief and a policy: `scale_by_navigation`, times minus a learning rate.
+
+    Args:
+        learning_rate: a positive number or a schedule. For `beliefnav.control.horizon`, whose
+            direction is the whole step, 1.
+        belief: a model of `beliefnav.beliefs`, a filter of one, or anything with a ``filter()``.
+        policy: one of `beliefnav.control`, or your own.
+        drift: movement that the policy does not know of, added to its direction.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        An optax optimizer; read its belief with `posterior`.
+
+    Raises:
+        ValueError: ``learning_rate`` is a Python number that is not positive.
+        TypeError: see `scale_by_navigation`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import beliefs, control, navigator, posterior
+        >>> belief = beliefs.LocalLevel(0.9, noise_variance=4.0)
+        >>> optimizer = navigator(0.1, belief, control.myopic())
+        >>> params = jnp.zeros(3)
+        >>> state = optimizer.init(params)
+        >>> _, state = optimizer.update(jnp.array([1.0, 2.0, jnp.nan]), state, params)
+        >>> posterior(state).gradient_mean.tolist(), posterior(state).gradient_variance.tolist()
+        ([1.0, 2.0, 0.0], [4.0, 4.0, inf])
+    """
+    POSITIVE.check("navigator", "learning_rate", learning_rate)
+    return optax.chain(
+        scale_by_navigation(belief, policy, count_missing=count_missing),
+        *(() if drift is None else (drift.transformation(),)),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def navigation_states(opt_state: PyTree) -> list[NavigationState]:
+    """All `NavigationState` in an optimizer state, in the order of its leaves."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=_is_navigation)
+    return [leaf for leaf in leaves if _is_navigation(leaf)]
+
+
+def posterior(opt_state: PyTree) -> Posterior:
+    """Read the belief inside the state of an optimizer, wherever it stands in a chain.
+
+    For a state batched by ``vmap``, vmap this function too.
+
+    Args:
+        opt_state: the state of any optimizer that contains one `scale_by_navigation`.
+
+    Returns:
+        The posterior after the last update.
+
+    Raises:
+        ValueError: the state contains no belief, or more than one.
+    """
+    return _only_navigation(opt_state).belief.posterior()
+
+
+def sample_params(opt_state: PyTree, key: Array) -> PyTree:
+    r"""Draw parameters from the belief about the optimum that an optimizer holds.
+
+    From $N(m, v)$, independently per entry. Predictions averaged over such draws take into account
+    what the optimizer does not know. For a state batched by ``vmap``, vmap this function too.
+
+    Args:
+        opt_state: the state of an optimizer that contains one belief about the optimum, such as
+            `beliefnav.rules.hazard_filter`.
+        key: a random key.
+
+    Returns:
+        A tree like the parameters, of their dtypes.
+
+    Raises:
+        ValueError: the state contains no belief about the optimum, or more than one belief.
+    """
+    state = _only_navigation(opt_state)
+    if not hasattr(state.belief, "optimum"):
+        raise ValueError(
+            f"Cannot draw parameters from a {type(state.belief).__name__}. This is because it is a "
+            "belief about gradients, and not about where the optimum is; use an optimizer that "
+            "holds one of that, such as beliefnav.rules.hazard_filter."
+        )
+    params = state.previous_params
+    mean, variance = state.belief.optimum(params)
+    noise = optax.tree.random_like(key, mean)
+
+    def leaf(p: Array, m: Array, v: Array, e: Array) -> Array:
+        return (m + jnp.sqrt(v) * e).astype(p.dtype)
+
+    return jax.tree.map(leaf, params, mean, variance, noise)
+
+
+def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
+    """Open a `Probe` at ``coordinates`` in every belief of an optimizer state.
+
+    Args:
+        opt_state: state of an optimizer.
+        coordinates: parameter path -> flat indices [k].
+
+    Returns:
+        The state, whose beliefs report on those entries from the next update on.
+    """
+
+    def open_probe(leaf: Any) -> Any:
+        if not _is_navigation(leaf):
+            return leaf
+        own = copied(coordinates)
+        return leaf._replace(probe=_probe.read(Probe(own, {}), Posterior(), Info()))
+
+    return jax.tree.map(open_probe, opt_state, is_leaf=_is_navigation)
+
+
+def _is_navigation(leaf: Any) -> bool:
+    return isinstance(leaf, NavigationState)
+
+
+def _only_navigation(opt_state: PyTree) -> NavigationState:
+    """The one belief inside an optimizer state."""
+    states = navigation_states(opt_state)
+    if len(states) != 1:
+        raise ValueError(
+            f"Expected one belief in the optimizer state, found {len(states)}. "
+            + (
+                "Build the optimizer with beliefnav.navigator or beliefnav.rules."
+                if not states
+                else "Pass the part of the state that holds the one you want."
+            )
+        )
+    return states[0]
+
+
+def _mean_square(per_example_grads: PyTree, gradient: PyTree) -> PyTree:
+    """The mean over examples of squared gradients, where there is a gradient: a mask leaves out.
+
+    Raises:
+        ValueError: the shapes do not fit; it names the leaf.
+    """
+    examples = restricted(per_example_grads, gradient)
+    if examples is None:
+        raise ValueError(
+            "per_example_grads must be a tree like the gradient, whose structure is "
+            f"{jax.tree.structure(gradient)}; got {jax.tree.structure(per_example_grads)}."
+        )
+    lengths = {jnp.shape(g)[:1] for g in jax.tree.leaves(examples)}
+    for (path, y), g in zip(
+        jax.tree.leaves_with_path(gradient), jax.tree.leaves(examples), strict=True
+    ):
+        want, got = jnp.shape(y), jnp.shape(g)
+        if got[1:] != want or len(lengths) > 1 or got[:1] in ((), (0,)):
+            raise ValueError(
+                f"per_example_grads of parameter {path_name(path)!r} must have the shape "
+                f"[example, *{want}], with the same number of examples for all; got {got}."
+            )
+    return jax.tree.map(_square_mean, examples)
+
+
+def _square_mean(g: Array) -> Array:
+    """In float32 or wider: a sum of squares in half precision loses the smaller ones."""
+    return jnp.mean(jnp.square(g.astype(jnp.promote_types(g.dtype, jnp.float32))), 0)
+
+
+def _check_real(params: PyTree) -> None:
+    """Raise unless every parameter is a real floating-point array."""
+    for path, leaf in jax.tree.leaves_with_path(params):
+        dtype = jnp.result_type(leaf)
+        if not jnp.issubdtype(dtype, jnp.floating):
+            remedy = (
+                "wrap the optimizer in optax.contrib.split_real_and_imaginary."
+                if jnp.issubdtype(dtype, jnp.complexfloating)
+                else "train only the floating-point leaves, for instance with optax.masked."
+            )
+            raise ValueError(
+                f"Cannot hold a belief about parameter {path_name(path)!r} of dtype {dtype}. "
+                f"This is because beliefs are about real gradients; {remedy}"
+            )
+
+
+def _count_missing(gradient: PyTree) -> Array:
+    """Number of entries that are not finite, int32."""
+    leaves = [leaf for leaf in jax.tree.leaves(gradient) if leaf.size]
+    finite = jnp.isfinite(sum((_total(y) for y in leaves), jnp.zeros(())))
+    return _count(~finite, lambda y: ~jnp.isfinite(y), leaves)
+
+
+def _total(y: Array) -> Array:
+    """The sum of all entries: finite only if all of them are (if it overflows, we count in vain).
+
+    As two products with ones, which is the cheapest pass over an array that XLA makes on a CPU: a
+    plain sum costs half as much again, and counting itself as much as all of Adam.
+    """
+    width = y.shape[-1] if y.ndim > 1 else _largest_divisor(y.size, 4096)
+    rows = y.reshape(-1, width)
+    return jnp.ones(rows.shape[0], y.dtype) @ (rows @ jnp.ones(width, y.dtype))
+
+
+def _largest_divisor(n: int, bound: int) -> int:
+    return next(d for d in range(min(n, bound), 0, -1) if n % d == 0)
+
+
+def _count_clipped(mask: PyTree) -> Array:
+    """Number of entries that are True, int32."""
+    leaves = jax.tree.leaves(mask)
+    possible = jnp.any(jnp.array([jnp.any(m) for m in leaves], bool))
+    return _count(possible, lambda m: m, leaves)
+
+
+def _count(possible: Array, test: Callable[[Array], Array], leaves: list[Array]) -> Array:
+    """Number of entries that pass a test, 0 without looking unless it is possible that any do."""
+
+    def count() -> Array:
+        return sum((jnp.sum(test(x), dtype=jnp.int32) for x in leaves), jnp.zeros((), jnp.int32))
+
+    return lax.cond(possible, count, lambda: jnp.zeros((), jnp.int32))

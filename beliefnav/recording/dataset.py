@@ -1,0 +1,129 @@
+"""Recordings as labelled Datasets, and the files that hold them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from beliefnav._probe import gather
+from beliefnav._trees import path_name
+from beliefnav.recording.recorder import BELIEF_FIELDS, SCALARS, VARIABLES, RecordState, flat
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+PyTree = Any
+
+
+def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
+    """The recording inside an optimizer state, oldest step first, with labels.
+
+    Args:
+        opt_state: state of an optimizer made by `record`, alone or inside a chain. Of a state
+            batched by ``vmap``, take one element.
+        params: the present parameters, to measure the last displacement; only their recorded
+            entries are read.
+
+    Returns:
+        A Dataset of dimensions (step, param). Variables: ``gradient`` and ``displacement`` and, of
+        `Posterior` and `Info`, the fields that the belief has. Of an optimizer that resets, also
+        ``task_switch_probability``, ``task_reset_fraction`` and ``task_surprise``, of dimension
+        (step). ``step`` counts from 0 at the first
+        update; the attribute ``steps_overwritten`` tells how many were lost to ``capacity``.
+
+    Raises:
+        ValueError: there is no recording, or not exactly one, or it has seen no step, or it is
+            batched.
+    """
+    import xarray as xr
+
+    state = _recording(opt_state)
+    if state.recorded_steps.ndim:
+        raise ValueError(
+            f"The recording is batched, of shape {state.recorded_steps.shape}. Take one element of "
+            "state and parameters first: jax.tree.map(lambda x: x[0], opt_state)."
+        )
+    total = int(state.recorded_steps)
+    if total == 0:
+        raise ValueError("The recording is empty. Call the optimizer's update first.")
+    capacity = state.buffer.shape[1]
+    steps = np.arange(max(0, total - capacity), total)
+    kept = np.asarray(state.buffer)[:, steps % capacity]
+    values = dict(zip(VARIABLES, kept, strict=False))  # without a belief, only the first two
+    moved = flat(gather(params, state.coordinates)) - state.previous_values
+    values["displacement"][-1] = np.asarray(moved)
+    for name in BELIEF_FIELDS:
+        if name in values and np.isnan(values[name]).all():
+            del values[name]
+    variables: dict[str, Any] = {name: (("step", "param"), x) for name, x in values.items()}
+    for name, x in zip(SCALARS, np.asarray(state.scalars), strict=False):
+        variables[f"task_{name}"] = ("step", x[steps % capacity])
+    return xr.Dataset(
+        variables,
+        coords={"step": steps, "param": _labels(state.coordinates, params)},
+        attrs={"steps_overwritten": total - len(steps)},
+    )
+
+
+def read_stream(path: str | Path) -> "xr.Dataset":
+    """Read a stream file: ``gradient`` and ``displacement`` of dimensions (step, param).
+
+    Args:
+        path: a NetCDF file.
+
+    Returns:
+        The stream, in memory.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not NetCDF, or does not hold a ``gradient`` of dimensions (step, param).
+    """
+    import xarray as xr
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"No stream file at {path}. `python -m experiments classify` writes one; so does "
+            "to_netcdf on the variables gradient and displacement of recording.to_dataset(...)."
+        )
+    try:
+        stream = xr.load_dataset(path)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path} is not a stream file: it cannot be read as NetCDF.") from error
+    if "gradient" not in stream:
+        raise ValueError(
+            f"{path} is not a stream file: it needs a variable 'gradient' of dimensions "
+            f"('step', 'param'), found {list(stream.data_vars)}."
+        )
+    for name in ("gradient", "displacement"):
+        if name in stream and set(stream[name].dims) != {"step", "param"}:
+            raise ValueError(
+                f"{path} is not a stream file: its {name} needs the dimensions ('step', 'param'), "
+                f"found {stream[name].dims}."
+            )
+    return stream
+
+
+def _labels(coordinates: Mapping[str, Array], params: PyTree) -> list[str]:
+    """A name like ``layers/0/weight[3,1]`` for every recorded entry."""
+    shapes = {path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
+    labels = []
+    for path, indices in coordinates.items():
+        for index in np.asarray(indices):
+            position = ",".join(str(i) for i in np.unravel_index(index, shapes[path]))
+            labels.append(f"{path}[{position}]" if position else path)
+    return labels
+
+
+def _recording(opt_state: PyTree) -> RecordState:
+    """The one `RecordState` in an optimizer state."""
+    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, RecordState))
+    states = [leaf for leaf in leaves if isinstance(leaf, RecordState)]
+    if len(states) != 1:
+        raise ValueError(
+            f"Expected one recording in the optimizer state, found {len(states)}. Wrap one "
+            "optimizer in beliefnav.recording.record."
+        )
+    return states[0]

@@ -1,0 +1,214 @@
+"""What an optimizer saw, did and believed at a few coordinates, kept inside its state."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+
+from beliefnav._probe import gather
+from beliefnav._trees import path_name
+from beliefnav.beliefs import Info, Posterior
+from beliefnav.navigation import navigation_states, open_probes
+
+if TYPE_CHECKING:
+    pass
+
+PyTree = Any
+
+BELIEF_FIELDS = Posterior._fields + Info._fields
+VARIABLES = ("gradient", "displacement", *BELIEF_FIELDS)
+SCALARS = ("switch_probability", "reset_fraction", "surprise")
+
+
+class RecordState(NamedTuple):
+    """State of `record`.
+
+    Attributes:
+        inner_state: the state of the recorded optimizer.
+        recorded_steps: number of steps seen so far, int32; the last ``capacity`` of them are kept.
+        coordinates: parameter path -> flat indices [k].
+        previous_values: the recorded parameters at the last step, [param].
+        buffer: ring buffer [variable, capacity, param]; step t stands in row t % capacity. The
+            variables are ``gradient``, ``displacement`` and, where there is a belief, the fields of
+            `Posterior` and `Info`.
+        scalars: ring buffer [3, capacity] of ``switch_probability``, ``reset_fraction`` and
+            ``surprise``, or [0, capacity] of an optimizer without them.
+    """
+
+    inner_state: Any
+    recorded_steps: Array
+    coordinates: Mapping[str, Array]
+    previous_values: Array
+    buffer: Array
+    scalars: Array
+
+
+def record(
+    optimizer: optax.GradientTransformation,
+    *,
+    coordinates: int | Mapping[str, Any],
+    capacity: int,
+    key: Array | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    r"""Record what an optimizer sees, does and believes on a few coordinates.
+
+    Always kept are the raw gradient, as it enters ``optimizer``, and the displacement of the
+    parameters, as it really happened. Where the optimizer holds a belief (`navigator`, the
+    `beliefnav.rules`, anywhere in a chain) its posterior and diagnostics are kept too; they refer
+    to the gradient as the belief received it, which may have been clipped before. Of an optimizer
+    that resets (`beliefnav.rules.hazard_filter`, `beliefnav.wrappers.two_hypothesis`) the scalars
+    that say how much are kept, those of the outermost if there are several, or of the first.
+
+    When ``capacity`` is exceeded the oldest steps are overwritten; ``recorded_steps`` and the
+    labels of `to_dataset` tell how many there were.
+
+    Args:
+        optimizer: any optax optimizer.
+        coordinates: how many entries of every parameter array to record, drawn at random without
+            replacement (all of a smaller array); or which, as {path: flat indices}, where the path
+            of ``params["layers"][0].weight`` is ``"layers/0/weight"``.
+        capacity: number of steps to keep.
+        key: random key for drawing coordinates.
+
+    Returns:
+        The optimizer, with the same updates; its ``update`` needs ``params``. What is recorded
+        depends on the parameters, so ``optax.tree.map_params`` does not see through it: apply it
+        to ``optimizer`` and the ``inner_state``.
+
+    Raises:
+        ValueError: ``coordinates`` or ``capacity`` is not positive, ``key`` is missing; at
+            ``init``, a path is not among the parameters or an index outside of its array; at
+            ``update``, ``params`` is missing.
+
+    Example:
+        >>> import jax, jax.numpy as jnp
+        >>> from beliefnav import recording, rules
+        >>> optimizer = recording.record(
+        ...     rules.adam(1e-3), coordinates=2, capacity=100, key=jax.random.key(0)
+        ... )
+        >>> params = {"weight": jnp.ones((3, 4)), "bias": jnp.zeros(3)}
+        >>> state = optimizer.init(params)
+        >>> _, state = optimizer.update(params, state, params)
+        >>> dict(recording.to_dataset(state, params).sizes)
+        {'step': 1, 'param': 4}
+    """
+    if capacity < 1:
+        raise ValueError(f"record: capacity must be at least 1 step, got {capacity}.")
+    if isinstance(coordinates, int | np.integer):
+        if coordinates < 1:
+            raise ValueError(f"record: coordinates must be at least 1, got {coordinates}.")
+        if key is None:
+            raise ValueError("record: coordinates are drawn at random; give a key.")
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: PyTree) -> Any:
+        chosen = _choose(params, coordinates, key)
+        inner_state = open_probes(inner.init(params), chosen)
+        num_variables = len(VARIABLES) if navigation_states(inner_state) else 2
+        values = flat(gather(params, chosen))
+        return RecordState(
+            inner_state=inner_state,
+            recorded_steps=jnp.zeros((), jnp.int32),
+            coordinates=chosen,
+            previous_values=values,
+            buffer=jnp.full((num_variables, capacity, values.size), jnp.nan, values.dtype),
+            scalars=jnp.full((len(_read_scalars(inner_state)), capacity), jnp.nan),
+        )
+
+    def update(
+        updates: PyTree, state: Any, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, Any]:
+        if params is None:
+            raise ValueError(
+                "Cannot record without params. This is because the displacement is measured on "
+                "them; call update(gradient, state, params)."
+            )
+        step = state.recorded_steps
+        values = flat(gather(params, state.coordinates))
+        gradient = flat(gather(updates, state.coordinates))
+        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        unknown = jnp.full_like(gradient, jnp.nan)
+        row = jnp.stack([gradient, unknown, *_believed(inner_state)])
+        # Only now is it known how far the parameters moved after the last gradient. At the first
+        # step this writes to a row that is not valid yet.
+        moved = values - state.previous_values
+        buffer = state.buffer.at[1, (step - 1) % capacity].set(moved)
+        buffer = buffer.at[:, step % capacity].set(row)
+        return updates, RecordState(
+            inner_state,
+            jnp.asarray(optax.safe_increment(step)),
+            state.coordinates,
+            values,
+            buffer,
+            state.scalars.at[:, step % capacity].set(_read_scalars(inner_state)),
+        )
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _choose(
+    params: PyTree, coordinates: int | Mapping[str, Any], key: Array | None
+) -> dict[str, Array]:
+    """Parameter path -> flat indices to record."""
+    leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+    if isinstance(coordinates, Mapping):
+        return {path: _checked_indices(path, i, leaves) for path, i in coordinates.items()}
+    assert key is not None
+    return {
+        path: _draw(jax.random.fold_in(key, i), leaf.size, min(coordinates, leaf.size))
+        for i, (path, leaf) in enumerate(leaves.items())
+        if leaf.size
+    }
+
+
+def _checked_indices(path: str, indices: Any, leaves: Mapping[str, Any]) -> Array:
+    if path not in leaves:
+        raise ValueError(f"record: no parameter {path!r}; there are: {', '.join(leaves)}.")
+    indices = np.atleast_1d(np.asarray(indices, np.int32))
+    size = leaves[path].size
+    if ((indices < 0) | (indices >= size)).any():
+        raise ValueError(
+            f"record: flat indices of {path!r} must be in [0, {size}), got {indices.tolist()}."
+        )
+    return jnp.asarray(indices)
+
+
+def _draw(key: Array, size: int, count: int) -> Array:
+    """``count`` different indices below ``size``: one from each of ``count`` equal strata.
+
+    A draw without replacement that does not permute an array of millions.
+    """
+    edges = jnp.asarray(np.arange(count + 1) * size // count, jnp.int32)
+    return jax.random.randint(key, (count,), edges[:-1], edges[1:], jnp.int32)
+
+
+def _believed(inner_state: PyTree) -> list[Array]:
+    """What the probes read at this step; of several beliefs, each where it has something to say."""
+    believed = None
+    for state in navigation_states(inner_state):
+        assert state.probe is not None
+        fields = flat(state.probe.readings)
+        believed = fields if believed is None else jnp.where(jnp.isnan(believed), fields, believed)
+    return [] if believed is None else list(believed)
+
+
+def _read_scalars(inner_state: PyTree) -> Array:
+    """What an optimizer that resets says of this step [3]; nothing of others [0]."""
+
+    def outermost(name: str) -> Any:
+        found = optax.tree.get_all_with_path(inner_state, name)
+        return min(found, key=lambda pair: len(pair[0]))[1] if found else None
+
+    values = [outermost(name) for name in SCALARS]
+    if any(x is None for x in values):
+        return jnp.zeros(0)
+    return jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in values])
+
+
+def flat(values: Mapping[str, Array]) -> Array:
+    """Path -> [..., k] as one array [..., param]."""
+    return jnp.concatenate(list(values.values()), -1) if values else jnp.zeros(0)

@@ -1,0 +1,441 @@
+r"""What a learning rule assumes, as a record: an optimizer is built from it, and it can be read.
+
+`Assumptions` holds what `navigator` consumes. Printed, it is a table in physical units: memory in
+steps, the weight of a prior in observations, the horizon in steps.
+
+Example:
+    >>> from beliefnav import rules
+    >>> print(rules.sgd.assumptions(0.1))
+    horizon        0 steps    Only the present gradient is descended: planning ahead is not worth
+                              it.
+    hold           replanned  The plan is remade continuously.
+    geometry       identity   All directions cost the same to move in.
+    gradient       as seen    The gradient is what was just seen, without noise or memory.
+    curvature      none       Nothing is believed of the curvature.
+    drift          none       Nothing moves the parameters but the plan.
+    learning rate  0.1        eta k dt / gamma: how far one step goes down the gradient.
+"""
+
+import functools
+import inspect
+import math
+import textwrap
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, Protocol
+
+import jax
+import optax
+
+from beliefnav import beliefs
+from beliefnav._format import known, number
+from beliefnav.beliefs import Belief
+from beliefnav.control import Plan, Policy
+from beliefnav.drift import Decay
+from beliefnav.navigation import navigator
+
+P = ParamSpec("P")
+
+
+class Fact(NamedTuple):
+    """One assumption: what it is about, its value in physical units, and a sentence."""
+
+    subject: str
+    value: str
+    sentence: str
+
+
+class Assumptions(NamedTuple):
+    r"""What `navigator` consumes.
+
+    Attributes:
+        learning_rate: a number or a schedule.
+        belief: what is believed about gradient and curvature.
+        policy: how far the plan looks, at what price of moving.
+        drift: movement that the plan does not know of.
+        approximations: sentences on what does not follow from belief and policy.
+        count_missing: see `navigator`; not an assumption.
+    """
+
+    learning_rate: optax.ScalarOrSchedule
+    belief: Belief
+    policy: Policy
+    drift: Decay | None = None
+    approximations: tuple[str, ...] = ()
+    count_missing: bool = True
+
+    def optimizer(self) -> optax.GradientTransformationExtraArgs:
+        """The optimizer that follows."""
+        return navigator(
+            self.learning_rate,
+            self.belief,
+            self.policy,
+            self.drift,
+            count_missing=self.count_missing,
+        )
+
+    def facts(self) -> tuple[Fact, ...]:
+        """The assumptions one by one, those of the policy first."""
+        plan = self.policy.plan
+        if plan is None:
+            planned = [Fact("policy", "own", "Nobody said what this policy assumes.")]
+            meaning, plan = "It multiplies the direction of the policy.", Plan(None)
+        else:
+            planned, meaning = _plan_facts(plan, known(self.learning_rate)), _meaning(plan)
+        believed = _belief_facts(self.belief)
+        if plan.curvature:
+            sentence = "The plan reads the curvature off the mean; nothing is remembered of it."
+            believed.append(Fact("curvature", plan.curvature, sentence))
+        elif all(fact.subject.startswith("gradient") for fact in believed):
+            believed.append(Fact("curvature", "none", "Nothing is believed of the curvature."))
+        sentences = (*plan.approximations, *self.approximations)
+        return (
+            *planned,
+            *believed,
+            _drift_fact(self.drift, self.learning_rate, plan),
+            Fact("learning rate", number(self.learning_rate), meaning),
+            *(Fact("approximation", "", sentence) for sentence in sentences),
+        )
+
+    def __str__(self) -> str:
+        """The facts as a table, at most 100 columns wide."""
+        facts = self.facts()
+        subject, value = (max(len(f[i]) for f in facts) + 2 for i in (0, 1))
+        value = min(value, 30)
+        lines = []
+        for fact in facts:
+            values = textwrap.wrap(fact.value, value - 2) or [""]
+            words = textwrap.wrap(fact.sentence, 100 - subject - value)
+            for i in range(max(len(values), len(words))):
+                name = "" if i else fact.subject
+                left, right = (column[i] if i < len(column) else "" for column in (values, words))
+                lines.append(f"{name:<{subject}}{left:<{value}}{right}".rstrip())
+        return "\n".join(lines)
+
+
+class Rule(Protocol[P]):
+    """A named learning rule: called, it is the optimizer."""
+
+    __name__: str
+    __doc__: str | None
+    assumptions: Callable[P, Assumptions]
+    """The same arguments, to what the optimizer is built from."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
+        """Build the optimizer."""
+        ...
+
+
+def rule(assume: Callable[P, Assumptions]) -> Rule[P]:
+    """Make a learning rule of a function that returns its assumptions.
+
+    Args:
+        assume: a function with the arguments and the docstring of the rule.
+
+    Returns:
+        A function from the same arguments to the optimizer, whose ``assumptions`` is ``assume``.
+    """
+
+    @functools.wraps(assume)
+    def build(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
+        return assume(*args, **kwargs).optimizer()
+
+    result: Any = build
+    result.assumptions = assume
+    result.__signature__ = inspect.signature(assume).replace(
+        return_annotation=optax.GradientTransformationExtraArgs
+    )
+    return result
+
+
+def _counted(value: Any, unit: str) -> str:
+    if number(value) == "inf":
+        return "unlimited"
+    return f"{number(value)} {unit}" + ("" if number(value) == "1" else "s")
+
+
+def _steps(value: Any) -> str:
+    return _counted(value, "step")
+
+
+def _times(value: Any) -> str:
+    """In units of the time step of a plan."""
+    return "1 unit of time" if number(value) == "1" else f"{number(value)} units of time"
+
+
+def _reciprocal(value: Any) -> Any:
+    """``1 / value``, infinite at 0."""
+    return math.inf if known(value) == 0 else 1 / value
+
+
+def _plan_facts(plan: Plan, learning_rate: float | None) -> list[Fact]:
+    """Horizon, hold and geometry.
+
+    Where plans are remade continuously, the learning rate is the time that passes in a step; where
+    they are held, it is a share of what was planned for a unit of time.
+    """
+    time_step = learning_rate if known(plan.hold) == 0 or learning_rate == 1 else None
+    if plan.discount is None:
+        horizon = Fact("horizon", "any", "The step does not depend on how far the plan looks.")
+    elif known(plan.discount) == math.inf:
+        sentence = "Only the present gradient is descended: planning ahead is not worth it."
+        horizon = Fact("horizon", "0 steps", sentence)
+    elif known(plan.discount) == 0:
+        sentence = "The future is not discounted: the plan coasts to the optimum (ballistic)."
+        horizon = Fact("horizon", "unlimited", sentence)
+    else:
+        sentence = "Costs further ahead than this hardly count."
+        value = _times(_reciprocal(plan.discount))
+        if time_step is not None:
+            value = _steps(_reciprocal(plan.discount * time_step))
+        horizon = Fact("horizon", value, sentence)
+    if known(plan.hold) == 0:
+        held = Fact("hold", "replanned", "The plan is remade continuously.")
+    elif known(plan.hold) == math.inf:
+        held = Fact("hold", "to the end", "The plan is followed to the optimum that is believed.")
+    else:
+        sentence = "A plan is made to be followed for this long."
+        held = Fact("hold", _times(plan.hold), sentence)
+    geometry = "All directions cost the same to move in."
+    if plan.metric != "identity":
+        geometry = "What it costs to move depends on the direction, by the metric."
+    facts = [horizon, held, Fact("geometry", plan.metric, geometry)]
+    if known(plan.floor) != 0:
+        sentence = "No direction is believed to be flatter than this."
+        facts.append(Fact("curvature floor", number(plan.floor), sentence))
+    return facts + [Fact("plan", "", remark) for remark in plan.remarks]
+
+
+def _meaning(plan: Plan) -> str:
+    """What the learning rate is, in the constants of the objective."""
+    if plan.discount is None:
+        return "The share of the way to the believed optimum that a step goes."
+    if known(plan.discount) == 0:
+        return "sqrt(eta k) dt: how far one step goes on a plan without discounting."
+    if known(plan.discount) == math.inf:
+        return "eta k dt / gamma: how far one step goes down the gradient."
+    if known(plan.hold) == 0:
+        return "The time between two looks at the landscape, in units of that of the plan."
+    return "The share of the planned move that a step takes."
+
+
+def _drift_fact(drift: Decay | None, learning_rate: optax.ScalarOrSchedule, plan: Plan) -> Fact:
+    if plan.drift:
+        return Fact("drift", plan.drift, "It moves the parameters, and the plan counters it.")
+    strength = 0.0 if drift is None else known(drift.strength)
+    if drift is None or strength == 0:
+        return Fact("drift", "none", "Nothing moves the parameters but the plan.")
+    where = "their initial values" if drift.toward_start else "0"
+    value, rate = f"{number(drift.strength)} per unit of learning rate", known(learning_rate)
+    if strength is not None and rate is not None:
+        value = f"{number(strength * rate)} a step"
+        if strength * rate < 1:
+            where += f", by half in {number(-math.log(2) / math.log1p(-strength * rate))} steps"
+    if drift.mask is not None:
+        where += ", where the mask says so"
+    return Fact("drift", value, f"Weights decay to {where}, which the plan does not know of.")
+
+
+@functools.singledispatch
+def _belief_facts(belief: Any) -> list[Fact]:
+    """What a belief assumes, as facts about the gradient and the curvature."""
+    return [Fact("belief", type(belief).__name__, (type(belief).__doc__ or "").split("\n")[0])]
+
+
+def _memory(discount: Any) -> str:
+    return _steps(_reciprocal(1 - discount))
+
+
+def _prior(subject: str, size: Any, value: Any) -> Fact:
+    if known(size) != 0:
+        sentence = f"At first it is believed to be {number(value)}, as if seen this often."
+        return Fact(subject, _counted(size, "observation"), sentence)
+    sentence = "Nothing is known at first: averages are corrected for their bias."
+    return Fact(subject, "0 observations", sentence)
+
+
+@_belief_facts.register
+def _(belief: beliefs.LocalLevel) -> list[Fact]:
+    sentence = "The gradient drifts as fast as it is forgotten; it is seen through noise."
+    return [
+        Fact("gradient", f"memory {_memory(belief.discount)}", sentence),
+        _prior("gradient prior", belief.prior_sample_size, belief.prior_mean),
+    ]
+
+
+@_belief_facts.register
+def _(belief: beliefs.LookAhead) -> list[Fact]:
+    inner, prior = _belief_facts(belief.belief)
+    sentence = "The gradient drifts; the step is taken on its average as it will be at the next."
+    return [Fact("gradient", inner.value, sentence), prior]
+
+
+@_belief_facts.register
+def _(belief: beliefs.Transient) -> list[Fact]:
+    sentence = (
+        "One part of the gradient stays, another passes; the step is taken on the forecast of the "
+        f"next. What passes keeps {number(belief.autocorrelation)} of itself a step."
+    )
+    facts = [Fact("gradient", f"memory {_memory(belief.discount)}", sentence)]
+    if belief.diffuse:
+        return [*facts, _prior("gradient prior", 0, 0)]
+    return [*facts, _prior("gradient prior", _reciprocal(1 - belief.discount), 0)]
+
+
+@_belief_facts.register
+def _(belief: beliefs.OrnsteinUhlenbeck) -> list[Fact]:
+    if known(belief.autocorrelation) == 0 == known(belief.noise_variance):
+        sentence = "The gradient is what was just seen, without noise or memory."
+        return [Fact("gradient", "as seen", sentence)]
+    sentence = "The gradient returns to 0 and is seen through noise: its average is shrunk."
+    memory = _memory(belief.autocorrelation * (1 - belief.steady_gain))
+    return [Fact("gradient", f"memory {memory}", sentence)]
+
+
+@_belief_facts.register
+def _(belief: beliefs.Wiener) -> list[Fact]:
+    shrunk = "The gradient is 0 unless its average stands out of its noise, learned for each entry."
+    moment = "The second moment of the gradient is read as curvature."
+    return [
+        Fact("gradient", f"memory {_memory(belief.discount)}", shrunk),
+        Fact("curvature", f"memory {_memory(belief.curvature_discount)}", moment),
+        _prior("prior", 0, 0),
+    ]
+
+
+@_belief_facts.register
+def _(belief: beliefs.PrecisionWalk) -> list[Fact]:
+    sentence = "The second moment of the gradient, which drifts, is read as curvature."
+    prior = _prior("curvature prior", belief.prior_degrees_of_freedom, belief.prior_second_moment)
+    return [Fact("curvature", f"memory {_memory(belief.discount)}", sentence), prior]
+
+
+@_belief_facts.register
+def _(belief: beliefs.UniformWalk) -> list[Fact]:
+    sentence = "The largest gradient, which is discounted, is read as the root of the curvature."
+    return [Fact("curvature", f"memory {_memory(belief.discount)}", sentence)]
+
+
+@_belief_facts.register
+def _(belief: beliefs.Accumulated) -> list[Fact]:
+    moment, prior = _belief_facts(belief.belief)
+    sentence = "The sum of all squared gradients is read as curvature: that of all losses so far."
+    return [Fact("curvature", moment.value, sentence), prior]
+
+
+@_belief_facts.register
+def _(belief: beliefs.WishartWalk) -> list[Fact]:
+    sentence = "The matrix of second moments of all pairs of gradients is read as curvature."
+    prior = _prior("curvature prior", belief.prior_degrees_of_freedom, belief.prior_second_moment)
+    return [Fact("curvature", f"memory {_memory(belief.discount)}", sentence), prior]
+
+
+@_belief_facts.register
+def _(belief: beliefs.KroneckerWalk) -> list[Fact]:
+    sentence = (
+        "The second moments of rows and of columns are read as the two factors of the curvature, "
+        f"each to the power {number(belief.power)}."
+    )
+    scale = f"{number(belief.prior_scale)} times the identity"
+    return [
+        Fact("curvature", f"memory {_memory(belief.discount)}", sentence),
+        Fact("curvature prior", scale, "What is believed of each factor at first."),
+    ]
+
+
+@_belief_facts.register
+def _(belief: beliefs.RetractedLevel) -> list[Fact]:
+    sentence = "It drifts as fast as it is forgotten, and stays positive."
+    prior = Fact("gradient prior", number(belief.prior_level), "What is believed at first.")
+    return [Fact("gradient", f"memory {_memory(belief.discount)}", sentence), prior]
+
+
+@_belief_facts.register
+def _(belief: beliefs.RunLengths) -> list[Fact]:
+    kept = f"Of the times when it may have begun the {belief.capacity} likeliest are kept."
+    return _task_facts(belief.model, kept)
+
+
+@_belief_facts.register
+def _(belief: beliefs.TwoHypotheses) -> list[Fact]:
+    return _task_facts(belief.model, "One Gaussian is kept, of a task that may have switched.")
+
+
+@_belief_facts.register
+def _(belief: beliefs.RunLengthReset) -> list[Fact]:
+    return _task_facts(belief.model, "One Gaussian is kept: of the present task or of a new one.")
+
+
+def _task_facts(model: beliefs.SwitchingOptimum, kept: str) -> list[Fact]:
+    learned = isinstance(model.hazard, beliefs.HazardGrid)
+    length = "learned" if learned else _steps(_reciprocal(model.hazard))
+    sentence = "On average; then the optimum is drawn anew, for all parameters at once. "
+    return [
+        Fact("task length", length, sentence + kept),
+        Fact("curvature", "known", "The curvature is known, and the same for all tasks."),
+    ]
+
+
+@_belief_facts.register
+def _(belief: beliefs.FisherOptimum) -> list[Fact]:
+    spread = "given"
+    if belief.prior_variance is None:
+        spread = "variance of the initial array"
+    elif jax.tree.structure(belief.prior_variance) == jax.tree.structure(0):
+        spread = f"variance {number(belief.prior_variance)}"
+    return [
+        Fact(
+            "task length",
+            _steps(_reciprocal(belief.hazard)),
+            "On average; then the optimum is drawn anew. It is followed by a linear filter.",
+        ),
+        Fact("optimum prior", spread, "Around the initial parameters, for every task."),
+        Fact("curvature", "read", "At every step: it is the variance of an example's gradient."),
+    ]
+
+
+@_belief_facts.register
+def _(belief: beliefs.Sensed) -> list[Fact]:
+    def moved(fact: Fact) -> Fact:
+        subject = fact.subject.replace("gradient", "curvature")
+        sentence = fact.sentence.replace("The gradient", "The curvature")
+        # Time is counted in readings (`beliefs.sensed`).
+        value = fact.value.replace("step", "reading").replace("observation", "reading")
+        return Fact(subject, value if fact.subject != "gradient" else f"sensed; {value}", sentence)
+
+    return [moved(fact) for fact in _belief_facts(belief.belief)]
+
+
+@_belief_facts.register
+def _(belief: beliefs.Secant) -> list[Fact]:
+    sentence = "Gradient and curvature are learned from how the gradient changes as one moves."
+    memory = _memory(belief.curvature_autocorrelation**2)
+    constant = known(belief.curvature_process_variance) == 0 and memory == "unlimited"
+    changes = "It does not change." if constant else "It drifts, and returns to its prior."
+    return [
+        Fact("gradient", f"drift {number(belief.gradient_process_variance)} a step", sentence),
+        Fact("curvature", f"memory {memory}", changes),
+        Fact(
+            "curvature prior",
+            f"variance {number(belief.prior_curvature_variance)}",
+            f"Its mean is {number(belief.prior_curvature_mean)}.",
+        ),
+    ]
+
+
+@_belief_facts.register
+def _(belief: beliefs.UnknownNoise) -> list[Fact]:
+    sentence = "The noise of each entry is learned; variances are in units of it."
+    noise = Fact("noise", f"memory {_memory(belief.discount)}", sentence)
+    return [*_belief_facts(belief.model), noise]
+
+
+@_belief_facts.register
+def _(belief: beliefs.Shared) -> list[Fact]:
+    return _belief_facts(belief.belief)
+
+
+@_belief_facts.register
+def _(belief: beliefs.Independent) -> list[Fact]:
+    gradient, curvature = _belief_facts(belief.gradient), _belief_facts(belief.curvature)
+    own = [fact for fact in gradient if not fact.subject.startswith("curvature")]
+    return own + [fact for fact in curvature if not fact.subject.startswith("gradient")]

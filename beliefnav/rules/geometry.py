@@ -1,0 +1,187 @@
+"""Rules with geometry: a metric on parameters, or a curvature that couples them."""
+
+from typing import Any
+
+import optax
+from jax.typing import ArrayLike
+
+from beliefnav import beliefs, control
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav.rules._beliefs import APART, LOOK_AHEAD, MOMENT, level
+from beliefnav.rules._rule import Assumptions, rule
+
+PyTree = Any
+
+
+@rule
+def natural_gradient(
+    learning_rate: optax.ScalarOrSchedule,
+    metric: Any,
+    b1: ArrayLike = 0.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Natural gradient descent: $\Delta\theta = -\alpha G(\theta)^{-1} m$.
+
+    Assumes that moving costs what it changes of the model's predictions: the metric is the Fisher
+    information. Planning ahead is not worth it, whatever the curvature. `beliefnav.sensors` has
+    Fisher matrices: ``fisher`` (exact, for small models), ``fisher_diagonal`` and
+    ``fisher_kronecker``.
+
+    Args:
+        learning_rate: $\alpha = \eta k \Delta t / \gamma > 0$, a number or a schedule.
+        metric: $G$, see `control.myopic`; most often a callable from parameters to the Fisher
+            information, with a multiple of the identity added where that may be singular.
+        b1: $\beta_1$ in [0, 1], the discount of a bias-corrected average of the gradient.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer. Its ``update`` needs ``params`` if the metric is a callable.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Amari, "Natural gradient works efficiently in learning", Neural Computation 10 (1998).
+    """
+    POSITIVE.check("natural_gradient", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("natural_gradient", "b1", b1)
+    policy = control.myopic(metric)
+    return Assumptions(learning_rate, level(b1), policy, count_missing=count_missing)
+
+
+@rule
+def full_ballistic(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.0,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 0.0,
+    eps_root: ArrayLike = 0.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Full-matrix Adam: $\Delta\theta = -\alpha (V^{1/2} + \epsilon I)^{-1} m$.
+
+    $V$ is the bias-corrected, discounted mean of $y y^\top$ over all parameters. Assumes what
+    `adam` assumes, with matrices for numbers; by default, without memory of the gradient. For small
+    problems: a matrix over the n raveled parameters is decomposed at every step.
+
+    Args:
+        learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1]; 0: the gradient as it is.
+        b2: $\beta_2$ in [0, 1].
+        eps: $\epsilon \ge 0$ outside the root. With 0, directions of which nothing was seen do not
+            move; otherwise $1/\epsilon$ amplifies in them what rounding leaves of the mean.
+        eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Duchi, Hazan and Singer, "Adaptive Subgradient Methods", JMLR 12 (2011), section 1.1, with
+        sums for means.
+    """
+    POSITIVE.check("full_ballistic", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("full_ballistic", "b1", b1)
+    UNIT_INTERVAL.check("full_ballistic", "b2", b2)
+    return Assumptions(
+        learning_rate,
+        beliefs.independent(gradient=level(b1), curvature=beliefs.WishartWalk(b2)),
+        control.matrix_ballistic(eps, eps_root),
+        approximations=(APART, MOMENT),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def shampoo(
+    learning_rate: optax.ScalarOrSchedule,
+    eps: ArrayLike = 1e-4,
+    b1: ArrayLike = 0.0,
+    b2: ArrayLike = 1.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Shampoo: $\Delta\theta = -\alpha L^{-1/4} M R^{-1/4}$.
+
+    $L = \epsilon I + \sum Y Y^\top$ and $R = \epsilon I + \sum Y^\top Y$ (`beliefs.KroneckerWalk`).
+    Assumes undiscounted planning on the curvature $L^{1/2} \otimes R^{1/2}$, in place of the sum of
+    all $y y^\top$ of an array, which for gradients of rank one it bounds from above.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        eps: $\epsilon > 0$, what is believed of either factor at first.
+        b1: $\beta_1$ in [0, 1], the discount of a bias-corrected average of the gradient.
+        b2: $\beta_2$ in [0, 1], the discount of the sums; 1: nothing is forgotten.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Gupta, Koren and Singer, arXiv:1802.09568, algorithm 1.
+    """
+    POSITIVE.check("shampoo", "learning_rate", learning_rate)
+    NON_NEGATIVE.check("shampoo", "eps", eps)
+    UNIT_INTERVAL.check("shampoo", "b1", b1)
+    UNIT_INTERVAL.check("shampoo", "b2", b2)
+    factored = (
+        "The matrix of second moments is replaced by the product of those of rows and columns."
+    )
+    return Assumptions(
+        learning_rate,
+        beliefs.independent(gradient=level(b1), curvature=beliefs.KroneckerWalk(b2, eps)),
+        control.matrix_ballistic(),
+        approximations=(APART, MOMENT, factored),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def muon(
+    learning_rate: optax.ScalarOrSchedule,
+    beta: ArrayLike = 0.95,
+    *,
+    nesterov: bool = True,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Muon: $\Delta\theta = -\alpha \, U V^\top$, the polar factor of the mean $U \Sigma V^\top$.
+
+    Assumes undiscounted planning on a one-sided curvature that is read off the mean of the gradient
+    itself, $(M M^\top)^{-1/2} M$: `sign_sgd` with matrices for numbers. The factor is exact, by a
+    singular value decomposition; the Newton-Schulz iteration with which Muon is known approaches
+    it only roughly. A vector is one column, and becomes its direction.
+
+    Args:
+        learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
+        beta: $\beta$ in [0, 1], the discount of the average.
+        nesterov: take the average as it is expected to be at the next step, see `nadam`.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.contrib.muon`` for matrices, up to its factor for their
+        shape, once its iteration converges.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+    """
+    POSITIVE.check("muon", "learning_rate", learning_rate)
+    UNIT_INTERVAL.check("muon", "beta", beta)
+    belief = beliefs.LocalLevel(beta)
+    return Assumptions(
+        learning_rate,
+        beliefs.shared(beliefs.look_ahead(belief) if nesterov else belief),
+        control.polar(),
+        approximations=(LOOK_AHEAD,) if nesterov else (),
+        count_missing=count_missing,
+    )

@@ -1,0 +1,196 @@
+"""Rules that plan on a curvature of their own: learned from gradients, or read by a sensor."""
+
+import optax
+from jax.typing import ArrayLike
+
+from beliefnav import beliefs, control
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav.objective import Objective
+from beliefnav.rules._beliefs import as_seen, level
+from beliefnav.rules._rule import Assumptions, rule
+
+ALONE = "What the steps of other parameters do to a gradient is noise to it."
+
+
+@rule
+def secant(
+    learning_rate: optax.ScalarOrSchedule,
+    discount: ArrayLike = 0.1,
+    *,
+    noise_variance: ArrayLike | None = None,
+    gradient_variance: ArrayLike = 1.0,
+    curvature_variance: ArrayLike = 1.0,
+    gradient_drift: ArrayLike = 0.01,
+    curvature_discount: ArrayLike = 0.999,
+    curvature_noise_variance: ArrayLike | None = None,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Plan on a curvature that is learned from how the gradient changes as one moves.
+
+    Assumes an `beliefs.Secant` landscape, all of whose variances are in units of a noise variance
+    $\sigma^2$ that is unknown and learned for every entry, and a horizon $1/\gamma$, with the plan
+    remade continuously (`control.planning_gain`) and cautiously (`control.cautious`):
+
+    $$ \Delta\theta = -\alpha \, \frac{m}{s(\bar V)}, \qquad
+       s(\bar V) = \sqrt{\gamma^2/4 + \bar V} + \gamma/2, \qquad
+       \bar V = \sqrt{V^2 + \mathrm{Var}[h]}. $$
+
+    Where $\bar V \ll \gamma^2$ it is gradient descent with the rate $\alpha/\gamma$, where
+    $\bar V \gg \gamma^2$ ballistic, with the curvature where Adam has a second moment. The floor on
+    the curvature is its posterior standard deviation.
+
+    It measures how far the parameters moved, so that it is right under clipping, weight decay,
+    masks, gradient accumulation and schedules; ``update`` needs ``params``. ``update`` also takes
+    ``curvature``, readings of a second sensor (`beliefnav.sensors`), if its noise is given.
+
+    The noise is followed with the memory of the curvature, `beliefs.UnknownNoise`, and its prior
+    has three degrees of freedom, the fewest whole number at which posterior variances are finite.
+    With a ``noise_variance`` it is known; that takes one tree of memory less.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        discount: $\gamma > 0$.
+        noise_variance: $\sigma^2 > 0$; ``None``: unknown.
+        gradient_variance: prior variance of the gradient, in units of $\sigma^2$.
+        curvature_variance: prior variance $P_h$ of the curvature, in units of $\sigma^2$.
+        gradient_drift: $q_g \ge 0$, variance of what else moves the gradient in a step, in units of
+            $\sigma^2$; the steps of other parameters, above all. 0.01 is a memory of some 10 steps.
+        curvature_discount: $\beta$ in [0, 1], how much of the curvature persists in a step; it
+            returns to its prior with $\rho_h = \sqrt\beta$.
+        curvature_noise_variance: of readings of a second sensor, in units of $\sigma^2$.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("discount", discount),
+        ("noise_variance", noise_variance),
+        ("gradient_variance", gradient_variance),
+        ("curvature_variance", curvature_variance),
+        ("curvature_noise_variance", curvature_noise_variance),
+    ):
+        POSITIVE.check("secant", name, value)
+    NON_NEGATIVE.check("secant", "gradient_drift", gradient_drift)
+    UNIT_INTERVAL.check("secant", "curvature_discount", curvature_discount)
+    landscape = beliefs.Secant(
+        noise_variance=1.0,
+        prior_gradient_variance=gradient_variance,
+        prior_curvature_variance=curvature_variance,
+        gradient_process_variance=gradient_drift,
+        curvature_process_variance=curvature_variance * (1 - curvature_discount),
+        curvature_autocorrelation=curvature_discount**0.5,
+        curvature_noise_variance=curvature_noise_variance,
+    )
+    unknown = beliefs.UnknownNoise(
+        landscape, prior_degrees_of_freedom=3.0, discount=curvature_discount
+    )
+    known = None if noise_variance is None else landscape.scaled(noise_variance)
+    return Assumptions(
+        learning_rate,
+        known or beliefs.shared(unknown),
+        control.cautious(control.horizon(Objective(discount=discount))),
+        approximations=(ALONE,),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def newton(
+    learning_rate: optax.ScalarOrSchedule = 1.0,
+    time_step: ArrayLike | None = None,
+    discount: ArrayLike = 1.0,
+    *,
+    diagonal: bool = False,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Newton's method: $\Delta\theta = -\alpha V^{-1} y$, on a curvature that is sensed.
+
+    Assumes that gradient and curvature are what was just seen, and a plan that is followed to its
+    end. Where the curvature is not positive there is no end: that direction stays. With a finite
+    ``time_step`` the plan, of horizon $1/\gamma$, is followed for that long (exact hold): a saddle
+    is then left downhill, at $V = 0$ it is gradient descent, and steps never pass Newton's.
+
+    ``update`` takes the Hessian as ``curvature=``: a matrix [n, n] over the raveled parameters
+    (`beliefnav.sensors.hessian`), or, with ``diagonal``, a tree like them. A step without it uses
+    the last one.
+
+    Args:
+        learning_rate: $\alpha > 0$, the share of the way to go, a number or a schedule.
+        time_step: $\Delta t > 0$; ``None``: infinite.
+        discount: $\gamma > 0$, for a finite time step, in units in which $\eta k = 1$.
+        diagonal: sense the diagonal only.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("newton", "learning_rate", learning_rate)
+    POSITIVE.check("newton", "time_step", time_step)
+    POSITIVE.check("newton", "discount", discount)
+    if time_step is None:
+        policy = control.newton() if diagonal else control.matrix_newton()
+    else:
+        plan = control.horizon if diagonal else control.matrix_horizon
+        policy = plan(Objective(discount=discount), time_step, exact_hold=True)
+    curvature = beliefs.sensed(level(0.0), dense=not diagonal)  # a missing entry keeps the last one
+    return Assumptions(
+        learning_rate,
+        beliefs.independent(gradient=as_seen(), curvature=curvature),
+        policy,
+        count_missing=count_missing,
+    )
+
+
+@rule
+def sophia_like(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.965,
+    b2: ArrayLike = 0.99,
+    time_step: ArrayLike = 1.0,
+    discount: ArrayLike = 1.0,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Newton where curved, gradient descent where flat: $\Delta\theta = -\alpha \varphi(V) m$.
+
+    Assumes a gradient that drifts at discount $\beta_1$, a diagonal of the Hessian that drifts at
+    discount $\beta_2$ and is read by a sensor, given as ``update(curvature=)`` at the steps at
+    which there is a reading, and a plan that is followed for $\Delta t$ (exact hold). Sophia, on
+    the same belief, cuts Newton's step off at a fixed size; here it saturates by itself, and a
+    saddle is left downhill.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1], per reading.
+        time_step: $\Delta t > 0$, in units in which $\eta k = 1$.
+        discount: $\gamma > 0$.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Liu et al., "Sophia: A Scalable Stochastic Second-order Optimizer", ICLR 2024, algorithm 3.
+    """
+    POSITIVE.check("sophia_like", "learning_rate", learning_rate)
+    POSITIVE.check("sophia_like", "discount", discount)
+    UNIT_INTERVAL.check("sophia_like", "b1", b1)
+    UNIT_INTERVAL.check("sophia_like", "b2", b2)
+    return Assumptions(
+        learning_rate,
+        beliefs.independent(gradient=level(b1), curvature=beliefs.sensed(level(b2))),
+        control.horizon(Objective(discount=discount), time_step, exact_hold=True),
+        count_missing=count_missing,
+    )

@@ -1,0 +1,218 @@
+"""Rules for tasks that switch: the parameters are pulled to where they started."""
+
+from typing import Any
+
+import optax
+from jax.typing import ArrayLike
+
+from beliefnav import beliefs, control
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, check_switching
+from beliefnav.drift import Decay
+from beliefnav.rules._beliefs import APART, MOMENT, as_seen, moments
+from beliefnav.rules._rule import Assumptions, rule
+from beliefnav.rules.adaptive import adam
+
+PyTree = Any
+
+
+@rule
+def l2_init(
+    learning_rate: optax.ScalarOrSchedule,
+    strength: ArrayLike = 1e-2,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Gradient descent on $L + \tfrac12 \ell \, |\theta - \theta_0|^2$: L2-Init.
+
+    Assumes what `sgd` assumes, and a Gaussian prior around the initial parameters. For a strength
+    that is derived see `resetting`.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        strength: $\ell \ge 0$.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer, equal to ``optax.sgd`` on the penalised loss.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+
+    Reference:
+        Kumar, Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via Regenerative
+        Regularization", 2023, arXiv:2308.11958 (whose coefficient is $\ell/2$).
+    """
+    POSITIVE.check("l2_init", "learning_rate", learning_rate)
+    NON_NEGATIVE.check("l2_init", "strength", strength)
+    policy = control.penalised(control.myopic(), strength)
+    return Assumptions(learning_rate, as_seen(), policy, count_missing=count_missing)
+
+
+@rule
+def adam_toward_start(
+    learning_rate: optax.ScalarOrSchedule,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    *,
+    decay: optax.ScalarOrSchedule = 1e-2,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Adam, and weights that decay toward where they started, by $\alpha\lambda(\theta-\theta_0)$.
+
+    Assumes what `adam` assumes, and a drift toward the initial parameters that the controller does
+    not plan for.
+
+    Args:
+        learning_rate: $\alpha > 0$, a number or a schedule.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        eps: $\epsilon \ge 0$ outside the root.
+        decay: $\lambda$, a number or a schedule, per unit of learning rate.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    NON_NEGATIVE.check("adam_toward_start", "decay", decay)
+    inner = adam.assumptions(learning_rate, b1, b2, eps, count_missing=count_missing)
+    return inner._replace(drift=Decay(decay, toward_start=True))
+
+
+@rule
+def resetting(
+    learning_rate: optax.ScalarOrSchedule,
+    hazard: ArrayLike = 1e-3,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    discount: ArrayLike = 0.1,
+    *,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Plan for an optimum that may be drawn anew: weights are reset the more, the flatter.
+
+    Assumes Adam's beliefs, a plan of horizon $1/\gamma$, and optima that switch at the rate
+    $\lambda$ to new ones around the initial parameters (`control.resetting`). Without a hazard it
+    is Adam at $\gamma = 0$ and gradient descent at large $\gamma$.
+
+    Args:
+        learning_rate: $\alpha = \Delta t > 0$, a number or a schedule.
+        hazard: $\lambda \ge 0$, switches per unit of time, in which $\eta k = 1$.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
+        discount: $\gamma \ge 0$.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; the error names it.
+    """
+    POSITIVE.check("resetting", "learning_rate", learning_rate)
+    return Assumptions(
+        learning_rate,
+        moments("resetting", b1, b2),
+        control.resetting(hazard, discount),
+        approximations=(APART, MOMENT),
+        count_missing=count_missing,
+    )
+
+
+@rule
+def hazard_filter(
+    hazard: ArrayLike,
+    prior_variance: PyTree = None,
+    *,
+    examples: ArrayLike,
+    count_missing: bool = True,
+) -> Assumptions:
+    r"""Go to where the optimum is believed to be, if it is drawn anew now and then.
+
+    $$ m \leftarrow \theta_0 + (1-p)(m - \theta_0), \quad
+       v \leftarrow (1-p)^2 v + (1 - (1-p)^2) v_0, \qquad
+       \tfrac1v \leftarrow \tfrac1v + \sum_i g_i^2, \quad m \leftarrow m - v \sum_i g_i,
+       \quad \theta = m $$
+
+    Assumes optima that are drawn anew around the initial parameters with the hazard $p$ a step, and
+    gradients $g_i$ of the negative log-likelihood of examples (`beliefs.FisherOptimum`), and takes
+    Newton's plan. There is no learning rate: a parameter of which little was seen, or long ago,
+    takes long steps. Without a hazard they shrink as $1/t$; a learner of a stream of tasks then
+    learns less and less.
+
+    ``update`` takes the mean gradient of the batch, and ``per_example_grads`` of all or some of its
+    examples [example, ...]. Without these $\sum_i g_i^2$ is taken to be $(\sum_i g_i)^2$, whose
+    expectation is too large by $B(B-1)$ times the squared mean of a gradient: not at an optimum,
+    but far from it, where steps are then too short. So it is for an entry of which the given
+    examples say nothing. A reading of the mean square by other means goes into ``curvature``; where
+    that is negative or not finite nothing is learned. Under ``optax.MultiSteps`` ``examples``
+    counts those of all parts of a batch, and the gradients of examples are those of the last part.
+
+    `beliefnav.sample_params` draws parameters from the belief. ``optax.tree.get(state, name)``
+    reads the scalars of `beliefs.FisherOptimumState`: ``switch_probability`` and ``reset_fraction``
+    (both $p$) and ``surprise``.
+
+    Args:
+        hazard: $p$ in [0, 1], per step.
+        prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters. Default: the
+            variance of the entries of each initial array (`beliefs.initial_variance`, which says
+            what of arrays whose entries are all the same).
+        examples: $B > 0$, the number of examples that a gradient is the mean of.
+        count_missing: see `scale_by_navigation`.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: a Python number is out of its range; at ``init``, the prior variance does not
+            fit the parameters or is not positive; at ``update``, ``params`` is missing or
+            ``per_example_grads`` do not fit the gradient. The error names it.
+        TypeError: ``hazard`` is a schedule; ``optax.inject_hyperparams`` takes those.
+
+    Reference:
+        The diagonal extended Kalman filter with the empirical Fisher information as curvature;
+        Ollivier (2018), "Online natural gradient as a Kalman filter", theorem 2, for a hazard of 0.
+
+    Example:
+        Two tasks, one after the other, and nobody says when:
+
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from beliefnav import rules, sample_params
+        >>> loss = lambda weights, x, y: (x @ weights - y) ** 2 / 2  # of one example, in nats
+        >>> optimizer = rules.hazard_filter(0.001, prior_variance=1.0, examples=8)
+        >>> @jax.jit
+        ... def step(weights, state, x, y):
+        ...     grads = jax.vmap(jax.grad(loss), (None, 0, 0))(weights, x, y)
+        ...     updates, state = optimizer.update(
+        ...         grads.mean(0), state, weights, per_example_grads=grads
+        ...     )
+        ...     return optax.apply_updates(weights, updates), state
+        >>> weights = jnp.zeros(2)
+        >>> state = optimizer.init(weights)
+        >>> for truth in (jnp.array([1.0, -1.0]), jnp.array([-1.0, 1.0])):
+        ...     for key in jax.random.split(jax.random.key(0), 1000):
+        ...         x, noise = jnp.split(jax.random.normal(key, (8, 3)), [2], axis=1)
+        ...         weights, state = step(weights, state, x, x @ truth + noise[:, 0])
+        ...     print(bool(jnp.all(jnp.abs(weights - truth) < 0.2)))
+        True
+        True
+        >>> sample_params(state, jax.random.key(1)).shape
+        (2,)
+    """
+    check_switching("hazard_filter", hazard, examples)
+    POSITIVE.check_leaves("hazard_filter", "prior_variance", prior_variance)
+    return Assumptions(
+        1.0,
+        beliefs.FisherOptimum(hazard, examples, prior_variance),
+        control.newton()._replace(clipped=None),
+        approximations=(
+            "The loss is a negative log-likelihood, and its curvature is taken for the variance of "
+            "the gradient of one example, as it is on average where the model is right.",
+            "Parameters are believed to be independent of each other.",
+            "Optima that are drawn anew are followed by the best linear filter of them.",
+        ),
+        count_missing=count_missing,
+    )

@@ -1,0 +1,269 @@
+"""Optimum with a curvature that is read: filter and program against the joint Gaussian."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from numpyro.infer.util import log_density
+from scipy import stats
+
+from beliefnav import beliefs
+from beliefnav.beliefs import FisherOptimum, SwitchingOptimum, initial_variance
+
+MODEL = FisherOptimum(hazard=0.2, examples=8, prior_variance=1.5)
+STEPS = 12
+
+
+def recording(seed: int) -> tuple[Any, Any, Any]:
+    """Gradients [step, 2] with holes, positive readings of the curvature, and displacements."""
+    rng = np.random.default_rng(seed)
+    y, moved = rng.normal(size=(2, STEPS, 2))
+    y[rng.random(y.shape) < 0.3] = np.nan
+    return y, rng.gamma(2.0, size=y.shape), moved
+
+
+def run(model: FisherOptimum, y: Any, h: Any, moved: Any) -> list[Any]:
+    """Mean and variance of the optimum, relative to the start, after every step; last state, info.
+
+    The parameters start at 3, to see that it does not matter.
+    """
+    filter_ = model.filter()
+    params = jnp.full(y.shape[1:], 3.0)
+    state = filter_.init(params)
+    before = np.concatenate([np.zeros_like(moved[:1]), moved[:-1]])
+    rows = []
+    for t in range(len(y)):
+        params = params + before[t]
+        predicted = filter_.predict(state, jnp.asarray(before[t]))
+        state, info = filter_.update(predicted, jnp.asarray(y[t]), None if h is None else h[t])
+        mean, variance = state.optimum(params)
+        rows.append((mean - 3.0, variance, info.log_density, state, info))
+    return rows
+
+
+def conditioned(model: FisherOptimum, y: Any, h: Any, position: Any) -> tuple[Any, ...]:
+    """The last optimum and the log density of all of a stream [step], from the joint Gaussian."""
+    steps = np.arange(len(y))
+    prior = float(model.prior_variance) * (1 - model.hazard) ** np.abs(steps[:, None] - steps)
+    seen = np.isfinite(y)
+    rows = -np.diag(h)[seen]
+    noise = np.diag(h / model.examples)[np.ix_(seen, seen)]
+    covariance = rows @ prior @ rows.T + noise
+    error = (y - h * position)[seen]
+    gain = prior[-1] @ rows.T @ np.linalg.inv(covariance)
+    law: Any = stats.multivariate_normal
+    density = law(cov=covariance).logpdf(error) if seen.any() else 0.0
+    return gain @ error, prior[-1, -1] - gain @ rows @ prior[:, -1], density
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("hazard", [0.0, 0.2, 1.0])
+def test_filter_is_the_joint_gaussian_conditioned(hazard: float) -> None:
+    model = MODEL._replace(hazard=hazard)
+    y, h, moved = recording(0)
+    position = np.concatenate([np.zeros((1, 2)), np.cumsum(moved, 0)[:-1]])
+    found = run(model, y, h, moved)
+    for entry in range(2):
+        for t in (0, 4, STEPS - 1):
+            stream = (x[: t + 1, entry] for x in (y, h, position))
+            mean, variance, density = conditioned(model, *stream)
+            got = [float(x[entry]) for x in found[t][:2]]
+            # Float64 round-off of a 12 x 12 inverse; at hazard 0 the prior has rank one.
+            np.testing.assert_allclose(got, [mean, variance], rtol=1e-9, atol=1e-9)
+            total = sum(float(row[2][entry]) for row in found[: t + 1])
+            np.testing.assert_allclose(total, density, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.usefixtures("x64")
+def test_program_has_the_density_of_the_joint_gaussian(rank_promotion: None) -> None:
+    y, h, moved = recording(1)
+    position = np.concatenate([np.zeros((1, 2)), np.cumsum(moved, 0)[:-1]])
+    path = np.random.default_rng(2).normal(size=y.shape)
+    kwargs = {"gradient": y, "displacement": moved, "curvature": h}
+    got, _ = log_density(MODEL.numpyro_model, (), kwargs, {"optimum": jnp.asarray(path)})
+    want = 0.0
+    steps = np.arange(STEPS)
+    prior = MODEL.prior_variance * (1 - MODEL.hazard) ** np.abs(steps[:, None] - steps)
+    for i in range(2):
+        law: Any = stats.multivariate_normal
+        want += law(cov=prior).logpdf(path[:, i])
+        slope = h[:, i] * (position[:, i] - path[:, i])
+        densities = stats.norm.logpdf(y[:, i], slope, np.sqrt(h[:, i] / MODEL.examples))
+        want += np.nansum(densities)
+    np.testing.assert_allclose(float(got), want, rtol=1e-10)
+
+
+def test_program_simulates_and_says_what_it_needs(rank_promotion: None) -> None:
+    moved = jnp.zeros((5, 3))
+    with numpyro.handlers.seed(rng_seed=0):
+        assert MODEL.numpyro_model(displacement=moved, curvature=jnp.ones((5, 3))).shape == (5, 3)
+    with pytest.raises(ValueError, match=r"curvature of the shape of the displacement, \(5, 3\)"):
+        MODEL.numpyro_model(displacement=moved)
+    with pytest.raises(ValueError, match="needs a prior_variance"):
+        FisherOptimum(0.1, 8).numpyro_model(displacement=moved, curvature=moved)
+
+
+def test_posterior_is_slope_and_curvature_of_the_negative_log_posterior() -> None:
+    y, h, moved = recording(3)
+    mean, variance, _, state, _ = run(MODEL, y, h, moved)[-1]
+    position = moved[:-1].sum(0)
+    posterior = state.posterior()
+    # Float32: a difference of numbers of the order of 3.
+    np.testing.assert_allclose(posterior.curvature_mean, 1 / variance, rtol=1e-6)
+    slope = (position - mean) / variance
+    np.testing.assert_allclose(posterior.gradient_mean, slope, rtol=1e-4, atol=1e-4)
+    assert posterior.gradient_variance is None
+
+
+def test_without_a_reading_the_square_of_the_batch_is_the_curvature() -> None:
+    y, _, moved = recording(4)
+    alone, read = run(MODEL, y, None, moved)[-1], run(MODEL, y, 8 * y**2, moved)[-1]
+    jax.tree.map(np.testing.assert_array_equal, alone[3:], read[3:])
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_estimate_without_a_reading_is_biased_by_the_squared_mean_as_stated() -> None:
+    """In a million batches of 4, where a gradient has the mean 0.5 and the variance 1."""
+    batch, mean = 4, 0.5
+    gradients = mean + np.random.default_rng(0).normal(size=(1_000_000, batch))
+    estimate = batch * gradients.mean(1) ** 2
+    exact = (gradients**2).mean(1)
+    # Five standard errors of the difference.
+    error = 5 * np.std(estimate - exact) / 1000
+    assert abs(estimate.mean() - exact.mean() - (batch - 1) * mean**2) < error
+
+
+def test_a_reading_of_nothing_beside_a_gradient_is_no_reading() -> None:
+    filter_ = MODEL.filter()
+    predicted = filter_.predict(filter_.init(jnp.zeros(3)), jnp.zeros(3))
+    y = jnp.array([0.5, 0.5, 0.0])
+    state, info = filter_.update(predicted, y, jnp.array([0.0, 2.0, 0.0]))
+    alone, _ = filter_.update(predicted, y)
+    assert state.distance_mean[0] == alone.distance_mean[0] != 0
+    assert info.missing.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("size", [1e15, 1e17, 3e17, 1e18, 3e18, 1e19, 3e38, 1e-25])
+def test_sizes_that_overflow_leave_a_finite_belief(size: float) -> None:
+    filter_ = FisherOptimum(0.1, 32, 0.5).filter()
+    state = filter_.init(jnp.zeros(2))
+    for _ in range(3):
+        predicted = filter_.predict(state, state.distance_mean)
+        state, info = filter_.update(predicted, jnp.array([size, 0.1]))
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, state.posterior())))
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(info))
+
+
+@pytest.mark.parametrize("reading", [-1.0, np.nan, np.inf])
+def test_a_reading_that_is_no_fisher_information_leaves_the_entry_predicted(reading: float) -> None:
+    filter_ = MODEL.filter()
+    start = filter_.init(jnp.zeros(2))
+    state, _ = filter_.update(filter_.predict(start, jnp.zeros(2)), jnp.ones(2), jnp.ones(2))
+    predicted = filter_.predict(state, jnp.ones(2))
+    state, info = filter_.update(predicted, jnp.ones(2), jnp.array([reading, 1.0]))
+    assert info.missing.tolist() == [True, False]
+    assert float(info.log_density[0]) == float(info.surprise[0]) == 0
+    assert state.distance_mean[0] == predicted.distance_mean[0]
+    assert state.distance_variance[0] == predicted.distance_variance[0]
+    assert state.surprise == info.surprise[1]  # of what was seen
+
+
+@pytest.mark.usefixtures("x64")
+def test_surprise_is_one_where_the_belief_is_right() -> None:
+    """On a thousand parameters with optima from the prior and gradients from the model."""
+    rng = np.random.default_rng(0)
+    h = rng.gamma(2.0, size=1000)
+    optimum = np.sqrt(1.5) * rng.normal(size=1000)
+    y = -h * optimum + np.sqrt(h / 8) * rng.normal(size=1000)
+    state = run(MODEL, y[None], h[None], np.zeros((1, 1000)))[-1][3]
+    # Five standard deviations of the mean of a thousand chi-squares.
+    assert abs(float(state.surprise) - 1) < 5 * np.sqrt(2 / 1000)
+
+
+# --- the prior ----------------------------------------------------------------------------------
+
+
+def test_the_prior_is_as_wide_as_the_initial_parameters() -> None:
+    rng = np.random.default_rng(0)
+    weight = jnp.asarray(rng.normal(size=(64, 32)), jnp.float32) / 8
+    params = {
+        "layer": {"weight": weight, "bias": jnp.zeros(64)},
+        "norm": {"scale": jnp.ones(16), "shift": jnp.zeros(16)},
+        "half": jnp.full((2, 4), 0.25, jnp.bfloat16),
+    }
+    variance = initial_variance(params)
+    np.testing.assert_allclose(variance["layer"]["weight"], np.var(weight), rtol=1e-5)
+    np.testing.assert_array_equal(variance["layer"]["bias"], variance["layer"]["weight"])
+    assert [float(x) for x in variance["norm"].values()] == [1 / 16, 1 / 16]
+    assert float(variance["half"]) == 1 / 4
+    state = FisherOptimum(0.1, 8).filter().init(params)
+    got = jax.tree.map(lambda v: v.max(), state.distance_variance)
+    jax.tree.map(np.testing.assert_array_equal, got, variance)
+    # A parameter that starts at a constant learns.
+    filter_ = FisherOptimum(0.1, 8).filter()
+    still = jax.tree.map(jnp.zeros_like, params)
+    state, _ = filter_.update(filter_.predict(state, still), params)
+    assert np.all(np.asarray(state.distance_mean["norm"]["scale"]) < 0)
+
+
+def test_without_evidence_the_belief_goes_back_to_its_prior() -> None:
+    filter_ = FisherOptimum(0.1, 8).filter()
+    params = {"w": jnp.array([1.0, 3.0]), "b": jnp.array([2.0])}
+    moved = jax.tree.map(jnp.ones_like, params)
+    state, _ = filter_.update(filter_.predict(filter_.init(params), moved), params)
+    nothing = jax.tree.map(lambda p: jnp.nan * p, params)
+    still = jax.tree.map(jnp.zeros_like, params)
+    for _ in range(300):
+        state, _ = filter_.update(filter_.predict(state, still), nothing)
+    mean, variance = state.optimum(jax.tree.map(jnp.add, params, moved))
+    jax.tree.map(lambda m, p: np.testing.assert_allclose(m, p, rtol=1e-5), mean, params)
+    prior = initial_variance(params)
+    jax.tree.map(lambda v, v0: np.testing.assert_allclose(v, v0, rtol=1e-5), variance, prior)
+
+
+def test_half_precision_has_a_float32_belief_and_no_parameters_are_no_error() -> None:
+    filter_ = FisherOptimum(0.1, 8).filter()
+    params = {"a": jnp.ones((2, 3), jnp.bfloat16), "b": None}
+    state, _ = filter_.update(filter_.predict(filter_.init(params), params), params)
+    assert {x.dtype for x in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
+    shapes = jax.eval_shape(filter_.init, params)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
+    state, _ = filter_.update(filter_.predict(filter_.init({}), {}), {})
+    assert float(state.surprise) == 0
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: FisherOptimum(1.5, 8), r"hazard must be in \[0, 1\], got 1.5"),
+        (lambda: FisherOptimum(0.1, 0), "examples must be a positive, finite number, got 0"),
+        (lambda: FisherOptimum(0.1, 8, 0.0), "prior_variance must be a positive, finite number"),
+        (lambda: FisherOptimum(0.1, 8, {"w": jnp.ones(2), "b": -1.0}), "prior_variance must be"),
+        (lambda: FisherOptimum(0.1, 8, {"w": jnp.ones(2), "b": jnp.nan}), "prior_variance must be"),
+        (lambda: FisherOptimum(0.1, 8, {"w": 1.0}), "prior_variance must be a number, an array or"),
+        (lambda: FisherOptimum(0.1, 8, {"w": jnp.ones(3), "b": 1.0}), r"shape \(3,\) does not"),
+    ],
+)
+def test_hyper_parameters_that_cannot_be_are_refused(model: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        model().filter().init({"w": jnp.ones(2), "b": jnp.ones(1)})
+
+
+def test_arrays_are_checked_where_all_is_traced() -> None:
+    """Their values are known, though what is done to them would not be."""
+    params = {"w": jnp.ones(2), "b": jnp.ones(1)}
+    for prior in (jnp.float32(0.5), {"w": jnp.ones(2), "b": jnp.ones(1)}):
+        state = jax.jit(lambda p, v=prior: FisherOptimum(0.1, 8, v).filter().init(p))(params)
+        want = FisherOptimum(0.1, 8, prior).filter().init(params)
+        jax.tree.map(np.testing.assert_array_equal, state, want)
+    tasks = SwitchingOptimum(jnp.float32(1.0), 1.0, 1.0, 0.01)
+    jax.eval_shape(beliefs.TwoHypotheses(tasks).filter().init, params)
+
+
+def test_predict_needs_a_displacement() -> None:
+    filter_ = MODEL.filter()
+    with pytest.raises(ValueError, match="predict needs the displacement"):
+        filter_.predict(filter_.init(jnp.zeros(2)))

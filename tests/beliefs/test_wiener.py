@@ -1,0 +1,129 @@
+"""Empirical-Bayes Wiener average: filter against explicit weighted sums."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from beliefnav import filters
+from beliefnav.beliefs import Wiener
+from tests import oracles
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("b1", "b2"), [(0.9, 0.99), (0.5, 0.2), (1.0, 1.0), (0.0, 0.9)])
+def test_posterior_equals_the_weighted_sums(b1: float, b2: float):
+    recorded = oracles.random_stream(seed=0, num_steps=20, missing=0.0)
+    posterior = filters.filter_recording(Wiener(b1, b2), recorded)[0]
+
+    def check(y: Any, *read: Any) -> None:
+        # Float64 round-off; the noise is a difference of squares of order 1.
+        want = oracles.per_entry(lambda x: oracles.wiener(x, b1, b2), y)
+        np.testing.assert_allclose(np.stack(read), want, rtol=1e-10, atol=1e-12)
+
+    jax.tree.map(
+        check,
+        recorded,
+        posterior.gradient_mean,
+        posterior.gradient_variance,
+        posterior.curvature_mean,
+    )
+
+
+@pytest.mark.usefixtures("x64")
+def test_shrinkage_is_the_positive_part_james_stein_factor():
+    rng = np.random.default_rng(1)
+    y = 0.3 + rng.normal(size=(30, 200))
+    mean = filters.filter_recording(Wiener(1.0, 1.0), jnp.asarray(y))[0].gradient_mean[-1]
+    average = y.mean(0)
+    factor = np.maximum(0, 1 - y.var(0) / 30 / average**2)
+    np.testing.assert_allclose(mean, factor * average, rtol=1e-9, atol=1e-12)
+    # Both branches are taken: some entries stand out of their noise, some do not.
+    assert 0 < np.sum(factor == 0) < 200
+    np.testing.assert_array_equal(mean[factor == 0], 0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_first_observation_and_constant_streams_are_believed_unshrunk():
+    posterior = filters.filter_recording(Wiener(0.5, 0.5), jnp.full((5, 1), 1.5))[0]
+    # Halves are exact in floating point: no noise is seen.
+    np.testing.assert_array_equal(posterior.gradient_mean, 1.5)
+    np.testing.assert_array_equal(posterior.gradient_variance, 0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_zero_gradients_are_believed_zero():
+    posterior = filters.filter_recording(Wiener(0.9, 0.99), jnp.zeros((3, 2)))[0]
+    np.testing.assert_array_equal(posterior.gradient_mean, 0)
+    np.testing.assert_array_equal(posterior.gradient_variance, 0)
+
+
+def test_prior_can_be_read():
+    posterior = Wiener(0.9, 0.99).filter().init(jnp.ones(2)).posterior()
+    np.testing.assert_array_equal(posterior.gradient_mean, 0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_missing_entry_keeps_its_averages_and_counts_as_observed():
+    y = jnp.asarray([[1.0, 1.0], [2.0, 2.0], [jnp.nan, 3.0], [-jnp.inf, 4.0], [3.0, 5.0]])
+    filter_ = Wiener(0.8, 0.9).filter()
+    state = filter_.init(y[0])
+    states, infos = [], []
+    for row in y:
+        state, info = filter_.update(filter_.predict(state), row)
+        states.append(state)
+        infos.append(info)
+    for t in (2, 3):
+        assert states[t].average[0] == states[1].average[0]
+        assert states[t].second_moment[0] == states[1].second_moment[0]
+        assert infos[t].innovation[0] == infos[t].gain[0] == 0
+        assert infos[t].gain[1] > 0
+    weights = 0.8 ** np.arange(5)
+    np.testing.assert_allclose(states[-1].weight_sum, weights.sum(), rtol=1e-14)
+    np.testing.assert_allclose(states[-1].squared_weight_sum, (weights**2).sum(), rtol=1e-14)
+    # The last correction has the gain of five observations.
+    before = states[1].average[0]
+    want = before + (3 - before) / weights.sum()
+    np.testing.assert_allclose(states[-1].average[0], want, rtol=1e-14)
+    np.testing.assert_array_equal([i.missing[0] for i in infos], [0, 0, 1, 1, 0])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_derivatives_are_finite_with_missing_and_zero_entries():
+    y = oracles.random_stream(seed=2, num_steps=8)["matrix"][:, :2, 0]
+    y[:, 1] = 0.0
+
+    def mean(b1: Any, b2: Any, y: Any) -> jax.Array:
+        return filters.filter_recording(Wiener(b1, b2), y)[0].gradient_mean.sum()
+
+    got = jax.grad(mean, argnums=(0, 1, 2))(0.9, 0.95, jnp.asarray(y))
+    assert all(np.all(np.isfinite(x)) for x in got)
+    np.testing.assert_array_equal(got[2][~np.isfinite(y)], 0)
+
+
+def test_no_predictive_density_no_likelihood():
+    with pytest.raises(ValueError, match="Wiener has no predictive density"):
+        filters.log_likelihood(Wiener(0.9, 0.99), jnp.zeros(3))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_streams_are_believed_in_float32(dtype: Any):
+    y = jnp.asarray([300.0, jnp.nan, 2.0], dtype)
+    filter_ = Wiener(0.9, 0.99).filter()
+    predicted = filter_.predict(filter_.init(y))
+    half, single = (filter_.update(predicted, x) for x in (y, y.astype(jnp.float32)))
+    leaves = jax.tree.leaves((half[0], half[0].posterior()))
+    assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
+    jax.tree.map(np.testing.assert_array_equal, half, single)
+
+
+@pytest.mark.parametrize("name", ["discount", "curvature_discount"])
+@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
+def test_numbers_out_of_range_are_named(name: str, value: float):
+    with pytest.raises(ValueError, match=f"Wiener: {name} must be"):
+        Wiener(**({"discount": 0.5, "curvature_discount": 0.5} | {name: value}))
+    with pytest.raises(ValueError, match=f"Wiener: {name} must be"):
+        Wiener(0.5, 0.5)._replace(**{name: value})

@@ -1,0 +1,248 @@
+"""Entries of the gradient that are not finite are not observed, and are counted; so is clipping."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beliefnav import Objective, beliefs, control, navigator, posterior, rules, scale_by_navigation
+
+PyTree = Any
+
+RULES = ["sgd", "rmsprop", "adam", "adamw", "wiener"]
+every_rule = pytest.mark.parametrize("name", RULES)
+
+
+def stream(seed: int, steps: int = 4) -> jax.Array:
+    return jnp.asarray(np.random.default_rng(seed).normal(size=(steps, 6)), jnp.float32)
+
+
+@functools.cache
+def scan(name: str) -> Any:
+    """Jitted: a stream [step, entry] -> updates, posteriors and counts of every step."""
+    optimizer = getattr(rules, name)(0.1)
+
+    @jax.jit
+    def run(gradients: jax.Array) -> tuple[jax.Array, beliefs.Posterior, jax.Array]:
+        params = jnp.linspace(-1.0, 1.0, gradients.shape[1])
+
+        def step(state: PyTree, gradient: jax.Array) -> tuple[PyTree, PyTree]:
+            updates, state = optimizer.update(gradient, state, params)
+            return state, (updates, posterior(state), optax.tree.get(state, "missing"))
+
+        return jax.lax.scan(step, optimizer.init(params), gradients)[1]
+
+    return run
+
+
+def hurt(gradients: jax.Array, mask: np.ndarray, value: float) -> jax.Array:
+    return jnp.where(jnp.asarray(mask), value, gradients)
+
+
+masks = st.lists(st.booleans(), min_size=24, max_size=24).map(
+    lambda flags: np.array(flags).reshape(4, 6)
+)
+missing_values = st.sampled_from([np.nan, np.inf, -np.inf])
+
+
+@every_rule
+@settings(deadline=None, derandomize=True, max_examples=30, database=None)
+@given(mask=masks, value=missing_values)
+def test_entries_without_missing_observations_go_on_as_if_alone(
+    name: str, mask: np.ndarray, value: float
+) -> None:
+    # Entries share no arithmetic, so equality is exact.
+    whole = scan(name)(stream(0))
+    broken = scan(name)(hurt(stream(0), mask, value))
+    untouched = ~mask.any(0)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a[..., untouched], b[..., untouched]),
+        broken[:2],
+        whole[:2],
+    )
+    # Before the first missing observation of an entry nothing has happened to it either.
+    before = ~np.logical_or.accumulate(mask, 0)
+    np.testing.assert_array_equal(broken[0][before], whole[0][before])
+
+
+@every_rule
+@settings(deadline=None, derandomize=True, max_examples=30, database=None)
+@given(mask=masks, value=missing_values)
+def test_missing_entries_are_counted_and_keep_every_number_finite(
+    name: str, mask: np.ndarray, value: float
+) -> None:
+    updates, belief, count = scan(name)(hurt(stream(1), mask, value))
+    np.testing.assert_array_equal(count, mask.sum(1))
+    assert np.isfinite(updates).all()
+    assert np.isfinite(belief.gradient_mean).all()
+
+
+@pytest.mark.parametrize("name", ["adam", "adamw", "wiener"])
+@settings(deadline=None, derandomize=True, max_examples=30, database=None)
+@given(mask=masks, value=missing_values)
+def test_a_missing_entry_keeps_its_means(name: str, mask: np.ndarray, value: float) -> None:
+    _, belief, _ = scan(name)(hurt(stream(2), mask, value))
+    curvature = np.asarray(belief.curvature_mean)
+    np.testing.assert_array_equal(curvature[1:][mask[1:]], curvature[:-1][mask[1:]])
+    if name != "wiener":  # whose mean is shrunk by a sample size that all entries share
+        mean = np.asarray(belief.gradient_mean)
+        np.testing.assert_array_equal(mean[1:][mask[1:]], mean[:-1][mask[1:]])
+
+
+@pytest.mark.parametrize("name", ["sgd", "rmsprop"])
+def test_a_rule_that_believes_what_was_just_seen_does_not_step_where_nothing_was(
+    name: str,
+) -> None:
+    mask = np.zeros((4, 6), bool)
+    mask[2, 1:3] = True
+    updates, _, _ = scan(name)(hurt(stream(3), mask, np.nan))
+    np.testing.assert_array_equal(np.asarray(updates) == 0, mask)
+
+
+@pytest.mark.parametrize(
+    "belief",
+    [
+        beliefs.LocalLevel(0.8, noise_variance=2.0),
+        beliefs.OrnsteinUhlenbeck(0.9, 0.5, 1.0),
+        beliefs.PrecisionWalk(0.9, 1.0, 2.0),
+    ],
+    ids=lambda b: type(b).__name__,
+)
+def test_a_belief_per_entry_stays_as_predicted_where_nothing_was_seen(belief: Any) -> None:
+    # What the filter predicts is read by predicting and then seeing nothing at all.
+    filter_ = belief.filter()
+    params, gradient = jnp.zeros(6), stream(4)
+    state, _ = filter_.update(filter_.predict(filter_.init(params), None), gradient[0])
+    mask = np.array([True, False, False, True, False, False])
+    partly, info = filter_.update(filter_.predict(state, None), hurt(gradient[1], mask, jnp.inf))
+    nothing, _ = filter_.update(filter_.predict(state, None), jnp.full(6, jnp.nan))
+    fully, _ = filter_.update(filter_.predict(state, None), gradient[1])
+    expected = jax.tree.map(
+        lambda a, b: jnp.where(mask, a, b), nothing.posterior(), fully.posterior()
+    )
+    jax.tree.map(np.testing.assert_array_equal, partly.posterior(), expected)
+    np.testing.assert_array_equal(info.missing, mask)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+def test_huge_finite_gradients_are_not_missing(dtype: Any) -> None:
+    optimizer = rules.adam(0.1)
+    params = {"w": jnp.zeros((3, 5), dtype), "b": jnp.zeros((), dtype)}
+    largest = jnp.finfo(dtype).max
+    gradient = jax.tree.map(lambda p: jnp.full_like(p, largest), params)
+    update = jax.jit(optimizer.update)
+    _, state = update(gradient, optimizer.init(params), params)
+    assert optax.tree.get(state, "missing") == 0
+    gradient["w"] = gradient["w"].at[1, 2].set(-jnp.inf).at[0, 0].set(jnp.nan)
+    _, state = update(gradient, state, params)
+    assert optax.tree.get(state, "missing") == 2
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "wiener"])
+@pytest.mark.parametrize("size", [1e25, -3e38])
+def test_a_finite_gradient_whose_square_overflows_does_not_poison_its_entry(
+    name: str, size: float
+) -> None:
+    # In optax the second moment is then infinite, and the steps of the entry are 0, not NaN.
+    updates, _, count = scan(name)(stream(5).at[1, 3].set(size))
+    assert not np.isnan(updates).any()
+    np.testing.assert_array_equal(count, 0)
+
+
+def test_infinities_of_both_signs_are_counted() -> None:
+    optimizer = rules.sgd(0.1)
+    gradient = jnp.array([jnp.inf, -jnp.inf, jnp.nan, 1.0, -1.0])
+    _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert optax.tree.get(state, "missing") == 3
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4099,), (2, 3, 5), (4096, 1), (1, 4097)])
+def test_missing_entries_are_counted_in_arrays_of_any_shape(shape: tuple[int, ...]) -> None:
+    gradient = jnp.ones(shape).reshape(-1).at[-1].set(jnp.nan).reshape(shape)
+    optimizer = rules.sgd(0.1)
+    update = jax.jit(optimizer.update)
+    _, state = update(gradient, optimizer.init(gradient), gradient)
+    assert optax.tree.get(state, "missing") == 1
+    _, state = update(jnp.ones(shape), state, gradient)
+    assert optax.tree.get(state, "missing") == 0
+
+
+@every_rule
+def test_missing_entries_need_not_be_counted(name: str) -> None:
+    gradient = jnp.array([1.0, jnp.nan])
+    counting = getattr(rules, name)(0.1)
+    silent = getattr(rules, name)(0.1, count_missing=False)
+    updates, state = silent.update(gradient, silent.init(gradient), jnp.ones(2))
+    expected, counted = counting.update(gradient, counting.init(gradient), jnp.ones(2))
+    assert state[0].missing is None
+    assert counted[0].missing == 1
+    np.testing.assert_array_equal(updates, expected)
+
+
+class Curved:
+    """A belief in the gradient that was just seen, and in a given curvature."""
+
+    def __init__(self, curvature: Any) -> None:
+        self.curvature = jnp.asarray(curvature)
+
+    def filter(self) -> beliefs.Filter:
+        constant = self.curvature
+
+        class Constant:
+            def posterior(self) -> beliefs.Posterior:
+                return beliefs.Posterior(curvature_mean=constant)
+
+        jax.tree_util.register_static(Constant)
+        other = beliefs.Filter(
+            lambda params: Constant(),
+            lambda state, displacement: state,
+            lambda predicted, gradient, curvature: (predicted, beliefs.Info()),
+        )
+        as_seen = beliefs.OrnsteinUhlenbeck(0.0, 1.0, 0.0)
+        return beliefs.independent(gradient=as_seen, curvature=other).filter()
+
+
+CURVATURE = [-2.0, -0.05, 0.0, 0.5, 3.0]
+discounted = Objective(rate=1.0, gain=1.0, discount=1.0)  # bounded above -1/4
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        (control.ballistic(eps=1.0), 2),
+        (control.newton(), 3),
+        (control.horizon(discounted), 1),
+        (control.horizon(discounted, exact_hold=True), 1),
+        (control.myopic(), None),
+    ],
+    ids=["ballistic", "newton", "horizon", "horizon, held", "myopic"],
+)
+def test_clipped_curvatures_are_counted(policy: control.Policy, expected: int | None) -> None:
+    transform: Any = scale_by_navigation(Curved(CURVATURE), policy)
+    params = jnp.zeros(5)
+    state = transform.init(params)
+    _, new = jax.jit(transform.update)(jnp.ones(5), state, params)
+    if expected is None:
+        assert state.clipped is None and new.clipped is None
+    else:
+        assert state.clipped == 0 and new.clipped.dtype == jnp.int32
+        assert new.clipped == expected
+
+
+@every_rule
+def test_rules_on_second_moments_never_clip_and_so_do_not_count(name: str) -> None:
+    optimizer = getattr(rules, name)(0.1)
+    _, state = optimizer.update(jnp.zeros(3), optimizer.init(jnp.zeros(3)), jnp.zeros(3))
+    assert state[0].clipped is None
+
+
+def test_a_belief_without_curvature_is_never_clipped_by_a_horizon() -> None:
+    optimizer: Any = navigator(1.0, beliefs.LocalLevel(0.9), control.horizon(discounted))
+    _, state = optimizer.update(jnp.ones(3), optimizer.init(jnp.zeros(3)), jnp.zeros(3))
+    assert state[0].clipped == 0

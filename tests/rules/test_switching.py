@@ -1,0 +1,601 @@
+"""Rules that expect tasks to switch, against their equations written out."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy.special import expit, logit
+
+from beliefnav import posterior, recording, rules, sample_params, wrappers
+
+PyTree = Any
+BATCH = 8
+# What optax says of the types of states and updates is too wide to look into them.
+hazard_filter: Any = rules.hazard_filter
+two_hypothesis: Any = wrappers.two_hypothesis
+
+
+def tree(seed: int, dtype: Any = jnp.float32) -> PyTree:
+    rng = np.random.default_rng(seed)
+    return {
+        "w": jnp.asarray(rng.normal(size=(4, 3)), dtype),
+        "b": jnp.asarray(rng.normal(size=3), dtype),
+    }
+
+
+def examples(seed: int, count: int = BATCH) -> PyTree:
+    """Gradients of examples [example, ...]."""
+    rng = np.random.default_rng(seed)
+    return {k: jnp.asarray(rng.normal(size=(count, *x.shape))) for k, x in tree(0).items()}
+
+
+def mean(grads: PyTree) -> PyTree:
+    return jax.tree.map(lambda g: g.mean(0), grads)
+
+
+def assert_close(got: PyTree, want: PyTree, rtol: float = 1e-5, atol: float = 1e-6) -> None:
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), got, want)
+
+
+# --- hazard_filter ------------------------------------------------------------------------------
+
+
+def recursion(hazard: float, v0: float, grads: list[PyTree], start: PyTree) -> list[PyTree]:
+    """The parameters and variances after every step, from the equations for mean and variance.
+
+    The gradients are those at the parameters; at the pulled mean they differ by the curvature.
+    """
+    theta, v = start, jax.tree.map(lambda p: v0 + 0 * p, start)
+    path = []
+    for g in grads:
+        total, squares = (jax.tree.map(lambda x, n=n: (x**n).sum(0), g) for n in (1, 2))
+        m = jax.tree.map(lambda p, s: s + (1 - hazard) * (p - s), theta, start)
+        v = jax.tree.map(lambda v: (1 - hazard) ** 2 * v + (1 - (1 - hazard) ** 2) * v0, v)
+        v = jax.tree.map(lambda v, h: 1 / (1 / v + h), v, squares)
+        total = jax.tree.map(lambda s, h, m, p: s + h * (m - p), total, squares, m, theta)
+        theta = jax.tree.map(lambda m, v, s: m - v * s, m, v, total)
+        path.append((theta, v))
+    return path
+
+
+def follow(optimizer: Any, grads: list[PyTree], params: PyTree, subset: int = BATCH) -> list[Any]:
+    """Parameters and states after every step."""
+    state, path = optimizer.init(params), []
+    for g in grads:
+        some = jax.tree.map(lambda x: x[:subset], g)
+        updates, state = optimizer.update(mean(g), state, params, per_example_grads=some)
+        params = optax.apply_updates(params, updates)
+        path.append((params, state))
+    return path
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("hazard", [0.0, 0.05, 1.0])
+def test_the_hazard_filter_is_its_recursion(hazard: float) -> None:
+    start, grads = tree(0, jnp.float64), [examples(i) for i in range(5)]
+    got = follow(hazard_filter(hazard, 0.7, examples=BATCH), grads, start)
+    for (params, state), (theta, v) in zip(got, recursion(hazard, 0.7, grads, start), strict=True):
+        # Float64 round-off: the filter divides by the variance and multiplies by it again.
+        assert_close(params, theta, 1e-12, 1e-12)
+        assert_close(state[0].belief.distance_variance, v, 1e-12)
+        read = posterior(state)
+        assert_close(read.curvature_mean, jax.tree.map(lambda v: 1 / v, v), 1e-12)
+        assert float(optax.tree.get(state, "switch_probability")) == hazard
+        assert float(optax.tree.get(state, "reset_fraction")) == hazard
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradients_of_some_examples_stand_for_all() -> None:
+    start = tree(0, jnp.float64)
+    g = examples(1)
+    halves = jax.tree.map(lambda x: jnp.concatenate([x[:4], x[:4]]), g)
+    # The mean gradient is of all eight, the squares of the first four.
+    optimizer = hazard_filter(0.1, 0.7, examples=BATCH)
+    state = optimizer.init(start)
+    some = jax.tree.map(lambda x: x[:4], g)
+    got, _ = optimizer.update(mean(g), state, start, per_example_grads=some)
+    want, _ = optimizer.update(mean(g), state, start, per_example_grads=halves)
+    assert_close(got, want, 1e-12, 1e-14)
+    read = jax.tree.map(lambda x: (x[:4] ** 2).mean(0), g)
+    other, _ = optimizer.update(mean(g), state, start, curvature=read)
+    assert_close(got, other, 1e-12, 1e-14)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda g: g | {"w": g["w"][:, :2]}, r"'w' must have the shape \[example, \*\(4, 3\)\]"),
+        (lambda g: g | {"b": g["b"][:3]}, "with the same number of examples for all"),
+        (lambda g: g | {"b": g["b"].mean(0)}, r"'b' must have the shape .* got \(3,\)"),
+        (lambda g: jax.tree.map(lambda x: x[:0], g), r"got \(0, "),
+        (lambda g: {"w": g["w"]}, "per_example_grads must be a tree like the gradient"),
+    ],
+)
+def test_per_example_gradients_of_the_wrong_shape_are_named(change: Any, message: str) -> None:
+    optimizer = hazard_filter(0.1, examples=BATCH)
+    with pytest.raises(ValueError, match=message):
+        optimizer.update(
+            tree(1), optimizer.init(tree(0)), tree(0), per_example_grads=change(examples(1))
+        )
+
+
+def test_bad_input_to_the_hazard_filter_is_refused() -> None:
+    optimizer = hazard_filter(0.1, examples=BATCH)
+    state = optimizer.init(tree(0))
+    with pytest.raises(ValueError, match="given both curvature and per_example_grads"):
+        optimizer.update(tree(1), state, tree(0), curvature=tree(2), per_example_grads=examples(1))
+    with pytest.raises(ValueError, match="params"):
+        optimizer.update(tree(1), state)
+    with pytest.raises(ValueError, match=r"hazard_filter: hazard must be in \[0, 1\], got -0.1"):
+        hazard_filter(-0.1, examples=BATCH)
+    with pytest.raises(ValueError, match="hazard_filter: examples must be a positive"):
+        hazard_filter(0.1, examples=0)
+    with pytest.raises(ValueError, match="hazard_filter: prior_variance must be a positive"):
+        hazard_filter(0.1, {"w": 1.0, "b": -1.0}, examples=BATCH)
+    with pytest.raises(ValueError, match="prior_variance of shape"):
+        hazard_filter(0.1, {"w": jnp.ones(2), "b": 1.0}, examples=BATCH).init(tree(0))
+    with pytest.raises(TypeError, match="inject_hyperparams"):
+        hazard_filter(optax.constant_schedule(0.1), examples=BATCH)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_hazard_filter_follows_a_schedule_that_is_injected() -> None:
+    start, grads = tree(0, jnp.float64), [examples(i) for i in range(4)]
+    schedule = optax.piecewise_constant_schedule(0.1, {2: 3.0})
+    make = optax.inject_hyperparams(hazard_filter)
+    got = follow(make(hazard=schedule, prior_variance=0.7, examples=BATCH), grads, start)
+    hazards = [float(optax.tree.get(state, "switch_probability")) for _, state in got]
+    np.testing.assert_allclose(hazards, [0.1, 0.1, 0.3, 0.3], rtol=1e-6)
+    first = recursion(0.1, 0.7, grads[:2], start)[-1][0]
+    assert_close(got[1][0], first, 1e-6)
+
+
+def test_the_hazard_filter_is_masked_partitioned_and_accumulated() -> None:
+    start, grads = tree(0), [examples(i) for i in range(4)]
+    inner = hazard_filter(0.1, 0.7, examples=BATCH)
+    alone = follow(inner, [{"w": g["w"]} for g in grads], {"w": start["w"]})[-1][0]
+    masked = optax.masked(inner, {"w": True, "b": False})
+    got = follow(masked, grads, start)[-1][0]
+    assert_close(got["w"], alone["w"])
+    labels = {"w": "reset", "b": "keep"}
+    both = optax.partition({"reset": inner, "keep": optax.sgd(0.1)}, labels)
+    got = follow(both, grads, start)[-1][0]
+    assert_close(got["w"], alone["w"])
+    assert_close(got["b"], start["b"] - 0.1 * sum(g["b"].mean(0) for g in grads))
+    # Two halves of a batch, the same examples in both, are one batch.
+    twice = optax.MultiSteps(hazard_filter(0.1, 0.7, examples=BATCH), 2)
+    got = follow(twice.gradient_transformation(), [g for g in grads for _ in range(2)], start)
+    assert_close(got[-1][0], follow(inner, grads, start)[-1][0])
+
+
+def test_an_outer_factor_moves_the_parameters_and_not_the_belief() -> None:
+    """Gradients of a quadratic: the belief finds its optimum from wherever the parameters are."""
+    optimum, h = jnp.array([1.0, -2.0]), jnp.array([1.0, 4.0])
+    for factor in (1.0, 0.3):
+        optimizer: Any = optax.chain(hazard_filter(0.0, 1e4, examples=1), optax.scale(factor))
+        params = jnp.zeros(2)
+        state = optimizer.init(params)
+        for _ in range(3):
+            updates, state = optimizer.update(h * (params - optimum), state, params, curvature=h)
+            believed, _ = state[0][0].belief.optimum(params)
+            # The prior of precision 1e-4 pulls it by as much.
+            np.testing.assert_allclose(believed, optimum, rtol=3e-4)
+            params = params + updates
+
+
+def test_draws_come_from_the_belief() -> None:
+    optimizer = hazard_filter(0.01, 0.5, examples=BATCH)
+    params, state = follow(optimizer, [examples(0)], tree(0))[-1]
+    keys = jax.random.split(jax.random.key(0), 4000)
+    draws = jax.vmap(lambda key: sample_params(state, key))(keys)
+    variance = state[0].belief.distance_variance
+    for name in ("w", "b"):
+        scale = np.sqrt(variance[name])
+        # Five standard errors of a mean and of a variance of 4,000 draws.
+        error = np.abs(draws[name].mean(0) - params[name]) / scale
+        assert error.max() < 5 / np.sqrt(4000)
+        ratio = draws[name].var(0) / variance[name]
+        assert np.abs(ratio - 1).max() < 5 * np.sqrt(2 / 4000)
+    with pytest.raises(ValueError, match="is a belief about gradients"):
+        sample_params(rules.adam(0.1).init(params), keys[0])
+    with pytest.raises(ValueError, match="Expected one belief"):
+        sample_params(optax.adam(0.1).init(params), keys[0])
+
+
+def test_the_hazard_filter_is_recorded() -> None:
+    optimizer = recording.record(
+        hazard_filter(0.1, 0.7, examples=BATCH),
+        coordinates={"w": [0, 5], "b": [1]},
+        capacity=4,
+    )
+    params, state = follow(optimizer, [examples(i) for i in range(3)], tree(0))[-1]
+    recorded = recording.to_dataset(state, params)
+    precision = posterior(state).curvature_mean
+    want = [precision["b"][1], *precision["w"].ravel()[jnp.array([0, 5])]]
+    np.testing.assert_allclose(recorded["curvature_mean"][-1], want, rtol=1e-6)
+    np.testing.assert_allclose(recorded["switch_probability"], 0.1, rtol=1e-6)
+    np.testing.assert_allclose(recorded["task_reset_fraction"], 0.1, rtol=1e-6)
+    surprise = optax.tree.get(state.inner_state, "surprise", filtering=_is_scalar)
+    np.testing.assert_array_equal(recorded["task_surprise"][-1], surprise)
+
+
+def _is_scalar(path: Any, value: Any) -> bool:
+    del path
+    return jnp.ndim(value) == 0
+
+
+# --- two_hypothesis -----------------------------------------------------------------------------
+
+
+def quadratic(params: PyTree) -> Any:
+    """A loss in nats, lowest at 1."""
+    return sum(jnp.sum((p - 1) ** 2) for p in jax.tree.leaves(params)) / 20
+
+
+def update(optimizer: Any, state: Any, params: PyTree, loss: Any = quadratic) -> tuple[Any, Any]:
+    value, gradient = jax.value_and_grad(loss)(params)
+    return optimizer.update(gradient, state, params, value=value, value_fn=loss)
+
+
+def adam_of(state: Any) -> Any:
+    return state.inner_state[0]
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("given", [False, True])
+def test_the_probability_and_the_mean_of_two_hypotheses(given: bool) -> None:
+    start, params, target = tree(0), tree(1), tree(2)
+    inner: Any = optax.adam(0.1)
+    prior = target if given else start
+    optimizer = two_hypothesis(inner, 0.2, BATCH, target if given else None)
+    state = optimizer.init(start)
+    inner_state = inner.init(start)
+    for _ in range(3):
+        gradient = jax.grad(quadratic)(params)
+        u, inner_state = inner.update(gradient, inner_state, params)
+        evidence = BATCH * float(quadratic(params) - quadratic(prior))
+        pi = expit(logit(0.2) + evidence)
+        got, state = update(optimizer, state, params)
+        kept = jax.tree.map(lambda u, pi=pi: (1 - pi) * u, u)
+        want = jax.tree.map(lambda k, p, q, pi=pi: k + pi * (q - p), kept, params, prior)
+        assert_close(got, want, 1e-5, 1e-6)  # probabilities are float32
+        for name, expected in (
+            ("surprise", evidence),
+            ("switch_probability", pi),
+            ("reset_fraction", pi),
+        ):
+            np.testing.assert_allclose(optax.tree.get(state, name), expected, rtol=1e-5)
+        # The moments of a fresh Adam are 0.
+        old = [inner_state[0].mu, inner_state[0].nu]
+        scaled = jax.tree.map(lambda m, pi=pi: (1 - pi) * m, old)
+        assert_close([adam_of(state).mu, adam_of(state).nu], scaled, 1e-5)
+        inner_state = (inner_state[0]._replace(mu=scaled[0], nu=scaled[1]), *inner_state[1:])
+        assert pi < 0.5  # so that the counter goes on
+        assert int(adam_of(state).count) == int(inner_state[0].count)
+        params = optax.apply_updates(params, want)
+
+
+def test_without_a_hazard_it_is_the_optimizer_to_the_last_bit() -> None:
+    inner, start = optax.adamw(0.1), tree(0)
+    optimizer = two_hypothesis(inner, 0.0, BATCH)
+    state, inner_state, params = optimizer.init(start), inner.init(start), start
+    for _ in range(3):
+        want, inner_state = inner.update(jax.grad(quadratic)(params), inner_state, params)
+        got, state = update(optimizer, state, params)
+        jax.tree.map(np.testing.assert_array_equal, got, want)
+        params = optax.apply_updates(params, got)
+    jax.tree.map(np.testing.assert_array_equal, state.inner_state, inner_state)
+
+
+INNER: dict[str, Any] = {
+    "optax.adam": optax.adam(0.1),
+    "optax.adagrad": optax.adagrad(0.1),  # whose accumulators do not start at 0
+    "scheduled": optax.sgd(optax.linear_schedule(0.1, 0.0, 10), momentum=0.9),
+    "accumulated": optax.MultiSteps(optax.adam(0.1), 2).gradient_transformation(),
+    "finite": optax.apply_if_finite(optax.adam(0.1), 3),
+    "rules.adam": rules.adam(0.1),
+    "rules.secant": rules.secant(0.1),
+    "rules.adam_toward_start": rules.adam_toward_start(0.1, decay=0.1),
+    "rules.hazard_filter": hazard_filter(0.1, 0.7, examples=BATCH),
+}
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_a_switch_that_is_certain_leaves_a_fresh_optimizer_at_the_start(name: str) -> None:
+    optimizer, start = two_hypothesis(INNER[name], 1.0, BATCH), tree(0)
+    fresh = optimizer.init(start)
+    got, state = jax.jit(lambda s, p: update(optimizer, s, p))(fresh, tree(1))
+    assert_close(optax.apply_updates(tree(1), got), start)
+    assert int(state.without_evidence) == 0
+    assert_close(state.inner_state, INNER[name].init(start))
+    dtypes = jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    assert dtypes == jax.tree.map(lambda x: (x.shape, x.dtype), fresh)
+
+
+def test_counters_are_those_of_the_likelier_hypothesis() -> None:
+    """A task that is known to switch at step 3 begins its schedule and Adam's counter anew."""
+    inner = optax.adam(optax.linear_schedule(0.1, 0.0, 100))
+    optimizer = two_hypothesis(inner, 1e-3, BATCH)
+    params, state = tree(0), optimizer.init(tree(0))
+    counts = []
+    for t in range(6):
+        evidence = 100.0 if t == 3 else 0.0
+        gradient = jax.grad(quadratic)(params)
+        updates, state = optimizer.update(
+            gradient, state, params, value=evidence, value_fn=lambda _: 0.0
+        )
+        params = optax.apply_updates(params, updates)
+        counts.append([int(x) for x in jax.tree.leaves(state.inner_state) if x.dtype == jnp.int32])
+    assert counts == [[1, 1], [2, 2], [3, 3], [0, 0], [1, 1], [2, 2]]
+
+
+def test_the_displacement_that_a_belief_measures_is_not_the_reset() -> None:
+    """Where the task may have switched, the belief is moved to the start with the parameters."""
+    inner = rules.secant(0.1)
+    optimizer = two_hypothesis(inner, 0.3, examples=1)
+    start, params = tree(0), tree(1)
+    before = optimizer.init(start)
+    _, before = update(optimizer, before, params)
+    updates, after = update(optimizer, before, params)
+    own, _ = inner.update(jax.grad(quadratic)(params), before.inner_state, params)
+    pi = float(after.switch_probability)
+    assert 0.05 < pi < 0.95
+    there = optax.apply_updates(params, updates)
+    moved = jax.tree.map(jnp.subtract, there, after.inner_state[0].previous_params)
+    assert_close(moved, jax.tree.map(lambda u: (1 - pi) * u, own), 1e-4, 1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("at", ["value", "value_fn"])
+def test_a_loss_that_is_not_finite_is_no_evidence_and_counted(bad: float, at: str) -> None:
+    optimizer = two_hypothesis(optax.sgd(0.1), 0.25, BATCH)
+    params, state = tree(1), optimizer.init(tree(0))
+    for count in (1, 2):
+        _, state = optimizer.update(
+            tree(2),
+            state,
+            params,
+            value=bad if at == "value" else 1.0,
+            value_fn=lambda _: bad if at == "value_fn" else 1.0,
+        )
+        assert float(state.switch_probability) == 0.25
+        assert float(state.surprise) == 0
+        assert int(optax.tree.get(state, "without_evidence")) == count
+
+
+def test_what_overflows_or_is_not_finite_does_not_spread() -> None:
+    params = tree(1)
+    never, always = (two_hypothesis(optax.sgd(0.1), p, 64) for p in (0.0, 1.0))
+    start = never.init(tree(0))
+    # In nats, times 64 examples, more than float32 holds.
+    got, state = never.update(tree(2), start, params, value=1e37, value_fn=lambda _: 0.0)
+    assert_close(got, jax.tree.map(lambda g: -0.1 * g, tree(2)))
+    assert int(state.without_evidence) == 1
+    broken = jax.tree.map(lambda g: g * jnp.inf, tree(2))
+    got, _ = always.update(broken, start, params, value=1.0, value_fn=lambda _: 1.0)
+    assert_close(optax.apply_updates(params, got), tree(0))
+
+
+def test_what_an_update_needs_is_named_where_it_is_missing() -> None:
+    optimizer = two_hypothesis(optax.sgd(0.1), 0.1, BATCH)
+    params, state = tree(1), optimizer.init(tree(0))
+    loss: Any = quadratic
+    with pytest.raises(TypeError, match="update needs value and value_fn"):
+        optimizer.update(tree(2), state, params)
+    with pytest.raises(TypeError, match="update needs value_fn. Give value="):
+        optimizer.update(tree(2), state, params, value=1.0)
+    with pytest.raises(TypeError, match="update needs value. Give value="):
+        optimizer.update(tree(2), state, params, value_fn=loss)
+    with pytest.raises(ValueError, match="Cannot update two_hypothesis without params"):
+        optimizer.update(tree(2), state, value=1.0, value_fn=loss)
+    with pytest.raises(ValueError, match=r"value must be a scalar.* got the shape \(2,\)"):
+        optimizer.update(tree(2), state, params, value=jnp.ones(2), value_fn=loss)
+    with pytest.raises(ValueError, match="the result of value_fn must be a scalar"):
+        optimizer.update(tree(2), state, params, value=1.0, value_fn=lambda p: p["b"])
+    with pytest.raises(ValueError, match="the result of value_fn must be a scalar.* got a tuple"):
+        optimizer.update(tree(2), state, params, value=1.0, value_fn=lambda p: (1.0, None))
+    with pytest.raises(TypeError, match="value_fn must be a function.* got 1.0"):
+        optimizer.update(tree(2), state, params, value=1.0, value_fn=1.0)
+
+
+def test_what_cannot_be_built_is_refused() -> None:
+    adam = optax.adam(0.1)
+    with pytest.raises(ValueError, match=r"two_hypothesis: hazard must be in \[0, 1\], got 2"):
+        two_hypothesis(adam, 2.0, BATCH)
+    with pytest.raises(ValueError, match="two_hypothesis: examples must be a positive"):
+        two_hypothesis(adam, 0.1, 0)
+    with pytest.raises(ValueError, match="prior_mean must be like the parameters"):
+        two_hypothesis(adam, 0.1, BATCH, {"w": jnp.ones((4, 3))}).init(tree(0))
+    with pytest.raises(ValueError, match="prior_mean must be like the parameters"):
+        two_hypothesis(adam, 0.1, BATCH, tree(0) | {"b": jnp.ones(2)}).init(tree(0))
+    with pytest.raises(ValueError, match="mask must be like the parameters"):
+        two_hypothesis(adam, 0.1, BATCH, mask={"w": True}).init(tree(0))
+    with pytest.raises(TypeError, match="inner must be an optax optimizer, got 0.1"):
+        two_hypothesis(0.1, 0.1, BATCH)
+    with pytest.raises(TypeError, match="inject_hyperparams"):
+        two_hypothesis(adam, optax.constant_schedule(0.1), BATCH)
+
+
+def test_integers_that_are_no_counters_are_refused_by_name() -> None:
+    def init(params: PyTree) -> Any:
+        return {"rounded": jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.int8), params)}
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        del params
+        return updates, state
+
+    rounding = optax.GradientTransformation(init, update)
+    with pytest.raises(ValueError, match=r"'0/rounded/b', of dtype int8 and shape \(3,\)"):
+        two_hypothesis(optax.chain(rounding, optax.sgd(0.1)), 0.1, BATCH).init(tree(0))
+
+
+def test_keys_and_injected_hyper_parameters_belong_to_no_task() -> None:
+    noisy = optax.add_noise(0.1, 0.5, key=jax.random.key(3))
+    rate = optax.inject_hyperparams(optax.sgd)(learning_rate=0.1)
+    optimizer = two_hypothesis(optax.chain(noisy, rate), 1.0, BATCH)
+    params, state = tree(0), optimizer.init(tree(0))
+    changed = state.inner_state[1]
+    changed.hyperparams["learning_rate"] = jnp.float32(0.7)
+    _, after = update(optimizer, state, params)
+    assert float(after.inner_state[1].hyperparams["learning_rate"]) == np.float32(0.7)
+    old, new = (jax.random.key_data(s.inner_state[0].rng_key) for s in (state, after))
+    assert not np.array_equal(old, new)  # noise is not drawn twice
+    assert int(after.inner_state[0].count) == 0
+
+
+def test_a_mask_resets_only_some_arrays() -> None:
+    mask = {"w": True, "b": False}
+    optimizer = two_hypothesis(optax.sgd(0.1), 1.0, BATCH, mask=mask)
+    start, params = tree(0), tree(1)
+    seen = []
+
+    def loss(p: PyTree) -> Any:
+        seen.append(p)
+        return quadratic(p)
+
+    gradient = jax.grad(quadratic)(params)
+    got, _ = optimizer.update(
+        gradient, optimizer.init(start), params, value=quadratic(params), value_fn=loss
+    )
+    assert_close(params["w"] + got["w"], start["w"])
+    np.testing.assert_array_equal(got["b"], -0.1 * gradient["b"])
+    jax.tree.map(np.testing.assert_array_equal, seen[0], {"w": start["w"], "b": params["b"]})
+    callable_mask = two_hypothesis(optax.sgd(0.1), 1.0, BATCH, mask=lambda p: mask)
+    again, _ = update(callable_mask, callable_mask.init(start), params)
+    jax.tree.map(np.testing.assert_array_equal, again, got)
+
+
+def test_a_partition_resets_only_some_layers() -> None:
+    """Inside of a partition the loss is asked with the other arrays masked, and fills them in."""
+    start, params = tree(0), tree(1)
+    inner = two_hypothesis(optax.adam(0.1), 0.5, BATCH)
+    parts: dict[Any, Any] = {"reset": inner, "keep": optax.adam(0.1)}
+    optimizer = optax.partition(parts, {"w": "reset", "b": "keep"})
+    value, gradient = jax.value_and_grad(quadratic)(params)
+
+    def filled(p: PyTree) -> Any:
+        return quadratic({"w": p["w"], "b": params["b"]})
+
+    got, state = optimizer.update(
+        gradient, optimizer.init(start), params, value=value, value_fn=filled
+    )
+    masked = two_hypothesis(optax.adam(0.1), 0.5, BATCH, mask={"w": True, "b": False})
+    want, whole = update(masked, masked.init(start), params)
+    assert_close(got, want)
+    # What is given for all parameters is used for those that are not masked.
+    everywhere = {"w": True, "b": True}
+    parts["reset"] = two_hypothesis(optax.adam(0.1), 0.5, BATCH, start, everywhere)
+    same = optax.partition(parts, {"w": "reset", "b": "keep"})
+    again, _ = same.update(gradient, same.init(start), params, value=value, value_fn=filled)
+    assert_close(again, want)
+    seen = optax.tree.get(state, "switch_probability")
+    np.testing.assert_allclose(seen, whole.switch_probability, rtol=1e-6)
+
+
+def test_it_accumulates_scans_batches_and_is_recorded() -> None:
+    start = tree(0)
+
+    def train(optimizer: Any, hazard: Any) -> Any:
+        del hazard
+
+        def step(carry: Any, _: None) -> tuple[Any, Any]:
+            params, state = carry
+            updates, state = update(optimizer, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        return jax.lax.scan(step, (start, optimizer.init(start)), None, 6)[0]
+
+    inner = rules.adam(0.1)
+    plain, _ = jax.jit(lambda: train(two_hypothesis(inner, 0.01, BATCH), None))()
+
+    def batched(hazard: Any) -> Any:
+        return train(two_hypothesis(inner, hazard, BATCH), hazard)[0]
+
+    both = jax.jit(jax.vmap(batched))(jnp.array([0.01, 0.5]))
+    assert_close(jax.tree.map(lambda x: x[0], both), plain)
+    assert np.any(np.asarray(both["w"][0] != both["w"][1]))
+
+    watched = recording.record(
+        two_hypothesis(inner, 0.01, BATCH), coordinates={"w": [0]}, capacity=6
+    )
+    params, state = jax.jit(lambda: train(watched, None))()
+    assert_close(params, plain)
+    recorded = recording.to_dataset(state, params)
+    assert recorded.sizes["step"] == 6
+    assert np.all(np.isfinite(recorded["gradient_mean"]))
+    assert recorded["task_switch_probability"].dims == ("step",)
+    last = [float(recorded[f"task_{n}"][-1]) for n in ("switch_probability", "surprise")]
+    inside = state.inner_state
+    np.testing.assert_array_equal(last, [inside.switch_probability, inside.surprise])
+    assert np.unique(recorded["task_surprise"]).size == 6
+
+    injected = optax.inject_hyperparams(two_hypothesis, static_args=("inner",))(
+        inner=inner, hazard=optax.constant_schedule(0.01), examples=BATCH
+    )
+    assert_close(jax.jit(lambda: train(injected, None))()[0], plain)
+
+    twice = optax.MultiSteps(two_hypothesis(inner, 0.01, BATCH), 2)
+    slow, state = jax.jit(lambda: train(twice.gradient_transformation(), None))()
+    fewer = jax.jit(lambda: train(two_hypothesis(inner, 0.01, BATCH), None))
+    assert np.any(np.asarray(slow["w"] != fewer()[0]["w"]))
+    assert int(optax.tree.get(state, "gradient_step")) == 3
+
+
+def test_half_precision_parameters_get_half_updates() -> None:
+    start = tree(0, jnp.bfloat16)
+    optimizer = two_hypothesis(optax.adam(0.1), 0.1, BATCH)
+    shapes = jax.eval_shape(optimizer.init, start)
+    state = optimizer.init(start)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
+    got, state = update(optimizer, state, tree(1, jnp.bfloat16))
+    assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype(jnp.bfloat16)}
+    assert state.switch_probability.dtype == jnp.float32
+    assert optimizer.init({}).prior_mean == {}
+    placeholders = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), start)
+    told = optimizer.init(placeholders)
+    assert jax.tree.map(jnp.shape, told) == jax.tree.map(jnp.shape, state)
+
+
+def test_sharding_and_placement_can_be_mapped_over_its_state() -> None:
+    mask = {"w": True, "b": False}
+    for optimizer in (
+        two_hypothesis(optax.adam(0.1), 0.1, BATCH),
+        two_hypothesis(optax.adam(0.1), 0.1, BATCH, tree(3), mask),
+        two_hypothesis(optax.adam(0.1), 0.1, BATCH, mask=lambda p: mask),
+        hazard_filter(0.1, examples=BATCH),
+    ):
+        state = optimizer.init(tree(0))
+        mapped = optax.tree.map_params(optimizer, lambda x: x + 1, state)
+        changed = jax.tree.map(lambda a, b: bool(np.all(a == b + 1)), mapped, state)
+        like = [x.shape in ((4, 3), (3,)) for x in jax.tree.leaves(state)]
+        assert jax.tree.leaves(changed) == like
+
+
+def test_a_switch_of_the_task_is_seen_and_nothing_else_is() -> None:
+    """Two regressions; the odds of the first batch of the second decide at once."""
+    truths = jnp.repeat(jnp.array([[1.0, -1.0], [-2.0, 2.0]]), 200, 0)
+    optimizer = two_hypothesis(optax.adam(0.1), 1e-3, 32)
+
+    @jax.jit
+    def live() -> Any:
+        def step(carry: Any, inputs: Any) -> tuple[Any, Any]:
+            params, state = carry
+            truth, key = inputs
+            x = jax.random.normal(key, (32, 2))
+
+            def loss(p: Any) -> Any:
+                return jnp.mean((x @ p - x @ truth) ** 2) / 2
+
+            updates, state = update(optimizer, state, params, loss)
+            return (params + updates, state), state.switch_probability
+
+        keys = jax.random.split(jax.random.key(0), 400)
+        start = jnp.zeros(2), optimizer.init(jnp.zeros(2))
+        return jax.lax.scan(step, start, (truths, keys))[1]
+
+    suspicion = np.asarray(live())
+    assert suspicion[200] > 0.999
+    assert np.delete(suspicion, 200).max() < 0.05
