@@ -99,7 +99,7 @@ def two_hypothesis(
         What a continual learner writes:
 
         >>> import jax, jax.numpy as jnp, optax
-        >>> from beliefnav import rules
+        >>> from beliefnav import wrappers
         >>> loss = lambda weights, x, y: jnp.mean((x @ weights - y) ** 2) / 2
         >>> optimizer = wrappers.two_hypothesis(optax.adam(0.1), hazard=0.01, examples=32)
         >>> @jax.jit

@@ -293,7 +293,7 @@ def test_posterior_raises_unless_there_is_one_belief() -> None:
 
 
 def test_structural_mistakes_are_named() -> None:
-    with pytest.raises(TypeError, match="belief must be a model of beliefnav.beliefs.*got 3"):
+    with pytest.raises(TypeError, match="belief must be one of beliefnav.beliefs.*got 3"):
         scale_by_navigation(3, control.myopic())  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="policy must be a beliefnav.control.Policy, got 'myopic'"):
         scale_by_navigation(local_level, "myopic")  # type: ignore[arg-type]
