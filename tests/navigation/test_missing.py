@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beliefnav import Objective, beliefs, control, navigator, posterior, rules, scale_by_navigation
+from tests.beliefs import laws
 
 PyTree = Any
 
@@ -118,11 +119,13 @@ def test_a_belief_per_entry_stays_as_predicted_where_nothing_was_seen(belief: An
     # What the filter predicts is read by predicting and then seeing nothing at all.
     filter_ = belief.filter()
     params, gradient = jnp.zeros(6), stream(4)
-    state, _ = filter_.update(filter_.predict(filter_.init(params), None), gradient[0])
+    state = filter_.update(filter_.predict(filter_.init(params), None), gradient[0])
     mask = np.array([True, False, False, True, False, False])
-    partly, info = filter_.update(filter_.predict(state, None), hurt(gradient[1], mask, jnp.inf))
-    nothing, _ = filter_.update(filter_.predict(state, None), jnp.full(6, jnp.nan))
-    fully, _ = filter_.update(filter_.predict(state, None), gradient[1])
+    partly, info = laws.observe(
+        filter_, filter_.predict(state, None), hurt(gradient[1], mask, jnp.inf)
+    )
+    nothing = filter_.update(filter_.predict(state, None), jnp.full(6, jnp.nan))
+    fully = filter_.update(filter_.predict(state, None), gradient[1])
     expected = jax.tree.map(
         lambda a, b: jnp.where(mask, a, b), nothing.posterior(), fully.posterior()
     )
