@@ -16,8 +16,15 @@ P = ParamSpec("P")
 class Optimizer(Protocol):
     """Anything with the two functions of an optax optimizer."""
 
-    init: Callable[..., Any]
-    update: Callable[..., Any]
+    @property
+    def init(self) -> Callable[..., Any]:
+        """From parameters to a state."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """From a gradient and a state to a step and a state."""
+        ...
 
 
 @runtime_checkable

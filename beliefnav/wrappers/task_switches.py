@@ -101,7 +101,7 @@ def two_hypothesis(
     ``without_evidence`` counts it. ``optax.tree.get(state, name)`` reads the scalars of
     `TwoHypothesisState`; where ``inner`` has some of the same names, read them off the state.
 
-    A gradient that is not finite goes to ``inner`` as it is: wrap one that counts it as missing,
+    A gradient that is not finite goes to ``inner`` as it is: wrap one that takes it for missing,
     such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
 
     Wrap the whole optimizer, learning rate included: what scales the updates afterwards also scales

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.typing import ArrayLike
 
 from beliefnav import rules
 from beliefnav._checks import (
@@ -49,7 +50,7 @@ PARAMS = {"w": jnp.linspace(-1, 1, 15).reshape(5, 3), "b": jnp.linspace(0.5, 1, 
 SIZE = 22
 
 
-def readings(entry: Entry, last: float = 1.0) -> dict[str, PyTree]:
+def readings(entry: Entry, last: ArrayLike = 1.0) -> dict[str, PyTree]:
     """What the rule is to be given as a curvature; the last entry is a number."""
     if entry.reading is None:
         return {}
@@ -74,7 +75,7 @@ def test_memory_is_in_trees_of_the_shape_of_the_parameters(entry: Entry) -> None
 @every_rule
 def test_memory_is_held_in_float32_about_half_precision(entry: Entry) -> None:
     halves = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-    state = entry.rule(**entry.arguments).init(halves)
+    state: Any = entry.rule(**entry.arguments).init(halves)
     beliefs = [x for x in jax.tree.leaves(state[0].belief) if x.ndim]
     assert beliefs and all(x.dtype == jnp.float32 for x in beliefs)
 
@@ -86,12 +87,9 @@ def test_an_elementwise_step_depends_on_its_own_entry_alone(entry: Entry) -> Non
     @jax.jit
     def steps(last: jax.Array) -> PyTree:
         gradient = {"w": jnp.ones((5, 3)).at[4, 2].set(last), "b": jnp.ones(7)}
-        state, params = optimizer.init(PARAMS), PARAMS
-        for _ in range(2):
-            readings_ = readings(entry, jnp.abs(last))  # type: ignore[arg-type]
-            updates, state = optimizer.update(gradient, state, params, **readings_)
-            params = optax.apply_updates(params, updates)
-        return updates
+        read = readings(entry, jnp.abs(last))
+        updates, state = optimizer.update(gradient, optimizer.init(PARAMS), PARAMS, **read)
+        return optimizer.update(gradient, state, optax.apply_updates(PARAMS, updates), **read)[0]
 
     one, other = steps(jnp.asarray(1.0)), steps(jnp.asarray(-3.0))
     assert one["w"][4, 2] != other["w"][4, 2]
@@ -209,21 +207,22 @@ def own(learning_rate: float, /, share: float = 0.5, *, name: str = "") -> Assum
 
 @pytest.mark.parametrize("ranges", [{}, {"learning_rate": POSITIVE, "share": UNIT_INTERVAL}])
 def test_a_rule_of_ones_own_is_its_function_and_what_it_builds(ranges: dict[str, Range]) -> None:
-    made = rule(**ranges)(own) if ranges else rule(own)
+    made: Any = rule(**ranges)(own) if ranges else rule(own)
     assert isinstance(made, Rule)
     assert made.ranges == ranges
     assert made.assumptions(0.1).learning_rate == 0.05
     gradient = jnp.ones(2)
     optimizer, plain = made(0.1, name="half"), rules.sgd(0.05)
+    updates: list[Any]
     updates = [o.update(gradient, o.init(gradient), gradient)[0] for o in (optimizer, plain)]
-    assert jnp.array_equal(updates[0], updates[1])
+    assert jnp.array_equal(*updates)
     given, returned = inspect.signature(own), inspect.signature(made)
     assert returned.parameters == given.parameters
     assert returned.return_annotation is optax.GradientTransformationExtraArgs
     assert (made.__name__, made.__module__) == ("own", __name__)
     assert ("Raises:" in (made.__doc__ or "")) == bool(ranges)
     with pytest.raises(TypeError, match="positional argument"):
-        made(0.1, 0.5, 1.1)  # type: ignore[call-arg]
+        made(0.1, 0.5, 1.1)
 
 
 @pytest.mark.parametrize("call", [((-0.1,), {}), ((0.1, 2), {}), ((0.1,), {"share": 2})])
@@ -279,6 +278,7 @@ def named(node: ast.AST | None) -> str:
 
 def lists(tree: ast.AST, target: str = "") -> Iterator[tuple[str, int]]:
     """Literals that name three rules or more: what each is assigned to, and its line."""
+    node: Any
     for node in ast.iter_child_nodes(tree):
         assigned = target
         if isinstance(node, ast.Assign | ast.AnnAssign):
