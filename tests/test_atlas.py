@@ -277,9 +277,9 @@ def test_what_a_wrapper_is_told_of_its_arguments() -> None:
     [
         ((rules.adamw, 0.1), {"mask": None}, ValueError, "whose argument mask is.*both two_hyp"),
         ((rules.resetting, 0.1), {}, ValueError, "whose argument hazard is.*resetting have one"),
-        ((rules.adam, 0.1), {"decay": 1}, TypeError, "Nobody takes the argument decay.*hazard.*b1"),
-        ((optax.adam(0.1),), {"b1": 0.9}, TypeError, "the argument b1.*been given its own"),
-        ((optax.adam(0.1), 0.1), {}, TypeError, "by their place.*name them: hazard, examples"),
+        ((rules.adam, 0.1), {"decay": 1}, TypeError, "adam.. got an unexpected.*decay"),
+        ((optax.adam(0.1),), {"b1": 0.9}, TypeError, "Nobody takes b1.*by name"),
+        ((optax.adam(0.1), 0.1), {}, TypeError, "Nobody takes 0.1.*hazard, examples"),
         ((rules.adam,), {}, TypeError, "learning_rate"),
         ((rules.adam, 0.1), {"hazard": 2.0}, ValueError, "two_hypothesis: hazard must be in"),
         ((rules.adam, -0.1), {}, ValueError, "adam: learning_rate must be"),

@@ -1,7 +1,7 @@
 """What a call of an optimizer assumes."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import optax
@@ -149,31 +149,23 @@ def _wrapped(wrapper: Wrapper[...], inner: Any, *args: Any, **kwargs: Any) -> Wr
     """What a wrapper assumes around a function of an optimizer, assumptions or an optimizer."""
     name = wrapper.__name__
     _, *own = inspect.signature(wrapper).parameters
-    theirs: Mapping[str, Any] = {}
-    if not isinstance(inner, Assumptions | Wrapped | Optimizer):
-        theirs = inspect.signature(inner).parameters
-        both = sorted(kwargs.keys() & theirs.keys() & set(own))
-        if both:
+    told = isinstance(inner, Assumptions | Wrapped | Optimizer)
+    for argument in () if told else inspect.signature(inner).parameters:
+        if argument in own and argument in kwargs:
             raise ValueError(
-                f"Cannot tell whose argument {both[0]} is. This is because both {name} and "
+                f"Cannot tell whose argument {argument} is. This is because both {name} and "
                 f"{_name(inner)} have one; explain the inner one first: explain({name}, "
                 f"explain({_name(inner)}, ...), ...)."
             )
-    elif args:
-        raise TypeError(
-            f"Cannot give {name} arguments by their place behind an optimizer that has its own. "
-            f"This is because they are those of the inner one; name them: {', '.join(own)}."
-        )
-    unknown = sorted(kwargs.keys() - theirs.keys() - set(own))
-    if unknown:
-        raise TypeError(
-            f"Nobody takes the argument {unknown[0]}. {name} has {', '.join(own)}; the optimizer "
-            f"inside has {', '.join(theirs) or 'been given its own'}."
-        )
     settings = {key: value for key, value in kwargs.items() if key in own}
+    rest = {key: value for key, value in kwargs.items() if key not in own}
+    if told and (args or rest):
+        raise TypeError(
+            f"Nobody takes {', '.join([*map(repr, args), *rest])}. This is because the optimizer "
+            f"inside has its arguments; {name} takes {', '.join(own)}, by name."
+        )
     facts = wrapper.own_facts(**settings)
     if not isinstance(inner, Optimizer):
-        rest = {key: value for key, value in kwargs.items() if key in theirs}
         inner = explain(inner, *args, **rest)
     return Wrapped(facts, inner, lambda optimizer: wrapper(optimizer, **settings))
 

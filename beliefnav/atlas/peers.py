@@ -232,11 +232,7 @@ def von(
 
 
 def ivon(
-    learning_rate: float,
-    b2: float,
-    prior_precision: float,
-    b1: float = 0.9,
-    hess_init: float = 1.0,
+    learning_rate: float, b2: float, prior_precision: float, b1: float = 0.9, hess_init: float = 1.0
 ) -> Optimizer:
     """IVON, algorithm 1 of Shen et al. (2024), its rate as it is and the reading given."""
     delta = prior_precision
