@@ -97,6 +97,7 @@ COUNT = Range(lambda x: x >= 0, "a non-negative number")
 FINITE = Range(math.isfinite, "a finite number")
 UNIT_INTERVAL = Range(lambda x: 0 <= x <= 1, "in [0, 1]")
 HALF_OPEN_UNIT = Range(lambda x: 0 <= x < 1, "in [0, 1)")
+LEFT_OPEN_UNIT = Range(lambda x: 0 < x <= 1, "in (0, 1]")
 
 
 class Checked(eqx.Module):
@@ -157,17 +158,20 @@ def checked(**ranges: Range) -> Callable[[type[T]], type[T]]:
     return decorate
 
 
-def check_switching(rule: str, hazard: Any, examples: Any) -> None:
-    """Raise unless a hazard and a number of examples are what they should be.
+def refuse_schedule(factory: str, name: str, value: Any) -> None:
+    """Raise if an argument that must be a number is a schedule.
+
+    Args:
+        factory: of optimizers, whose argument it is, with its module: "rules.hazard_filter".
+        name: the argument's name.
+        value: what was given.
 
     Raises:
-        TypeError: ``hazard`` is a schedule.
-        ValueError: a Python number is out of its range.
+        TypeError: it is callable.
     """
-    if callable(hazard):
+    if callable(value):
+        owner = factory.split(".")[-1]
         raise TypeError(
-            f"{rule}: hazard must be a number in [0, 1], got a callable. For a schedule use "
-            f"optax.inject_hyperparams(rules.{rule})."
+            f"{owner}: {name} must be a number, got a callable. For a schedule use "
+            f"optax.inject_hyperparams({factory})."
         )
-    UNIT_INTERVAL.check(rule, "hazard", hazard)
-    POSITIVE.check(rule, "examples", examples)

@@ -47,7 +47,7 @@ class NavigationState(NamedTuple):
 
 
 def scale_by_navigation(
-    belief: BeliefLike, policy: Policy, *, count_missing: bool = True
+    belief: BeliefLike, policy: Policy, *, count_missing: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     r"""Replace a gradient by the direction that a policy takes on a belief about it.
 
@@ -154,7 +154,7 @@ def navigator(
     policy: Policy,
     drift: Decay | None = None,
     *,
-    count_missing: bool = True,
+    count_missing: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""An optimizer from a belief and a policy: `scale_by_navigation`, times minus a learning rate.
 

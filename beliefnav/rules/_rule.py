@@ -20,18 +20,23 @@ import functools
 import inspect
 import math
 import textwrap
-from collections.abc import Callable
-from typing import Any, NamedTuple, ParamSpec, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple, ParamSpec, Protocol, overload, runtime_checkable
 
 import optax
 
+from beliefnav._checks import Range
 from beliefnav._format import known, number
 from beliefnav.beliefs.contract import BeliefLike, Fact, as_belief
 from beliefnav.control import Plan, Policy
 from beliefnav.drift import Decay
 from beliefnav.navigation import navigator
 
+__all__ = ["Assumptions", "Fact", "Rule", "rule", "table"]
+
 P = ParamSpec("P")
+OUT_OF_RANGE = "ValueError: a Python number is out of its range; the error names it."
 
 
 class Assumptions(NamedTuple):
@@ -43,7 +48,6 @@ class Assumptions(NamedTuple):
         policy: how far the plan looks, at what price of moving.
         drift: movement that the plan does not know of.
         approximations: sentences on what does not follow from belief and policy.
-        count_missing: see `navigator`; not an assumption.
     """
 
     learning_rate: optax.ScalarOrSchedule
@@ -51,16 +55,18 @@ class Assumptions(NamedTuple):
     policy: Policy
     drift: Decay | None = None
     approximations: tuple[str, ...] = ()
-    count_missing: bool = True
 
-    def optimizer(self) -> optax.GradientTransformationExtraArgs:
-        """The optimizer that follows."""
+    def optimizer(self, *, count_missing: bool = False) -> optax.GradientTransformationExtraArgs:
+        """The optimizer that follows.
+
+        Args:
+            count_missing: see `beliefnav.scale_by_navigation`; not an assumption.
+
+        Returns:
+            What the rule itself returns, if nothing is counted.
+        """
         return navigator(
-            self.learning_rate,
-            self.belief,
-            self.policy,
-            self.drift,
-            count_missing=self.count_missing,
+            self.learning_rate, self.belief, self.policy, self.drift, count_missing=count_missing
         )
 
     def facts(self) -> tuple[Fact, ...]:
@@ -88,25 +94,32 @@ class Assumptions(NamedTuple):
 
     def __str__(self) -> str:
         """The facts as a table, at most 100 columns wide."""
-        facts = self.facts()
-        subject, value = (max(len(f[i]) for f in facts) + 2 for i in (0, 1))
-        value = min(value, 30)
-        lines = []
-        for fact in facts:
-            values = textwrap.wrap(fact.value, value - 2) or [""]
-            words = textwrap.wrap(fact.sentence, 100 - subject - value)
-            for i in range(max(len(values), len(words))):
-                name = "" if i else fact.subject
-                left, right = (column[i] if i < len(column) else "" for column in (values, words))
-                lines.append(f"{name:<{subject}}{left:<{value}}{right}".rstrip())
-        return "\n".join(lines)
+        return table(self.facts())
 
 
+def table(facts: Sequence[Fact]) -> str:
+    """Facts as a table, at most 100 columns wide."""
+    subject, value = (max(len(f[i]) for f in facts) + 2 for i in (0, 1))
+    value = min(value, 30)
+    lines = []
+    for fact in facts:
+        values = textwrap.wrap(fact.value, value - 2) or [""]
+        words = textwrap.wrap(fact.sentence, 100 - subject - value)
+        for i in range(max(len(values), len(words))):
+            name = "" if i else fact.subject
+            left, right = (column[i] if i < len(column) else "" for column in (values, words))
+            lines.append(f"{name:<{subject}}{left:<{value}}{right}".rstrip())
+    return "\n".join(lines)
+
+
+@runtime_checkable
 class Rule(Protocol[P]):
     """A named learning rule: called, it is the optimizer."""
 
     __name__: str
     __doc__: str | None
+    ranges: Mapping[str, Range]
+    """Argument -> where it lies, if it is a Python number."""
     assumptions: Callable[P, Assumptions]
     """The same arguments, to what the optimizer is built from."""
 
@@ -115,26 +128,80 @@ class Rule(Protocol[P]):
         ...
 
 
-def rule(assume: Callable[P, Assumptions]) -> Rule[P]:
+@overload
+def rule(assume: Callable[P, Assumptions], /) -> Rule[P]: ...
+
+
+@overload
+def rule(**ranges: Range) -> Callable[[Callable[P, Assumptions]], Rule[P]]: ...
+
+
+def rule(assume: Callable[..., Assumptions] | None = None, /, **ranges: Range) -> Any:
     """Make a learning rule of a function that returns its assumptions.
+
+    Both ``@rule`` and ``@rule(learning_rate=POSITIVE, ...)`` stand above such a function.
 
     Args:
         assume: a function with the arguments and the docstring of the rule.
+        **ranges: argument -> where it lies, of those that may be Python numbers. Each is checked
+            before the function runs, and the docstring says so.
 
     Returns:
-        A function from the same arguments to the optimizer, whose ``assumptions`` is ``assume``.
+        A function from the same arguments to the optimizer: a `Rule`.
+
+    Raises:
+        TypeError: a range is given of what is no argument of the function.
     """
+    return functools.partial(_rule, ranges) if assume is None else _rule(ranges, assume)
+
+
+def _rule(ranges: Mapping[str, Range], assume: Callable[P, Assumptions]) -> Rule[P]:
+    name, signature = assume.__name__, inspect.signature(assume)
+    if unknown := ", ".join(sorted(ranges.keys() - signature.parameters.keys())):
+        raise TypeError(
+            f"Cannot check the range of {unknown} in {name}. This is because it has no such "
+            f"argument; it has {', '.join(signature.parameters)}."
+        )
+    by_place = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    places = [name for name, p in signature.parameters.items() if p.kind in by_place]
+
+    @functools.wraps(assume)
+    def assumptions(*args: P.args, **kwargs: P.kwargs) -> Assumptions:
+        given = dict(zip(places, args, strict=False)) | kwargs
+        for argument, allowed in ranges.items():
+            allowed.check(name, argument, given.get(argument))
+        return assume(*args, **kwargs)
 
     @functools.wraps(assume)
     def build(*args: P.args, **kwargs: P.kwargs) -> optax.GradientTransformationExtraArgs:
-        return assume(*args, **kwargs).optimizer()
+        return assumptions(*args, **kwargs).optimizer()
 
     result: Any = build
-    result.assumptions = assume
-    result.__signature__ = inspect.signature(assume).replace(
+    result.assumptions = assumptions
+    result.ranges = MappingProxyType(ranges)
+    if ranges:
+        build.__doc__ = assumptions.__doc__ = _with_ranges(assume.__doc__)
+    result.__signature__ = signature.replace(
         return_annotation=optax.GradientTransformationExtraArgs
     )
     return result
+
+
+def _with_ranges(doc: str | None) -> str | None:
+    """A docstring that says what is raised for a number out of its range; none of none (-OO)."""
+    if doc is None:
+        return None
+    parts = inspect.cleandoc(doc).split("\n\n")
+    for i, part in enumerate(parts):
+        if part.startswith("Raises:\n"):
+            parts[i] = part.replace("Raises:", f"Raises:\n    {OUT_OF_RANGE}", 1)
+            break
+        if part.startswith(("Reference:\n", "Example:\n")):
+            parts.insert(i, f"Raises:\n    {OUT_OF_RANGE}")
+            break
+    else:
+        parts.append(f"Raises:\n    {OUT_OF_RANGE}")
+    return "\n\n".join(parts)
 
 
 def _counted(value: Any, unit: str) -> str:
