@@ -11,12 +11,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beliefnav import Objective, beliefs, control, navigator, posterior, rules, scale_by_navigation
+from beliefnav import (
+    Objective,
+    beliefs,
+    control,
+    navigator,
+    posterior,
+    recording,
+    rules,
+    scale_by_navigation,
+)
 
 PyTree = Any
 
 RULES = ["sgd", "rmsprop", "adam", "adamw", "wiener"]
 every_rule = pytest.mark.parametrize("name", RULES)
+
+
+def made(name: str, count_missing: bool = True) -> Any:
+    """A rule by its name, that counts or does not."""
+    assumed = getattr(rules, name).assumptions(0.1)
+    return navigator(
+        assumed.learning_rate,
+        assumed.belief,
+        assumed.policy,
+        assumed.drift,
+        count_missing=count_missing,
+    )
 
 
 def stream(seed: int, steps: int = 4) -> jax.Array:
@@ -26,7 +47,7 @@ def stream(seed: int, steps: int = 4) -> jax.Array:
 @functools.cache
 def scan(name: str) -> Any:
     """Jitted: a stream [step, entry] -> updates, posteriors and counts of every step."""
-    optimizer = getattr(rules, name)(0.1)
+    optimizer = made(name)
 
     @jax.jit
     def run(gradients: jax.Array) -> tuple[jax.Array, beliefs.Posterior, jax.Array]:
@@ -132,7 +153,7 @@ def test_a_belief_per_entry_stays_as_predicted_where_nothing_was_seen(belief: An
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
 def test_huge_finite_gradients_are_not_missing(dtype: Any) -> None:
-    optimizer = rules.adam(0.1)
+    optimizer = made("adam")
     params = {"w": jnp.zeros((3, 5), dtype), "b": jnp.zeros((), dtype)}
     largest = jnp.finfo(dtype).max
     gradient = jax.tree.map(lambda p: jnp.full_like(p, largest), params)
@@ -156,7 +177,7 @@ def test_a_finite_gradient_whose_square_overflows_does_not_poison_its_entry(
 
 
 def test_infinities_of_both_signs_are_counted() -> None:
-    optimizer = rules.sgd(0.1)
+    optimizer = made("sgd")
     gradient = jnp.array([jnp.inf, -jnp.inf, jnp.nan, 1.0, -1.0])
     _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
     assert optax.tree.get(state, "missing") == 3
@@ -165,7 +186,7 @@ def test_infinities_of_both_signs_are_counted() -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (4099,), (2, 3, 5), (4096, 1), (1, 4097)])
 def test_missing_entries_are_counted_in_arrays_of_any_shape(shape: tuple[int, ...]) -> None:
     gradient = jnp.ones(shape).reshape(-1).at[-1].set(jnp.nan).reshape(shape)
-    optimizer = rules.sgd(0.1)
+    optimizer = made("sgd")
     update = jax.jit(optimizer.update)
     _, state = update(gradient, optimizer.init(gradient), gradient)
     assert optax.tree.get(state, "missing") == 1
@@ -173,16 +194,46 @@ def test_missing_entries_are_counted_in_arrays_of_any_shape(shape: tuple[int, ..
     assert optax.tree.get(state, "missing") == 0
 
 
+def test_nothing_is_counted_unless_asked_for() -> None:
+    gradient = jnp.array([1.0, jnp.nan, 1.0, 1.0, 1.0])
+    for optimizer in (scale_by_navigation(*INVERTED), navigator(0.1, *INVERTED)):
+        state = optimizer.init(gradient)
+        _, after = optimizer.update(gradient, state, gradient)
+        for told in (state, after):
+            assert optax.tree.get(told, "missing") is None
+            assert optax.tree.get(told, "clipped") is None
+
+
 @every_rule
-def test_missing_entries_need_not_be_counted(name: str) -> None:
+def test_counting_changes_no_bit_of_the_updates(name: str) -> None:
     gradient = jnp.array([1.0, jnp.nan])
-    counting = getattr(rules, name)(0.1)
-    silent = getattr(rules, name)(0.1, count_missing=False)
+    silent, counting = made(name, count_missing=False), made(name)
     updates, state = silent.update(gradient, silent.init(gradient), jnp.ones(2))
     expected, counted = counting.update(gradient, counting.init(gradient), jnp.ones(2))
     assert state[0].missing is None
     assert counted[0].missing == 1
     np.testing.assert_array_equal(updates, expected)
+
+
+@pytest.mark.parametrize("empty", [{}, {"a": None, "b": ()}, {"none": jnp.zeros((0, 3))}])
+def test_there_is_nothing_to_count_where_there_are_no_entries(empty: PyTree) -> None:
+    optimizer = made("adam")
+    _, state = jax.jit(optimizer.update)(empty, optimizer.init(empty), empty)
+    missing = optax.tree.get(state, "missing")
+    assert missing == 0 and missing.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("counting", [False, True])
+def test_a_recording_counts_whatever_the_optimizer_does(counting: bool) -> None:
+    """All entries, also of arrays and of steps that it does not keep; nobody else is touched."""
+    transform = scale_by_navigation(*INVERTED, count_missing=counting)
+    optimizer = recording.record(transform, coordinates={"": [1]}, capacity=1)
+    params = jnp.zeros(5)
+    state = optimizer.init(params)
+    for gradient, missing in (([1, jnp.nan, jnp.inf, 1, 1], 2), ([1, 1, 1, 1, 1], 0)):
+        _, state = jax.jit(optimizer.update)(jnp.array(gradient, float), state, params)
+        assert optax.tree.get(state, "missing") == missing
+        assert optax.tree.get(state, "clipped") == 3
 
 
 class Curved:
@@ -209,6 +260,7 @@ class Curved:
 
 
 CURVATURE = [-2.0, -0.05, 0.0, 0.5, 3.0]
+INVERTED = Curved(CURVATURE), control.newton()
 discounted = Objective(rate=1.0, gain=1.0, discount=1.0)  # bounded above -1/4
 
 
@@ -219,30 +271,32 @@ discounted = Objective(rate=1.0, gain=1.0, discount=1.0)  # bounded above -1/4
         (control.newton(), 3),
         (control.horizon(discounted), 1),
         (control.horizon(discounted, exact_hold=True), 1),
-        (control.myopic(), None),
+        (control.myopic(), 0),
     ],
     ids=["ballistic", "newton", "horizon", "horizon, held", "myopic"],
 )
-def test_clipped_curvatures_are_counted(policy: control.Policy, expected: int | None) -> None:
-    transform: Any = scale_by_navigation(Curved(CURVATURE), policy)
+def test_clipped_curvatures_are_counted(policy: control.Policy, expected: int) -> None:
+    transform: Any = scale_by_navigation(Curved(CURVATURE), policy, count_missing=True)
     params = jnp.zeros(5)
     state = transform.init(params)
     _, new = jax.jit(transform.update)(jnp.ones(5), state, params)
-    if expected is None:
-        assert state.clipped is None and new.clipped is None
-    else:
-        assert state.clipped == 0 and new.clipped.dtype == jnp.int32
-        assert new.clipped == expected
+    assert state.clipped == 0 and new.clipped.dtype == jnp.int32
+    assert new.clipped == expected
 
 
 @every_rule
-def test_rules_on_second_moments_never_clip_and_so_do_not_count(name: str) -> None:
-    optimizer = getattr(rules, name)(0.1)
-    _, state = optimizer.update(jnp.zeros(3), optimizer.init(jnp.zeros(3)), jnp.zeros(3))
-    assert state[0].clipped is None
+def test_rules_on_second_moments_never_clip_and_look_at_none(name: str) -> None:
+    optimizer = made(name)
+    gradient = jnp.zeros(3)
+    step = jax.make_jaxpr(optimizer.update)(gradient, optimizer.init(gradient), gradient)
+    assert str(step).count("is_finite") > 0  # those that are missing are looked for
+    _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert getattr(rules, name).assumptions(0.1).policy.clipped is None
+    assert state[0].clipped == 0
 
 
 def test_a_belief_without_curvature_is_never_clipped_by_a_horizon() -> None:
-    optimizer: Any = navigator(1.0, beliefs.LocalLevel(0.9), control.horizon(discounted))
+    plan = control.horizon(discounted)
+    optimizer: Any = navigator(1.0, beliefs.LocalLevel(0.9), plan, count_missing=True)
     _, state = optimizer.update(jnp.ones(3), optimizer.init(jnp.zeros(3)), jnp.zeros(3))
     assert state[0].clipped == 0

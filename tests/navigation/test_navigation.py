@@ -237,7 +237,7 @@ def test_a_tree_without_leaves_is_trained_to_itself(name: str, empty: PyTree) ->
     optimizer = OPTIMIZERS[name]()
     updates, state = jax.jit(optimizer.update)(empty, optimizer.init(empty), empty)
     assert updates == empty
-    assert optax.tree.get(state, "missing") == 0
+    assert jax.tree.structure(state) == jax.tree.structure(optimizer.init(empty))
 
 
 @some_optimizers
@@ -246,7 +246,7 @@ def test_an_array_without_entries_is_trained_to_itself(name: str) -> None:
     params = {"none": jnp.zeros((0, 3)), "one": jnp.ones(1)}
     updates, state = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     assert updates["none"].shape == (0, 3)
-    assert optax.tree.get(state, "missing") == 0
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, optimizer.init(params))
 
 
 WRAPPERS: dict[str, Callable[[optax.GradientTransformationExtraArgs], Any]] = {
