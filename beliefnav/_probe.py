@@ -7,11 +7,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from beliefnav._sharding import entries_at
 from beliefnav._trees import path_name
 from beliefnav.beliefs import Info, Posterior
 from beliefnav.objective import is_like
 
 PyTree = Any
+
+__all__ = ["Probe", "gather", "read"]
 
 
 FIELDS = tuple(Posterior()._asdict() | Info()._asdict())
@@ -51,7 +54,7 @@ def gather(tree: PyTree, coordinates: Mapping[str, Array]) -> dict[str, Array]:
         if path not in leaves:
             return jnp.full(indices.shape, jnp.nan, dtype)
         leaf = leaves[path]
-        entries = leaf[jnp.unravel_index(indices, leaf.shape)].astype(dtype)
+        entries = entries_at(leaf, jnp.unravel_index(indices, leaf.shape)).astype(dtype)
         return jnp.broadcast_to(entries, indices.shape)  # the index of a scalar is empty
 
     return {path: values(path, indices) for path, indices in coordinates.items()}

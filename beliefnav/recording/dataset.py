@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PyTree = Any
 
+__all__ = ["read_stream", "to_dataset"]
+
 
 def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     """The recording inside an optimizer state, oldest step first, with labels.
