@@ -23,7 +23,7 @@ Reference:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +36,8 @@ from beliefnav._checks import (
     NON_NEGATIVE,
     POSITIVE,
     UNIT_INTERVAL,
+    Checked,
     check_symmetric,
-    checked,
     is_concrete,
 )
 
@@ -46,8 +46,7 @@ Loss = Callable[[PyTree], ArrayLike]
 """A differentiable map from parameters to a real scalar."""
 
 
-@checked(rate=POSITIVE, gain=POSITIVE, discount=NON_NEGATIVE)
-class Objective(NamedTuple):
+class Objective(Checked):
     r"""The constants and fields of the navigation objective $J$ (see the module docstring).
 
     Time is measured in the units of ``control.horizon``'s ``time_step``, most simply in steps.
@@ -67,6 +66,8 @@ class Objective(NamedTuple):
         ValueError: ``rate`` or ``gain`` is not positive, or ``discount`` is negative (checked when
             they are Python numbers).
     """
+
+    ranges: ClassVar = {"rate": POSITIVE, "gain": POSITIVE, "discount": NON_NEGATIVE}
 
     rate: ArrayLike = 1.0
     gain: ArrayLike = 1.0

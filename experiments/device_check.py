@@ -5,6 +5,7 @@ rounding of its arithmetic. It would be refuted by a relative error above the to
 The time is that of one compiled call whose inputs are on the device.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -162,7 +163,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
 
     def policies(hessian: Any) -> Any:
         def solve(h: Any) -> Any:
-            drifting = objective._replace(drift=lambda x: 0.5 * jnp.roll(x, 1) - x)
+            drifting = dataclasses.replace(objective, drift=lambda x: 0.5 * jnp.roll(x, 1) - x)
             policy = control.lq_policy(drifting, h, jnp.ones(len(h)))
             planned = control.matrix_planning_gain(h, rate=0.5, gain=2.0, discount=3.0)
             anticipated = control.matrix_anticipation(h, 0.3, discount=1.0).weight
@@ -178,7 +179,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         return jax.vmap(both)(matrix)
 
     def diagonal_policy(curvature: Any) -> Any:
-        drifting = objective._replace(drift=lambda x: -0.1 * x)
+        drifting = dataclasses.replace(objective, drift=lambda x: -0.1 * x)
         policy = control.diagonal_lq_policy(
             drifting, jnp.abs(curvature), jnp.ones_like(curvature), gradient=curvature
         )

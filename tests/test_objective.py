@@ -1,5 +1,6 @@
 """The objective checks what can be known when it is stated; its mechanics against numpy."""
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -44,7 +45,7 @@ def test_numbers_out_of_range_are_named(name: str, value: Any):
     with pytest.raises(ValueError, match=f"Objective: {name} must be"):
         Objective(**{name: value})
     with pytest.raises(ValueError, match=f"Objective: {name} must be"):
-        Objective()._replace(**{name: value})
+        dataclasses.replace(Objective(), **{name: value})
 
 
 @pytest.mark.parametrize("name", ["rate", "gain", "discount"])
@@ -56,7 +57,7 @@ def test_position_is_checked_like_keyword(name: str):
 
 def test_discount_zero_is_admissible_and_kept():
     assert Objective(discount=0).discount == 0
-    assert Objective()._replace(discount=0.0).discount == 0
+    assert dataclasses.replace(Objective(), discount=0.0).discount == 0
 
 
 def test_arrays_and_tracers_pass_unchecked():

@@ -1,5 +1,6 @@
 """Paths of least action against direct minimisation, closed forms and their own laws."""
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -41,7 +42,7 @@ def wells() -> control.LeastActionPath:
     with jax.enable_x64(True):
 
         def plan(start: jax.Array, discount: jax.Array) -> control.LeastActionPath:
-            objective = WELL._replace(discount=discount)
+            objective = dataclasses.replace(WELL, discount=discount)
             return least_action_path(
                 objective, double_well, start, END, num_points=50, **WELL_OPTIONS
             )

@@ -1,5 +1,6 @@
 """Receding horizons against the landscape's global minimum and the exact closed loop."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -216,7 +217,7 @@ def test_float64_scalars_keep_their_digits():
 @pytest.mark.parametrize("drift", [False, True])
 def test_held_steps_on_a_quadratic_are_the_exact_closed_loop(drift: bool):
     """The local quadratic is then the loss wherever one looks, and no plan is ever revised."""
-    objective = QUADRATIC if drift else QUADRATIC._replace(drift=None)
+    objective = QUADRATIC if drift else dataclasses.replace(QUADRATIC, drift=None)
     policy = matrix_horizon(objective, 0.4, exact_hold=True)
 
     @jax.jit
