@@ -31,6 +31,9 @@ from beliefnav import (
     sensors,
     wrappers,
 )
+from beliefnav.control.gains.lq import diagonal_lq_policy
+from beliefnav.control.gains.matrix import matrix_planning_gain, polar_factor, symmetric_power
+from beliefnav.control.gains.set_point import matrix_anticipation
 from beliefnav.inference.targets import density
 from experiments import report
 from experiments.benchmarks.inference import prior
@@ -165,8 +168,8 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         def solve(h: Any) -> Any:
             drifting = dataclasses.replace(objective, drift=lambda x: 0.5 * jnp.roll(x, 1) - x)
             policy = control.lq_policy(drifting, h, jnp.ones(len(h)))
-            planned = control.matrix_planning_gain(h, rate=0.5, gain=2.0, discount=3.0)
-            anticipated = control.matrix_anticipation(h, 0.3, discount=1.0).weight
+            planned = matrix_planning_gain(h, rate=0.5, gain=2.0, discount=3.0)
+            anticipated = matrix_anticipation(h, 0.3, discount=1.0).weight
             path = policy.path(jnp.zeros(len(h)), jnp.ones(1))
             return policy.quadratic, path, planned.gain, anticipated
 
@@ -174,13 +177,13 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
 
     def roots(matrix: Any) -> Any:
         def both(m: Any) -> Any:
-            return control.symmetric_power(m @ m.T, -0.25), control.polar_factor(m)
+            return symmetric_power(m @ m.T, -0.25), polar_factor(m)
 
         return jax.vmap(both)(matrix)
 
     def diagonal_policy(curvature: Any) -> Any:
         drifting = dataclasses.replace(objective, drift=lambda x: -0.1 * x)
-        policy = control.diagonal_lq_policy(
+        policy = diagonal_lq_policy(
             drifting, jnp.abs(curvature), jnp.ones_like(curvature), gradient=curvature
         )
         return policy.path(jnp.zeros_like(curvature), jnp.ones(1))

@@ -48,7 +48,7 @@ def countering(decay: ArrayLike, discount: ArrayLike = 0.0, eps_root: ArrayLike 
         ValueError: a Python number is out of its range; the error names it.
 
     Reference:
-        The LQ policy (`beliefnav.control.diagonal_lq_policy`) in closed form.
+        The LQ policy (`beliefnav.control.gains.lq.diagonal_lq_policy`) in closed form.
     """
     POSITIVE.check("countering", "decay", decay)
     NON_NEGATIVE.check("countering", "discount", discount)
