@@ -5,53 +5,50 @@ ahead you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimi
 ordinary optax transformation with its posterior inside.
 """
 
-from beliefnav import (
-    atlas,
-    beliefs,
-    control,
-    filters,
-    inference,
-    objective,
-    recording,
-    rules,
-    sensors,
-    wrappers,
-)
-from beliefnav.atlas import explain
-from beliefnav.beliefs import Filter, Info, Posterior, gaussian
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from beliefnav import beliefs, control, objective
+from beliefnav.beliefs import Belief, Posterior
 from beliefnav.control import Policy
-from beliefnav.navigation import (
-    NavigationState,
-    navigator,
-    posterior,
-    sample_params,
-    scale_by_navigation,
-)
+from beliefnav.navigation import navigator, posterior, sample_params, scale_by_navigation
 from beliefnav.objective import Objective
-from beliefnav.rules._rule import Assumptions
+
+if TYPE_CHECKING:
+    from beliefnav import atlas, filters, inference, recording, rules, sensors, wrappers
+    from beliefnav.atlas import explain
 
 __all__ = [
-    "Assumptions",
-    "Filter",
-    "Info",
-    "NavigationState",
+    "Belief",
     "Objective",
     "Policy",
     "Posterior",
     "atlas",
+    "beliefs",
     "control",
     "explain",
     "filters",
-    "gaussian",
     "inference",
-    "recording",
     "navigator",
     "objective",
     "posterior",
+    "recording",
     "rules",
     "sample_params",
     "scale_by_navigation",
     "sensors",
     "wrappers",
-    "beliefs",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What a navigator does not need is imported when it is first asked for."""
+    if name not in __all__:
+        raise AttributeError(f"module 'beliefnav' has no attribute {name!r}")
+    if name == "explain":
+        return importlib.import_module("beliefnav.atlas").explain
+    return importlib.import_module(f"beliefnav.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__
