@@ -14,6 +14,23 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
+__all__ = [
+    "COUNT",
+    "Checked",
+    "FINITE",
+    "HALF_OPEN_UNIT",
+    "NON_NEGATIVE",
+    "POSITIVE",
+    "Range",
+    "SYMMETRY",
+    "UNIT_INTERVAL",
+    "check_switching",
+    "check_symmetric",
+    "checked",
+    "is_concrete",
+    "is_number",
+]
+
 T = TypeVar("T")
 
 

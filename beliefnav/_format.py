@@ -6,6 +6,8 @@ import numpy as np
 
 from beliefnav._checks import is_concrete
 
+__all__ = ["known", "number"]
+
 
 def known(value: Any) -> float | None:
     """A hyper-parameter as a number; ``None`` for a schedule, a traced one or an array of them."""

@@ -11,6 +11,8 @@ from beliefnav._trees import path_name
 from beliefnav.beliefs import Info, Posterior
 from beliefnav.objective import is_like
 
+__all__ = ["Probe", "gather", "read"]
+
 PyTree = Any
 
 

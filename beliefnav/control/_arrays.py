@@ -11,6 +11,8 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import SYMMETRY
 
+__all__ = ["check_like", "floating", "is_positive", "is_symmetric", "ravel"]
+
 PyTree = Any
 
 

@@ -44,6 +44,18 @@ from beliefnav.control._arrays import floating
 from beliefnav.control.gains.matrix import rounding, symmetric_function
 from beliefnav.control.gains.scalar import decay_fraction
 
+__all__ = [
+    "Anticipation",
+    "MatrixAnticipation",
+    "anticipation",
+    "check_plan",
+    "continuous_hazard",
+    "discounted_average",
+    "matrix_anticipation",
+    "rates",
+    "shares",
+]
+
 
 class Anticipation(NamedTuple):
     r"""The result of `anticipation`; all its arrays are of the broadcast shape.
@@ -206,8 +218,8 @@ def matrix_anticipation(
         )
 
     return MatrixAnticipation(
-        rate=similar(lambda x: rates(seen(x), discount)[0]),
-        weight=similar(lambda x: shares(rates(seen(x), discount)[1], hazard)[0]),
+        rate=similar(lambda x: rates(_seen(x), discount)[0]),
+        weight=similar(lambda x: shares(rates(_seen(x), discount)[1], hazard)[0]),
     )
 
 
@@ -313,7 +325,7 @@ def shares(s: Array, hazard: ArrayLike) -> tuple[Array, Array, Array]:
     return weight, shrinkage, jnp.where(planned & ~certain, 1 / total, 0)
 
 
-def seen(eigenvalues: Array) -> Array:
+def _seen(eigenvalues: Array) -> Array:
     """Eigenvalues without those that are 0 up to rounding: their roots would not be."""
     return jnp.where(eigenvalues > rounding(eigenvalues), eigenvalues, 0)
 

@@ -17,6 +17,8 @@ from beliefnav.beliefs import Posterior
 from beliefnav.control._arrays import floating
 from beliefnav.control.policies.contract import Policy
 
+__all__ = ["Followed", "follow", "navigate_locally"]
+
 PyTree = Any
 
 

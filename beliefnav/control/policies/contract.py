@@ -7,6 +7,8 @@ from jax.typing import ArrayLike
 
 from beliefnav.beliefs import Posterior
 
+__all__ = ["Plan", "Policy", "required"]
+
 PyTree = Any
 
 

@@ -37,6 +37,8 @@ from beliefnav.control.policies.contract import Plan, Policy, required
 from beliefnav.control.policies.pointwise import EPS_OUTSIDE
 from beliefnav.objective import Objective, is_like, metric_matrix
 
+__all__ = ["matrix_ballistic", "matrix_horizon", "matrix_newton", "polar"]
+
 PyTree = Any
 
 COUPLED = "Parameters are planned for together: the curvature is a matrix."
@@ -84,7 +86,7 @@ def matrix_horizon(
     def plan(posterior: Posterior, params: PyTree) -> tuple[PyTree, Array]:
         gradient = required(posterior, "gradient_mean", "matrix_horizon")
         flat, unravel = ravel(gradient)
-        curvature = as_matrix("matrix_horizon", posterior.curvature_mean, gradient)
+        curvature = _as_matrix("matrix_horizon", posterior.curvature_mean, gradient)
         if objective.drift is None:
             planned = matrix_planning_gain(
                 curvature,
@@ -154,7 +156,7 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
                 )
             return times_power(curvature, mean, -0.5, eps_root)
         flat, unravel = ravel(mean)
-        v = as_matrix("matrix_ballistic", curvature, mean)
+        v = _as_matrix("matrix_ballistic", curvature, mean)
 
         def gain(x: Array) -> Array:
             v, noise = jnp.maximum(x, 0) + eps_root, rounding(x)
@@ -182,7 +184,7 @@ def matrix_newton() -> Policy:
     def curvature_matrix(posterior: Posterior) -> tuple[PyTree, Array]:
         mean = required(posterior, "gradient_mean", "matrix_newton")
         curvature = required(posterior, "curvature_mean", "matrix_newton")
-        return mean, as_matrix("matrix_newton", curvature, mean)
+        return mean, _as_matrix("matrix_newton", curvature, mean)
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -220,7 +222,7 @@ def polar() -> Policy:
     return Policy(step, plan=Plan(0.0, curvature="M M^T x I of the mean", remarks=(COUPLED,)))
 
 
-def as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:
+def _as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:
     """A matrix, a diagonal tree or nothing, as a matrix [n, n]."""
     flat, _ = ravel(params)
     if curvature is None:

@@ -36,6 +36,17 @@ from beliefnav.control.gains.scalar import PlanningGain, planning_gain
 from beliefnav.control.policies.contract import Plan, Policy, required
 from beliefnav.objective import Objective
 
+__all__ = [
+    "EPS_OUTSIDE",
+    "averaged",
+    "ballistic",
+    "cautious",
+    "horizon",
+    "myopic",
+    "newton",
+    "sign",
+]
+
 PyTree = Any
 
 

@@ -23,6 +23,8 @@ from beliefnav.control.gains.kronecker import is_kronecker
 from beliefnav.control.policies.contract import Plan, Policy, required
 from beliefnav.objective import is_like
 
+__all__ = ["countering", "given", "negative", "penalised"]
+
 PyTree = Any
 
 

@@ -34,6 +34,8 @@ from beliefnav.control.policies.contract import Plan, Policy, required
 from beliefnav.control.policies.pulled import given, negative
 from beliefnav.objective import is_like
 
+__all__ = ["anticipating", "resetting"]
+
 PyTree = Any
 Forecast = Callable[[Posterior, PyTree, PyTree], tuple[ArrayLike, PyTree]]
 
