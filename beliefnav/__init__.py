@@ -3,6 +3,20 @@ r"""Learning rules as optimal navigation of a loss landscape seen through noisy 
 State what you believe about the landscape (`beliefnav.beliefs`), what moving costs and how far
 ahead you plan (`Objective`, `beliefnav.control`), and `navigator` is the optimizer that follows: an
 ordinary optax transformation with its posterior inside.
+
+Example:
+    `scale_by_navigation` is the navigator without its learning rate, to stand in a chain.
+
+    >>> import jax.numpy as jnp, optax
+    >>> from beliefnav import beliefs, control, posterior, scale_by_navigation
+    >>> belief = beliefs.LocalLevel(0.9, noise_variance=1.0)
+    >>> optimizer = optax.chain(
+    ...     optax.clip(2.0), scale_by_navigation(belief, control.myopic()), optax.scale(-0.1)
+    ... )
+    >>> params = jnp.zeros(2)
+    >>> _, state = optimizer.update(jnp.array([1.0, 5.0]), optimizer.init(params), params)
+    >>> posterior(state).gradient_mean.tolist()
+    [1.0, 2.0]
 """
 
 import importlib

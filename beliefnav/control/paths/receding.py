@@ -54,7 +54,7 @@ def navigate_locally(
         ...     return Posterior(jax.grad(loss)(x), curvature_mean=jax.hessian(loss)(x))
         >>> policy = control.matrix_horizon(Objective(discount=0.1), 1.0, exact_hold=True)
         >>> path = control.navigate_locally(policy, believe, jnp.array([-1.0, 1.0]), num_steps=200)
-        >>> jnp.round(path[-1], 2).tolist()
+        >>> [round(x, 2) for x in path[-1].tolist()]
         [1.0, 1.0]
     """
     if num_steps < 1:

@@ -140,6 +140,15 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
         ValueError: ``eps`` or ``eps_root`` is a negative Python number; when it is used, the
             curvature is neither a matrix nor made of Kronecker products, or ``eps`` is given with
             the latter.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> curvature = jnp.array([[2.5, 1.5], [1.5, 2.5]])  # 4 along (1, 1), 1 across
+        >>> belief = Posterior(jnp.ones(2), curvature_mean=curvature)
+        >>> direction = control.matrix_ballistic().step(belief, jnp.zeros(2))
+        >>> [round(x, 3) for x in direction.tolist()]
+        [0.5, 0.5]
     """
     NON_NEGATIVE.check("matrix_ballistic", "eps", eps)
     NON_NEGATIVE.check("matrix_ballistic", "eps_root", eps_root)
@@ -179,6 +188,15 @@ def matrix_newton() -> Policy:
 
     Returns:
         The policy.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> curvature, distance = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([3.0, -4.0])
+        >>> belief = Posterior(curvature @ distance, curvature_mean=curvature)
+        >>> direction = control.matrix_newton().step(belief, None)
+        >>> [round(x, 3) for x in direction.tolist()]
+        [3.0, -4.0]
     """
 
     def curvature_matrix(posterior: Posterior) -> tuple[PyTree, Array]:
@@ -209,6 +227,13 @@ def polar() -> Policy:
 
     Returns:
         The policy.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> direction = control.polar().step(Posterior(jnp.array([[3.0, 1.0], [0.0, 0.1]])), None)
+        >>> bool(jnp.allclose(direction @ direction.T, jnp.eye(2), atol=1e-5))
+        True
     """
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:

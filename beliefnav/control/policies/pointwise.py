@@ -132,6 +132,12 @@ def sign() -> Policy:
 
     Returns:
         The policy.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> control.sign().step(Posterior(jnp.array([30.0, -0.2, 0.0])), None).tolist()
+        [1.0, -1.0, 0.0]
     """
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:

@@ -127,8 +127,7 @@ def anticipating(forecast: Forecast, discount: ArrayLike = 1.0) -> Policy:
         The task is known to end in 5 units of time; the next optimum is drawn around the start.
 
         >>> import jax.numpy as jnp
-        >>> from beliefnav import control
-        >>> from beliefnav.beliefs import Posterior
+        >>> from beliefnav import Posterior, control
         >>> def known_end(posterior, params, start):
         ...     now = posterior.gradient_mean
         ...     then = posterior.curvature_mean * (params - start)
