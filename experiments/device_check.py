@@ -265,7 +265,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
             f"{name}, {steps} steps": Case(descend(o), (start, noise), 1e-3)
             for name, o in optimizers.items()
         },
-        "inspection.record": Case(recorded, (start, noise), 1e-6),
+        "recording.record": Case(recorded, (start, noise), 1e-6),
         "planning_gain, replanning": Case(lambda v: gains(v, False), (curvature,), 1e-5),
         "planning_gain, exact hold": Case(lambda v: gains(v, True), (curvature,), 1e-5),
         "least_action_path, 200 points": Case(planned_path, (starts,), 1e-3),
