@@ -45,15 +45,20 @@ def scalar_like(params: PyTree, value: ArrayLike) -> Array:
     return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
 
 
-def select(mask: Array, x: Array, otherwise: ArrayLike) -> Array:
-    """``x`` where ``mask``, else ``otherwise``, in the dtype of ``x``: one operation, not a jit.
+def select(mask: Array, x: Any, otherwise: Any) -> Array:
+    """``jnp.where`` as one operation where shapes and dtypes allow it, and not as a jit.
 
-    A step of a learner does this for every array of parameters. ``jnp.where`` would be traced as a
-    program of its own each time.
+    A step of a learner does this for every array of parameters; ``jnp.where`` would be traced as a
+    program of its own each time. Of ``x`` and ``otherwise``, one may be a number.
     """
-    if isinstance(otherwise, int | float):
-        otherwise = lax.full_like(x, otherwise)
-    return lax.select(mask, x, jnp.asarray(otherwise, x.dtype))
+    like = otherwise if isinstance(x, int | float) else x
+    if isinstance(like, int | float) or jnp.shape(mask) not in ((), jnp.shape(like)):
+        return jnp.where(mask, x, otherwise)
+    pair = (lax.full_like(like, v) if isinstance(v, int | float) else v for v in (x, otherwise))
+    x, otherwise = pair
+    if x.shape != otherwise.shape or x.dtype != otherwise.dtype:
+        return jnp.where(mask, x, otherwise)
+    return lax.select(mask, x, otherwise)
 
 
 def wide(x: Array, dtype: Any) -> Array:

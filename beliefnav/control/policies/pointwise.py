@@ -350,7 +350,7 @@ def horizon(
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         mean, planned = plans(posterior, params)
         return jax.tree.map(
-            lambda p, m: jnp.where(m == 0, 0, p.gain * m), planned, mean, is_leaf=is_plan
+            lambda p, m: select(m != 0, p.gain * m, m), planned, mean, is_leaf=is_plan
         )
 
     def clipped(posterior: Posterior, params: PyTree) -> PyTree:
