@@ -4,7 +4,6 @@ Arrays and tracers pass: a value that is sampled, differentiated or injected is 
 program runs. What can be known at construction is checked at construction.
 """
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -19,16 +18,16 @@ __all__ = [
     "Checked",
     "FINITE",
     "HALF_OPEN_UNIT",
+    "LEFT_OPEN_UNIT",
     "NON_NEGATIVE",
     "POSITIVE",
     "Range",
     "SYMMETRY",
     "UNIT_INTERVAL",
-    "check_switching",
     "check_symmetric",
-    "checked",
     "is_concrete",
     "is_number",
+    "refuse_schedule",
 ]
 
 T = TypeVar("T")
@@ -114,6 +113,7 @@ COUNT = Range(lambda x: x >= 0, "a non-negative number")
 FINITE = Range(math.isfinite, "a finite number")
 UNIT_INTERVAL = Range(lambda x: 0 <= x <= 1, "in [0, 1]")
 HALF_OPEN_UNIT = Range(lambda x: 0 <= x < 1, "in [0, 1)")
+LEFT_OPEN_UNIT = Range(lambda x: 0 < x <= 1, "in (0, 1]")
 
 
 class Checked(eqx.Module):
@@ -144,47 +144,20 @@ class Checked(eqx.Module):
             allowed.check(type(self).__name__, name, getattr(self, name))
 
 
-def checked(**ranges: Range) -> Callable[[type[T]], type[T]]:
-    """Make a ``NamedTuple`` class validate its fields wherever an instance is made.
-
-    ``typing.NamedTuple`` forbids a ``__new__`` of one's own, so it is wrapped afterwards;
-    ``_make``, and through it ``_replace``, goes the same way.
+def refuse_schedule(factory: str, name: str, value: Any) -> None:
+    """Raise if an argument that must be a number is a schedule.
 
     Args:
-        **ranges: the range of each field to check.
-
-    Returns:
-        A class decorator.
-    """
-
-    def decorate(cls: Any) -> Any:
-        new = cls.__new__
-
-        @functools.wraps(new)
-        def checked_new(cls_: Any, *args: Any, **kwargs: Any) -> Any:
-            self = new(cls_, *args, **kwargs)
-            for name, allowed in ranges.items():
-                allowed.check(cls.__name__, name, getattr(self, name))
-            return self
-
-        cls.__new__ = checked_new
-        cls._make = classmethod(lambda cls_, fields: cls_(*fields))
-        return cls
-
-    return decorate
-
-
-def check_switching(rule: str, hazard: Any, examples: Any) -> None:
-    """Raise unless a hazard and a number of examples are what they should be.
+        factory: of optimizers, whose argument it is, with its module: "rules.hazard_filter".
+        name: the argument's name.
+        value: what was given.
 
     Raises:
-        TypeError: ``hazard`` is a schedule.
-        ValueError: a Python number is out of its range.
+        TypeError: it is callable.
     """
-    if callable(hazard):
+    if callable(value):
+        owner = factory.split(".")[-1]
         raise TypeError(
-            f"{rule}: hazard must be a number in [0, 1], got a callable. For a schedule use "
-            f"optax.inject_hyperparams(rules.{rule})."
+            f"{owner}: {name} must be a number, got a callable. For a schedule use "
+            f"optax.inject_hyperparams({factory})."
         )
-    UNIT_INTERVAL.check(rule, "hazard", hazard)
-    POSITIVE.check(rule, "examples", examples)

@@ -15,8 +15,8 @@ from jax import Array, lax
 from beliefnav import _probe
 from beliefnav._checks import POSITIVE
 from beliefnav._probe import Probe
-from beliefnav._trees import copied, path_name, restricted
-from beliefnav.beliefs import Belief, Info, Posterior
+from beliefnav._trees import copied, path_name, restricted, wide
+from beliefnav.beliefs.contract import BeliefLike, Info, Posterior, as_belief
 from beliefnav.control import Policy
 from beliefnav.drift import Decay
 
@@ -47,7 +47,7 @@ class NavigationState(NamedTuple):
 
 
 def scale_by_navigation(
-    belief: Belief, policy: Policy, *, count_missing: bool = True
+    belief: BeliefLike, policy: Policy, *, count_missing: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     r"""Replace a gradient by the direction that a policy takes on a belief about it.
 
@@ -82,13 +82,12 @@ def scale_by_navigation(
             gradient with one more axis in front, or stand beside a ``curvature``.
         TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`.
     """
-    if not isinstance(belief, Belief):
-        raise TypeError(
-            f"belief must be one of beliefnav.beliefs or anything with a filter(), got {belief!r}."
-        )
+    held = as_belief(belief)
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a beliefnav.control.Policy, got {policy!r}.")
-    filter_ = belief.filter()
+    filter_ = held.filter()
+
+    diagnose = filter_.diagnose or (lambda *_: Info())
 
     def init(params: PyTree) -> Any:
         _check_real(params)
@@ -122,17 +121,18 @@ def scale_by_navigation(
         if filter_.uses_displacement:
             if params is None:
                 raise ValueError(
-                    f"Cannot update {type(belief).__name__} without params. This is because it "
+                    f"Cannot update {held.name} without params. This is because it "
                     "measures how far they moved; call update(gradient, state, params)."
                 )
             if displacement is None:
                 displacement = jax.tree.map(jnp.subtract, params, state.previous_params)
-        predicted = filter_.predict(state.belief, displacement)
-        updated, info = filter_.update(predicted, updates, curvature)
+        sensed = curvature if filter_.uses_curvature else None
+        seen = filter_.predict(state.belief, displacement), updates, sensed
+        updated = filter_.update(*seen)
         posterior = updated.posterior()
         seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
         direction = jax.tree.map(
-            lambda d, p: d.astype(jnp.result_type(p)),
+            lambda d, p: wide(d, jnp.result_type(p)),
             policy.step(*seen_from),
             updates if params is None else params,
         )
@@ -142,7 +142,7 @@ def scale_by_navigation(
             clipped=policy.clipped and _count_clipped(policy.clipped(posterior, params)),
             previous_params=params if filter_.uses_displacement else None,
             start_params=state.start_params,
-            probe=state.probe and _probe.read(state.probe, posterior, info),
+            probe=state.probe and _probe.read(state.probe, updates, posterior, diagnose(*seen)),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -150,11 +150,11 @@ def scale_by_navigation(
 
 def navigator(
     learning_rate: optax.ScalarOrSchedule,
-    belief: Belief,
+    belief: BeliefLike,
     policy: Policy,
     drift: Decay | None = None,
     *,
-    count_missing: bool = True,
+    count_missing: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""An optimizer from a belief and a policy: `scale_by_navigation`, times minus a learning rate.
 
@@ -233,14 +233,8 @@ def sample_params(opt_state: PyTree, key: Array) -> PyTree:
         ValueError: the state contains no belief about the optimum, or more than one belief.
     """
     state = _only_navigation(opt_state)
-    if not hasattr(state.belief, "optimum"):
-        raise ValueError(
-            f"Cannot draw parameters from a {type(state.belief).__name__}. This is because it is a "
-            "belief about gradients, and not about where the optimum is; use an optimizer that "
-            "holds one of that, such as beliefnav.rules.hazard_filter."
-        )
     params = state.previous_params
-    mean, variance = state.belief.optimum(params)
+    mean, variance = state.belief.posterior().optimum(params)
     noise = optax.tree.random_like(key, mean)
 
     def leaf(p: Array, m: Array, v: Array, e: Array) -> Array:
@@ -264,7 +258,7 @@ def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
         if not _is_navigation(leaf):
             return leaf
         own = copied(coordinates)
-        return leaf._replace(probe=_probe.read(Probe(own, {}), Posterior(), Info()))
+        return leaf._replace(probe=_probe.read(Probe(own, {}), None, Posterior(), Info()))
 
     return jax.tree.map(open_probe, opt_state, is_leaf=_is_navigation)
 

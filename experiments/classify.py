@@ -25,7 +25,9 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from beliefnav import inference, recording, rules
+from beliefnav import inference, recording
+from beliefnav.rules._rule import Rule
+from beliefnav.rules.catalogue import CATALOGUE
 from experiments import data as data_sets
 from experiments import figures, report
 from experiments.command_line import check_at_least
@@ -35,16 +37,16 @@ from models import landscape
 if TYPE_CHECKING:
     import xarray as xr
 
-RULES: dict[str, tuple[Callable[[float], optax.GradientTransformation], float]] = {
-    "sgd": (rules.sgd, 0.1),
-    "adam": (rules.adam, 1e-3),
-    "adamw": (rules.adamw, 1e-3),
-    "rmsprop": (rules.rmsprop, 1e-3),
-    "ballistic": (rules.ballistic, 5e-4),
-    "wiener": (rules.wiener, 1e-3),
-    "secant": (rules.secant, 0.03),
+RULES: dict[str, Rule[...]] = {
+    name: entry.rule
+    for name, entry in CATALOGUE.items()
+    if set(entry.arguments) == {"learning_rate"} and entry.reading is None
 }
-"""Rule -> constructor and default learning rate; those of the paper where it has the rule."""
+"""Those that need nothing but gradients and a learning rate."""
+LEARNING_RATES = {"sgd": 0.1, "ballistic": 5e-4, "secant": 0.03}
+"""Rule -> default learning rate, where it is not 1e-3; those of the paper where it has the rule."""
+CLAIMED = ("sgd", "adam", "ballistic")
+"""The rules that the paper compares."""
 
 EPOCHS = {"digits": 40, "mnist1d": 40, "fashion_mnist": 3}
 CLIP_NORM = 5.0
@@ -61,7 +63,7 @@ class Config:
     network: str = "mlp"
     """Network: mlp or cnn."""
     rules: str = "sgd,adam,ballistic,wiener"
-    """Learning rules, separated by commas; also adamw, rmsprop and secant."""
+    """Learning rules, separated by commas: those of the catalogue that need only gradients."""
     epochs: int | None = None
     """Passes over the training data; 40, or 3 for fashion_mnist, by default."""
     batch_size: int = 128
@@ -110,7 +112,7 @@ class Config:
 
     def learning_rate(self, rule: str) -> float:
         """The learning rate of a rule."""
-        return self._given_rates().get(rule, RULES[rule][1])
+        return self._given_rates().get(rule, LEARNING_RATES.get(rule, 1e-3))
 
     def _given_rates(self) -> dict[str, float]:
         pairs = [pair.split("=") for pair in self.learning_rates.split(",") if pair]
@@ -251,9 +253,8 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
         How it went.
     """
     started = time.perf_counter()
-    constructor, _ = RULES[rule]
     optimizer = recording.record(
-        optax.chain(optax.clip_by_global_norm(CLIP_NORM), constructor(config.learning_rate(rule))),
+        optax.chain(optax.clip_by_global_norm(CLIP_NORM), RULES[rule](config.learning_rate(rule))),
         coordinates=COORDINATES_PER_ARRAY,
         capacity=min(CAPACITY, problem.num_epochs * problem.num_batches),
         key=jax.random.key(config.seed),
@@ -328,10 +329,10 @@ def claims(config: Config, trainings: dict[str, Training]) -> list[report.Claim]
         tolerance = 0.02 if config.quick else 0.0
         return [
             report.at_least(f"{name}: test accuracy", accuracy[name][-1], 0.95, tolerance)
-            for name in ("sgd", "adam", "ballistic")
+            for name in CLAIMED
             if name in accuracy
         ]
-    if config.data == "fashion_mnist" and {"sgd", "adam", "ballistic"} <= set(accuracy):
+    if config.data == "fashion_mnist" and set(CLAIMED) <= set(accuracy):
         difference = accuracy["ballistic"][-1] - accuracy["adam"][-1]
         return [
             report.close("ballistic - adam: test accuracy", difference, 0.0, 0.01),

@@ -242,10 +242,11 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
         return {name: mean_leaf(tree) / mean_leaf(spread[0]) for name, tree in spread[1].items()}
 
     ratios = pilot(params)
-    believers = {"secant, gradients alone": believer(None)} | {
-        f"secant + {name}": believer(ratio) for name, ratio in ratios.items()
+    noises = {"secant, gradients alone": None} | {f"secant + {k}": v for k, v in ratios.items()}
+    filters = {
+        name: rules.secant.assumptions(1.0, curvature_noise_variance=noise).belief.filter()
+        for name, noise in noises.items()
     }
-    filters = {name: belief.filter() for name, belief in believers.items()}
 
     def step(carry: Any, now: Any) -> tuple[Any, None]:
         params, previous, opt_state, states, averages = carry
@@ -256,7 +257,7 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
         states = {
             name: filter_.update(
                 filter_.predict(states[name], moved), gradient, read.get(name.split(" + ")[-1])
-            )[0]
+            )
             for name, filter_ in filters.items()
         }
         square = jax.tree.map(jnp.square, gradient)
@@ -296,23 +297,6 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Spearman's rank correlation."""
     result: Any = stats.spearmanr(x, y)
     return float(result.statistic)
-
-
-def believer(curvature_noise_variance: Any) -> beliefs.UnknownNoise:
-    """The belief of `rules.secant`, with a second sensor or without."""
-    return beliefs.UnknownNoise(
-        beliefs.Secant(
-            noise_variance=1.0,
-            prior_gradient_variance=1.0,
-            prior_curvature_variance=1.0,
-            gradient_process_variance=0.01,
-            curvature_process_variance=0.001,
-            curvature_autocorrelation=0.999**0.5,
-            curvature_noise_variance=curvature_noise_variance,
-        ),
-        prior_degrees_of_freedom=3.0,
-        discount=0.999,
-    )
 
 
 def mean_leaf(tree: Any) -> Array:

@@ -35,6 +35,8 @@ from beliefnav.control.gains.lq import diagonal_lq_policy
 from beliefnav.control.gains.matrix import matrix_planning_gain, polar_factor, symmetric_power
 from beliefnav.control.gains.set_point import matrix_anticipation
 from beliefnav.inference.targets import density
+from beliefnav.recording import from_arrays
+from beliefnav.rules.catalogue import CATALOGUE
 from experiments import report
 from experiments.benchmarks.inference import prior
 
@@ -110,7 +112,15 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
     def loss(params: Any) -> Any:
         return jnp.mean(params**2) / 2
 
-    def descend(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    def read(reading: str | None, noise: Any) -> Any:
+        """A positive curvature, with noise."""
+        if reading == "matrix":
+            return jnp.eye(noise.size) + jnp.outer(noise.ravel(), noise.ravel()) / noise.size
+        return None if reading is None else 1 + noise**2
+
+    def descend(
+        optimizer: optax.GradientTransformation, reading: str | None = None
+    ) -> Callable[..., Any]:
         extended = optax.with_extra_args_support(optimizer)
 
         def call(params: Any, noise: Any) -> Any:
@@ -118,7 +128,12 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
                 params, state = carry
                 gradient = params + noise[i % len(noise)]
                 updates, state = extended.update(
-                    gradient, state, params, value=loss(params), value_fn=loss
+                    gradient,
+                    state,
+                    params,
+                    value=loss(params),
+                    value_fn=loss,
+                    curvature=read(reading, noise[i % len(noise)]),
                 )
                 return (optax.apply_updates(params, updates), state), None
 
@@ -139,7 +154,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         return filters.log_likelihood(beliefs.OrnsteinUhlenbeck(*hyper), stream).sum()
 
     def slopes(positions: Any, stream: Any) -> Any:
-        like = inference.stream(np.indices(stream.shape)[0])  # of its shape; not what is filtered
+        like = from_arrays(np.indices(stream.shape)[0])  # of its shape; not what is filtered
         potential = density(inference.target(prior, like)).potential
         return jax.vmap(jax.grad(potential), (0, None))(positions, recording.Recording(stream))
 
@@ -236,31 +251,27 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         ),
         "optimum": beliefs.Optimum(0.5, 1.0, 2.0, process_variance=0.1, autocorrelation=0.95),
         "run lengths": beliefs.RunLengths(
-            tasks._replace(hazard=beliefs.HazardGrid.beta(1, 20, 4)), 8
+            dataclasses.replace(tasks, hazard=beliefs.HazardGrid.beta(1, 20, 4)), 8
         ),
         "two hypotheses": beliefs.TwoHypotheses(tasks),
         "run-length reset": beliefs.RunLengthReset(tasks),
     }
     optimizers = {
-        "rules.sgd": rules.sgd(1e-2),
-        "rules.ballistic": rules.ballistic(1e-2),
-        "rules.rmsprop": rules.rmsprop(1e-2),
-        "rules.adam": rules.adam(1e-2),
-        "rules.adamw": rules.adamw(1e-2),
         "rules.sgd, nesterov": rules.sgd(1e-3, 0.9, nesterov=True),
-        "rules.adagrad": rules.adagrad(1e-2),
-        "rules.nadamw": rules.nadamw(1e-2),
-        "rules.resetting": rules.resetting(1e-2),
-        "rules.countering": rules.countering(1e-2),
-        "rules.family": rules.family(1e-2, discount=0.1, exact_hold=0.5, prior_weight=0.5),
-        "rules.wiener": rules.wiener(1e-2),
-        "rules.secant": rules.secant(1e-2),
-        "rules.hazard_filter": rules.hazard_filter(0.01, 1.0, examples=1),
         "wrappers.two_hypothesis": wrappers.two_hypothesis(optax.adam(1e-2), 0.01, examples=1),
         "navigator, horizon": horizon,
         "navigator, resetting": resetting,
     }
+    few = start[:64].reshape(8, 8), noise[:, :64].reshape(8, 8, 8)  # of rules that couple entries
     return {
+        **{
+            f"rules.{name}, {steps} steps": Case(
+                descend(entry.rule(**entry.arguments), entry.reading),
+                (start, noise) if entry.elementwise else few,
+                1e-3,
+            )
+            for name, entry in CATALOGUE.items()
+        },
         **{
             f"{name}, {steps} steps": Case(descend(o), (start, noise), 1e-3)
             for name, o in optimizers.items()

@@ -10,8 +10,11 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from beliefnav.atlas import Entry, measure, rows
+from beliefnav.atlas import Measurement, measure, rows
 from beliefnav.atlas.problems import network, quadratic
+from beliefnav.rules._rule import Fact
+
+__all__ = ["main", "summary"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,55 +38,64 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not chosen:
             parser.error(f"no rule's name contains {options.rule!r}.")
         problems = quadratic(options.steps), network(options.steps)
-        entries = [measure(row, problems) for row in tqdm(chosen, unit="rule")]
+        measured = [measure(row, problems) for row in tqdm(chosen, unit="rule")]
     write = _json if options.json else _markdown if options.markdown else _plain
-    print(write(entries))
-    failed = [f"{e.rule} = {e.compared_with}" for e in entries if not e.holds]
+    print(write(measured))
+    failed = [f"{e.rule} = {e.compared_with}" for e in measured if not e.holds]
     if failed:
         sys.exit(f"What is claimed does not hold here: {'; '.join(failed)}.")
 
 
-def _record(entry: Entry) -> dict[str, Any]:
-    facts = [fact._asdict() for fact in entry.assumptions]
-    return entry._asdict() | {"assumptions": facts}
+def _record(one: Measurement) -> dict[str, Any]:
+    facts = [fact._asdict() for fact in one.assumptions]
+    return one._asdict() | {"assumptions": facts}
 
 
-def _json(entries: Sequence[Entry]) -> str:
-    return json.dumps([_record(entry) for entry in entries], indent=2)
+def _json(measured: Sequence[Measurement]) -> str:
+    return json.dumps([_record(one) for one in measured], indent=2)
 
 
-def _verdict(entry: Entry) -> str:
-    order = "" if entry.order is None else f", order {entry.order:.2f}"
-    return entry.verdict + order + ("" if entry.holds else " (does not hold)")
+def _verdict(one: Measurement) -> str:
+    order = "" if one.order is None else f", order {one.order:.2f}"
+    return one.verdict + order + ("" if one.holds else " (does not hold)")
 
 
-def _summary(entry: Entry) -> str:
-    """The assumptions in a line: those of belief, plan and drift that are not nothing."""
+def summary(facts: Sequence[Fact]) -> str:
+    """Assumptions in a line: those of belief, plan and drift that are not nothing."""
     subjects = ("horizon", "hold", "geometry", "gradient", "curvature", "drift")
     trivial = ("replanned", "identity", "none")
     return "; ".join(
         f"{fact.subject} {fact.value}"
-        for fact in entry.assumptions
+        for fact in facts
         if fact.subject in subjects and fact.value not in trivial
     )
 
 
-def _markdown(entries: Sequence[Entry]) -> str:
+def _markdown(measured: Sequence[Measurement]) -> str:
+    columns = ("rule", "assumptions", "compared with", "deviation", "verdict", "reason")
     lines = [
-        "| rule | assumptions | compared with | deviation | verdict |",
-        "|---|---|---|---|---|",
+        "# The atlas of learning rules",
+        "",
+        "Each rule beside an independent implementation, on the same gradients, as printed by",
+        "`python -m beliefnav.atlas --markdown`. The deviation is that of the parameters, at most,",
+        "relative to the way that they went. A limit is one of a small parameter s, and its order",
+        "the power of s that was measured.",
+        "",
+        f"| {' | '.join(columns)} |",
+        f"|{'---|' * len(columns)}",
     ]
-    for e in entries:
-        cells = (e.rule, _summary(e), e.compared_with, f"{e.deviation:.1e}", _verdict(e))
-        lines.append(f"| {' | '.join(cells)} |")
+    for e in measured:
+        deviation, assumed = f"{e.deviation:.1e}", summary(e.assumptions)
+        cells = (e.rule, assumed, e.compared_with, deviation, _verdict(e), e.reason)
+        lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
 
 
-def _plain(entries: Sequence[Entry]) -> str:
+def _plain(measured: Sequence[Measurement]) -> str:
     lines = []
-    for e in entries:
+    for e in measured:
         lines.append(f"{e.rule} = {e.compared_with}: {e.deviation:.1e}, {_verdict(e)}")
-        lines.append(f"    assumes {_summary(e)}")
+        lines.append(f"    assumes {summary(e.assumptions)}")
         if e.reason:
             lines.append(f"    {e.reason}")
     return "\n".join(lines)

@@ -2,26 +2,23 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import optax
 
 from beliefnav import rules
-from beliefnav.rules._rule import Assumptions
+from beliefnav.rules._rule import Assumptions, Fact, Rule, table
+from beliefnav.rules.catalogue import CATALOGUE, Peer
+from beliefnav.wrappers.contract import Optimizer, Wrapper
 
-_OURS: dict[Any, Any] = {
-    optax.sgd: rules.sgd,
-    optax.sign_sgd: rules.sign_sgd,
-    optax.signum: rules.signum,
-    optax.lion: rules.lion,
-    optax.rmsprop: rules.rmsprop,
-    optax.adagrad: rules.adagrad,
-    optax.adamax: rules.adamax,
-    optax.adam: rules.adam,
-    optax.adamw: rules.adamw,
-    optax.nadam: rules.nadam,
-    optax.nadamw: rules.nadamw,
+__all__ = ["Wrapped", "explain"]
+
+_PEERS: dict[Any, tuple[str, Any]] = {
+    entry.peer.build: (entry.peer.name.removeprefix("optax."), entry.rule)
+    for name, entry in CATALOGUE.items()
+    if isinstance(entry.peer, Peer) and entry.peer.name == f"optax.{name}"
 }
+"""Function of optax -> its name, which partial functions do not tell, and our rule."""
 _NESTEROV: dict[Any, Any] = {
     optax.adam: (rules.adam, rules.nadam),
     optax.adamw: (rules.adamw, rules.nadamw),
@@ -36,24 +33,68 @@ _REASONS: dict[Any, str] = {
 }
 
 
-def explain(optimizer: Callable[..., Any], *args: Any, **kwargs: Any) -> Assumptions:
+class Wrapped(NamedTuple):
+    """What a wrapper assumes, and what the optimizer inside it does.
+
+    Attributes:
+        own: what the wrapper assumes.
+        inner: what the optimizer inside assumes; or that optimizer, if it was built before.
+        wrap: from an optimizer to the wrapped one.
+    """
+
+    own: tuple[Fact, ...]
+    inner: "Assumptions | Wrapped | Optimizer"
+    wrap: Callable[[Any], optax.GradientTransformationExtraArgs]
+
+    def optimizer(self, *, count_missing: bool = False) -> optax.GradientTransformationExtraArgs:
+        """The optimizer that follows.
+
+        Args:
+            count_missing: see `beliefnav.scale_by_navigation`; of an inner optimizer that was built
+                before, nothing is changed.
+
+        Returns:
+            The wrapper around the optimizer inside.
+        """
+        if isinstance(self.inner, Optimizer):
+            return self.wrap(self.inner)
+        return self.wrap(self.inner.optimizer(count_missing=count_missing))
+
+    def facts(self) -> tuple[Fact, ...]:
+        """The assumptions one by one, those of the wrapper first."""
+        if not isinstance(self.inner, Optimizer):
+            return *self.own, *self.inner.facts()
+        sentence = "What it assumes cannot be read any more; explain the call that builds it."
+        return *self.own, Fact("inner optimizer", "built before", sentence)
+
+    def __str__(self) -> str:
+        """The facts as a table, at most 100 columns wide."""
+        return table(self.facts())
+
+
+def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
     """The assumptions that a call of an optimizer encodes. Printed, a sentence for each.
 
     Args:
-        optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called.
+        optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called. Or a wrapper of
+            `beliefnav.wrappers`; then the first argument is what it wraps: such a function, whose
+            arguments follow, or an optimizer. `Assumptions` are returned as they are.
         *args: its arguments.
-        **kwargs: its keyword arguments.
+        **kwargs: its keyword arguments; around a wrapper, also those of the wrapper.
 
     Returns:
-        What the optimizer is built from.
+        What the optimizer is built from; of a wrapper, what it assumes and what the optimizer
+        inside does.
 
     Raises:
         ValueError: it does not follow from a belief and a policy, an argument has no counterpart,
-            or nothing is known of it; the error says which.
+            nothing is known of it, or it was built before; around a wrapper, a keyword argument
+            could be that of both. The error says which.
+        TypeError: an argument is missing, or nobody takes it.
 
     Example:
         >>> import optax
-        >>> from beliefnav import explain
+        >>> from beliefnav import explain, rules, wrappers
         >>> print(explain(optax.sgd, 0.1, momentum=0.5))
         horizon         0 steps         Only the present gradient is descended: planning ahead is
                                         not worth it.
@@ -65,29 +106,68 @@ def explain(optimizer: Callable[..., Any], *args: Any, **kwargs: Any) -> Assumpt
         curvature       none            Nothing is believed of the curvature.
         drift           none            Nothing moves the parameters but the plan.
         learning rate   0.2             eta k dt / gamma: how far one step goes down the gradient.
+        >>> wrapped = explain(wrappers.two_hypothesis, rules.adam, 1e-3, hazard=0.01, examples=32)
+        >>> [(fact.subject, fact.value) for fact in wrapped.facts()[:3]]
+        [('task length', '100 steps'), ('evidence', '32 examples a batch'),
+         ('task prior', 'the initial parameters')]
     """
-    assumptions = getattr(optimizer, "assumptions", None)
-    if assumptions is not None:
-        return assumptions(*args, **kwargs)
-    name = getattr(optimizer, "__name__", repr(optimizer))
+    if isinstance(optimizer, Assumptions | Wrapped):
+        if args or kwargs:
+            raise TypeError("Cannot give arguments to assumptions. This is because they have them.")
+        return optimizer
+    if isinstance(optimizer, Wrapper):
+        return _wrapped(optimizer, *args, **kwargs)
+    if isinstance(optimizer, Rule):
+        return optimizer.assumptions(*args, **kwargs)
+    if isinstance(optimizer, Optimizer):
+        raise ValueError(
+            "Cannot explain an optimizer that was built before. This is because it does not say "
+            "what built it; give the function and its arguments, as in explain(optax.adam, 1e-3)."
+        )
+    name = _name(optimizer)
     if optimizer in _REASONS:
         raise ValueError(
             f"{name} does not follow from a belief and a policy. This is because "
             f"{_REASONS[optimizer]}."
         )
-    if optimizer not in _OURS:
+    if optimizer not in _PEERS:
         raise ValueError(
             f"Nothing is known of what {name} assumes; known are the rules of beliefnav.rules and "
-            f"optax's {', '.join(_name(f) for f in _OURS)}."
+            f"optax's {', '.join(name for name, _ in _PEERS.values())}."
         )
     bound = inspect.signature(optimizer).bind(*args, **kwargs)
     bound.apply_defaults()
-    given, ours = bound.arguments, _OURS[optimizer]
+    given, (_, ours) = bound.arguments, _PEERS[optimizer]
     if optimizer in _NESTEROV:
         ours = _NESTEROV[optimizer][given.pop("nesterov")]
     elif given.get("momentum") is None:
         given.pop("nesterov", None)  # it looks ahead on nothing
     return ours.assumptions(**_translated(name, given, inspect.signature(ours)))
+
+
+def _wrapped(wrapper: Wrapper[...], inner: Any, *args: Any, **kwargs: Any) -> Wrapped:
+    """What a wrapper assumes around a function of an optimizer, assumptions or an optimizer."""
+    name = wrapper.__name__
+    _, *own = inspect.signature(wrapper).parameters
+    told = isinstance(inner, Assumptions | Wrapped | Optimizer)
+    for argument in () if told else inspect.signature(inner).parameters:
+        if argument in own and argument in kwargs:
+            raise ValueError(
+                f"Cannot tell whose argument {argument} is. This is because both {name} and "
+                f"{_name(inner)} have one; explain the inner one first: explain({name}, "
+                f"explain({_name(inner)}, ...), ...)."
+            )
+    settings = {key: value for key, value in kwargs.items() if key in own}
+    rest = {key: value for key, value in kwargs.items() if key not in own}
+    if told and (args or rest):
+        raise TypeError(
+            f"Nobody takes {', '.join([*map(repr, args), *rest])}. This is because the optimizer "
+            f"inside has its arguments; {name} takes {', '.join(own)}, by name."
+        )
+    facts = wrapper.own_facts(**settings)
+    if not isinstance(inner, Optimizer):
+        inner = explain(inner, *args, **rest)
+    return Wrapped(facts, inner, lambda optimizer: wrapper(optimizer, **settings))
 
 
 def _translated(name: str, given: dict[str, Any], ours: inspect.Signature) -> dict[str, Any]:
@@ -103,7 +183,9 @@ def _translated(name: str, given: dict[str, Any], ours: inspect.Signature) -> di
 
 
 def _name(optimizer: Any) -> str:
-    """The name of an alias; those with nesterov=True are partial functions."""
-    if hasattr(optimizer, "__name__"):
+    """What to call a function, of ours or of optax, whose nadam is a partial one."""
+    if optimizer in _PEERS:
+        return _PEERS[optimizer][0]
+    if inspect.isfunction(optimizer) or inspect.isclass(optimizer):
         return optimizer.__name__
-    return {optax.nadam: "nadam", optax.nadamw: "nadamw"}.get(optimizer, repr(optimizer))
+    return repr(optimizer)

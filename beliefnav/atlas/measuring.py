@@ -12,13 +12,15 @@ from beliefnav.atlas.problems import Problem, network, quadratic, trajectory
 from beliefnav.atlas.table import EXACT, LIMIT, Row
 from beliefnav.rules._rule import Assumptions, Fact
 
+__all__ = ["Measurement", "assumptions_of", "measure"]
+
 ORDER_TOLERANCE = 0.15
 """The problems hand the largest deviation over to each other along the way."""
 SCALES = (1e-2, 1e-3, 1e-4)
 """The small parameter of a limit, at which the deviation is measured."""
 
 
-class Entry(NamedTuple):
+class Measurement(NamedTuple):
     r"""A measured row of the atlas.
 
     Attributes:
@@ -45,7 +47,7 @@ class Entry(NamedTuple):
     assumptions: tuple[Fact, ...]
 
 
-def measure(row: Row, problems: Sequence[Problem] | None = None) -> Entry:
+def measure(row: Row, problems: Sequence[Problem] | None = None) -> Measurement:
     r"""Run a rule and its peer on the same gradients, in the float that is in force.
 
     Args:
@@ -54,7 +56,7 @@ def measure(row: Row, problems: Sequence[Problem] | None = None) -> Entry:
             `problems.network` for 500 steps.
 
     Returns:
-        The entry; its deviation is NaN if one of them is lost.
+        The measurement; its deviation is NaN if one of them is lost.
     """
     problems = problems or (quadratic(500), network(500))
 
@@ -67,7 +69,7 @@ def measure(row: Row, problems: Sequence[Problem] | None = None) -> Entry:
     order = None
     if row.verdict == LIMIT:
         order = float(np.polyfit(np.log(SCALES), np.log(worst), 1)[0])
-    return Entry(
+    return Measurement(
         row.rule,
         row.compared_with,
         float(worst[-1]),
@@ -75,7 +77,7 @@ def measure(row: Row, problems: Sequence[Problem] | None = None) -> Entry:
         _holds(row, float(worst[-1]), order),
         order,
         row.reason,
-        _assumptions(row, problems[0]).facts(),
+        assumptions_of(row, problems[0]).facts(),
     )
 
 
@@ -89,7 +91,8 @@ def _holds(row: Row, deviation: float, order: float | None) -> bool:
     return rounding < deviation < 2
 
 
-def _assumptions(row: Row, problem: Problem) -> Assumptions:
+def assumptions_of(row: Row, problem: Problem) -> Assumptions:
+    """What a row says of its rule; of a limit, at the smallest parameter that is measured."""
     return row.ours(problem, SCALES[-1]) if row.verdict == LIMIT else row.ours(problem)
 
 

@@ -13,6 +13,25 @@ import optax
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+__all__ = [
+    "adam_toward_start",
+    "bayesian_learning_rule",
+    "block_diagonal",
+    "full_ballistic",
+    "full_matrix_adagrad",
+    "hazard_filter",
+    "ivon",
+    "l2_init",
+    "muon",
+    "natural_gradient",
+    "newton",
+    "orthogonalised",
+    "set_point",
+    "shampoo",
+    "sophia",
+    "von",
+]
+
 PyTree = Any
 Optimizer = optax.GradientTransformationExtraArgs
 
@@ -60,7 +79,7 @@ def newton(learning_rate: float) -> Optimizer:
     return _stateless(step)
 
 
-def full_matrix(learning_rate: float, b1: float, b2: float) -> Optimizer:
+def full_ballistic(learning_rate: float, b1: float, b2: float) -> Optimizer:
     """Adam with the matrix of all products of gradients in place of their squares, eps = 0."""
 
     def init(params: PyTree) -> Any:
@@ -97,7 +116,7 @@ def full_matrix_adagrad(learning_rate: float, eps: float) -> Optimizer:
     return _rule(init, update)
 
 
-def shampoo(learning_rate: float, eps: float) -> Optimizer:
+def shampoo(learning_rate: float, eps: float = 1e-4) -> Optimizer:
     """Algorithm 1 of Gupta, Koren and Singer (2018)."""
 
     def init(params: PyTree) -> Any:
@@ -119,7 +138,7 @@ def shampoo(learning_rate: float, eps: float) -> Optimizer:
     return _rule(init, update)
 
 
-def orthogonalised(learning_rate: float, beta: float) -> Optimizer:
+def orthogonalised(learning_rate: float, beta: float = 0.95) -> Optimizer:
     """Nesterov's average, its singular values set to 1."""
 
     def step(m: Array) -> Array:
@@ -137,48 +156,34 @@ def orthogonalised(learning_rate: float, beta: float) -> Optimizer:
     return _rule(average.init, update)
 
 
-def toward_start(learning_rate: float, decay: float) -> Optimizer:
-    """The step that closes a share of the distance to the initial parameters."""
-
-    def update(gradient: PyTree, start: PyTree, params: PyTree, _: Any) -> tuple[PyTree, Any]:
-        del gradient
-        step = jax.tree.map(lambda p, q: -learning_rate * decay * (p - q), params, start)
-        return step, start
-
-    return _rule(lambda params: params, update)
-
-
-def summed(*optimizers: optax.GradientTransformation) -> Optimizer:
-    """The sum of the steps of several optimizers on one gradient."""
-
-    def update(gradient: PyTree, states: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
-        pairs = [o.update(gradient, s, params) for o, s in zip(optimizers, states, strict=True)]
-        steps = [step for step, _ in pairs]
-        return jax.tree.map(lambda *s: sum(s), *steps), tuple(state for _, state in pairs)
-
-    return _rule(lambda params: tuple(o.init(params) for o in optimizers), update)
-
-
-def on_penalised(
-    optimizer: optax.GradientTransformation, strength: float, around_start: bool
-) -> Optimizer:
-    """An optimizer on the gradient of a loss with a quadratic penalty."""
-
-    def init(params: PyTree) -> Any:
-        center = params if around_start else jax.tree.map(jnp.zeros_like, params)
-        return center, optimizer.init(params)
+def adam_toward_start(learning_rate: float, decay: float) -> Optimizer:
+    """Adam, and a step that closes a share of the distance to the initial parameters."""
+    adam = optax.adam(learning_rate)
 
     def update(gradient: PyTree, state: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
-        center, inner = state
-        full = jax.tree.map(lambda g, p, q: g + strength * (p - q), gradient, params, center)
-        step, inner = optimizer.update(full, inner, params)
-        return step, (center, inner)
+        start, inner = state
+        step, inner = adam.update(gradient, inner)
+        pulled = jax.tree.map(lambda p, q: -learning_rate * decay * (p - q), params, start)
+        return jax.tree.map(jnp.add, step, pulled), (start, inner)
 
-    return _rule(init, update)
+    return _rule(lambda params: (params, adam.init(params)), update)
+
+
+def l2_init(learning_rate: float, strength: float) -> Optimizer:
+    """Gradient descent on the loss with a quadratic penalty around the initial parameters."""
+    sgd = optax.sgd(learning_rate)
+
+    def update(gradient: PyTree, state: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        start, inner = state
+        full = jax.tree.map(lambda g, p, q: g + strength * (p - q), gradient, params, start)
+        step, inner = sgd.update(full, inner)
+        return step, (start, inner)
+
+    return _rule(lambda params: (params, sgd.init(params)), update)
 
 
 def set_point(
-    learning_rate: float, hazard: float, b1: float, b2: float, discount: float
+    learning_rate: float, hazard: float, discount: float, b1: float = 0.9, b2: float = 0.999
 ) -> Optimizer:
     r"""Approach a shrunk optimum $m$ at the rate $r$: $-r [\theta - \theta_0 - w (m - \theta_0)]$.
 
@@ -206,8 +211,11 @@ def set_point(
     return _rule(init, update)
 
 
-def von(learning_rate: float, b2: float, delta: float, hess_init: float) -> Optimizer:
+def von(
+    learning_rate: float, b2: float, prior_precision: float, hess_init: float = 1.0
+) -> Optimizer:
     """Variational online Newton, equation (8) of Khan et al. (2018), with two rates."""
+    delta = prior_precision
 
     def init(params: PyTree) -> Any:
         return jax.tree.map(lambda p: jnp.full_like(p, hess_init), params)
@@ -223,8 +231,11 @@ def von(learning_rate: float, b2: float, delta: float, hess_init: float) -> Opti
     return _rule(init, update)
 
 
-def ivon(learning_rate: float, b1: float, b2: float, delta: float, hess_init: float) -> Optimizer:
+def ivon(
+    learning_rate: float, b2: float, prior_precision: float, b1: float = 0.9, hess_init: float = 1.0
+) -> Optimizer:
     """IVON, algorithm 1 of Shen et al. (2024), its rate as it is and the reading given."""
+    delta = prior_precision
 
     def init(params: PyTree) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)
@@ -250,8 +261,9 @@ def ivon(learning_rate: float, b1: float, b2: float, delta: float, hess_init: fl
     return _rule(init, update)
 
 
-def bayesian_learning_rule(rate: float, delta: float) -> Optimizer:
+def bayesian_learning_rule(learning_rate: float, prior_precision: float) -> Optimizer:
     """Mean and precision of a Gaussian, equation (12) of Khan and Rue (2023)."""
+    rate, delta = learning_rate, prior_precision
 
     def init(params: PyTree) -> Any:
         flat, _ = ravel_pytree(params)
@@ -269,11 +281,12 @@ def bayesian_learning_rule(rate: float, delta: float) -> Optimizer:
     return _rule(init, update)
 
 
-def hazard_filter(hazard: float, variance: float, examples: int) -> Optimizer:
+def hazard_filter(hazard: float, prior_variance: float, examples: int) -> Optimizer:
     """Mean and variance of every parameter, written out; the square of the gradient is all it has.
 
     The gradient at the mean is taken from that at the parameters, one step before.
     """
+    variance = prior_variance
 
     def init(params: PyTree) -> Any:
         return params, params, jax.tree.map(lambda p: jnp.full_like(p, variance), params)

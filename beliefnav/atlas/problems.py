@@ -11,6 +11,17 @@ from jax.flatten_util import ravel_pytree
 
 from beliefnav import sensors
 
+__all__ = [
+    "DIAGONAL",
+    "HESSIAN",
+    "HUTCHINSON",
+    "Problem",
+    "Sensor",
+    "network",
+    "quadratic",
+    "trajectory",
+]
+
 PyTree = Any
 
 

@@ -15,10 +15,12 @@ from beliefnav.atlas.problems import DIAGONAL, HESSIAN, HUTCHINSON, Problem, Sen
 from beliefnav.drift import Decay
 from beliefnav.objective import Objective
 from beliefnav.rules._rule import Assumptions
+from beliefnav.rules.catalogue import APPROXIMATE, CATALOGUE, EXACT, LIMIT, Peer
+
+__all__ = ["APPROXIMATE", "EXACT", "LIMIT", "NOT_DERIVABLE", "Row", "rows"]
 
 Optimizer = optax.GradientTransformation
 
-EXACT, LIMIT, APPROXIMATE = "exact", "limit", "approximate"
 NOT_DERIVABLE = "not derivable"
 
 
@@ -77,11 +79,28 @@ def differs(
     )
 
 
-def descents() -> list[Row]:
-    """Rules without curvature."""
-    average = optax.chain(optax.ema(0.9), optax.scale_by_learning_rate(0.05))
+def textbook(
+    rule: str, compared_with: str, peer: Callable[..., Optimizer], sensor: Sensor | None = None
+) -> Row:
+    """The demonstration of a rule in the catalogue, equal to a peer with the same arguments."""
+    entry = CATALOGUE[rule]
+    ours, theirs = entry.rule.assumptions(**entry.arguments), peer(**entry.arguments)
+    return exact(rule, compared_with, ours, theirs, sensor)
+
+
+def recovered() -> list[Row]:
+    """Rules that optax has, and variants of them."""
+    adam = rules.adam.assumptions(0.01)
+    diffuse = beliefs.independent(
+        gradient=beliefs.Transient(0.9, 0.09, diffuse=True), curvature=beliefs.PrecisionWalk(0.999)
+    )
+    entries = CATALOGUE.values()
     return [
-        exact("sgd", "optax.sgd", rules.sgd.assumptions(0.05), optax.sgd(0.05)),
+        *(
+            textbook(entry.rule.__name__, entry.peer.name, entry.peer.build)
+            for entry in entries
+            if isinstance(entry.peer, Peer)
+        ),
         exact(
             "heavy ball",
             "optax.sgd(momentum)",
@@ -94,33 +113,6 @@ def descents() -> list[Row]:
             rules.sgd.assumptions(0.005, momentum=0.9, nesterov=True),
             optax.sgd(0.005, momentum=0.9, nesterov=True),
         ),
-        exact("momentum", "optax.ema", rules.momentum.assumptions(0.05), average),
-        exact("sign_sgd", "optax.sign_sgd", rules.sign_sgd.assumptions(0.01), optax.sign_sgd(0.01)),
-        exact("signum", "optax.signum", rules.signum.assumptions(0.01), optax.signum(0.01)),
-        exact("lion", "optax.lion", rules.lion.assumptions(0.01), optax.lion(0.01)),
-    ]
-
-
-def moments() -> list[Row]:
-    """Rules that read curvature off squares of the gradient."""
-    adam = rules.adam.assumptions(0.01)
-    diffuse = beliefs.independent(
-        gradient=beliefs.Transient(0.9, 0.09, diffuse=True), curvature=beliefs.PrecisionWalk(0.999)
-    )
-    return [
-        exact("rmsprop", "optax.rmsprop", rules.rmsprop.assumptions(0.01), optax.rmsprop(0.01)),
-        exact(
-            "ballistic",
-            "optax.rmsprop(decay=0.999)",
-            rules.ballistic.assumptions(0.01),
-            optax.rmsprop(0.01, decay=0.999),
-        ),
-        exact("adagrad", "optax.adagrad", rules.adagrad.assumptions(0.1), optax.adagrad(0.1)),
-        exact("adam", "optax.adam", adam, optax.adam(0.01)),
-        exact("adamw", "optax.adamw", rules.adamw.assumptions(0.01), optax.adamw(0.01)),
-        exact("adamax", "optax.adamax", rules.adamax.assumptions(0.01), optax.adamax(0.01)),
-        exact("nadam", "optax.nadam", rules.nadam.assumptions(0.01), optax.nadam(0.01)),
-        exact("nadamw", "optax.nadamw", rules.nadamw.assumptions(0.01), optax.nadamw(0.01)),
         differs(
             "nadam with a prior",
             "optax.nadam",
@@ -154,39 +146,21 @@ def moments() -> list[Row]:
 def anchors() -> list[Row]:
     """Rules that know where the parameters started, or that weights decay."""
     return [
-        exact(
-            "l2_init",
-            "optax.sgd on the penalised loss",
-            rules.l2_init.assumptions(0.05, 0.1),
-            peers.on_penalised(optax.sgd(0.05), 0.1, around_start=True),
+        textbook("l2_init", "optax.sgd on the penalised loss", peers.l2_init),
+        textbook(
+            "adam_toward_start", "optax.adam and a decay toward the start", peers.adam_toward_start
         ),
-        exact(
-            "adam_toward_start",
-            "optax.adam and a decay toward the start",
-            rules.adam_toward_start.assumptions(0.01, decay=0.1),
-            peers.summed(optax.adam(0.01), peers.toward_start(0.01, 0.1)),
-        ),
-        exact(
-            "resetting",
-            "the approach of a shrunk set-point",
-            rules.resetting.assumptions(0.02, hazard=0.05, discount=0.5),
-            peers.set_point(0.02, 0.05, 0.9, 0.999, 0.5),
-        ),
+        textbook("resetting", "the approach of a shrunk set-point", peers.set_point),
         differs(
             "resetting",
             "adam_toward_start",
             APPROXIMATE,
             rules.resetting.assumptions(0.01, hazard=0.1, discount=0.0),
-            peers.summed(optax.adam(0.01), peers.toward_start(0.01, 0.1)),
+            peers.adam_toward_start(0.01, 0.1),
             "A decay of one strength for all weights does not know which are curved; the derived "
             "one displaces the equilibrium less where the loss is steeper.",
         ),
-        exact(
-            "hazard_filter",
-            "mean and variance, written out",
-            rules.hazard_filter.assumptions(0.01, 0.3, examples=4),
-            peers.hazard_filter(0.01, 0.3, 4),
-        ),
+        textbook("hazard_filter", "mean and variance, written out", peers.hazard_filter),
         Row(
             "countering",
             "optax.adam",
@@ -245,7 +219,6 @@ def geometries() -> list[Row]:
         slowest = math.sqrt(0.05**2 + 0.1) - 0.05  # rate of the plan at the lowest curvature, 0.1
         return rules.newton.assumptions(1.0, -jnp.log(s) / slowest, 0.1)
 
-    newton = rules.newton.assumptions(0.2)
     return [
         Row(
             "natural_gradient",
@@ -277,9 +250,7 @@ def geometries() -> list[Row]:
             whole,
             "Parameters share information.",
         ),
-        exact(
-            "newton", "a solve where the Hessian is positive", newton, peers.newton(0.2), HESSIAN
-        ),
+        textbook("newton", "a solve where the Hessian is positive", peers.newton, HESSIAN),
         Row(
             "newton, finite time step",
             "a solve where the Hessian is positive",
@@ -305,23 +276,15 @@ def geometries() -> list[Row]:
             "sophia_like",
             "optax.contrib.sophia",
             APPROXIMATE,
-            rules.sophia_like.assumptions(0.02, time_step=5.0),
+            rules.sophia_like.assumptions(**CATALOGUE["sophia_like"].arguments),
             peers.sophia(0.02),
             "Sophia cuts Newton's step off at a fixed size: no quadratic cost of moving does.",
             DIAGONAL,
         ),
-        exact(
-            "full_ballistic",
-            "an eigendecomposition of the second moments",
-            rules.full_ballistic.assumptions(0.01, b1=0.9, b2=0.99, eps=0.0),
-            peers.full_matrix(0.01, 0.9, 0.99),
+        textbook(
+            "full_ballistic", "an eigendecomposition of the second moments", peers.full_ballistic
         ),
-        exact(
-            "shampoo",
-            "algorithm 1 of its paper",
-            rules.shampoo.assumptions(0.1),
-            peers.shampoo(0.1, 1e-4),
-        ),
+        textbook("shampoo", "algorithm 1 of its paper", peers.shampoo),
         differs(
             "shampoo",
             "full-matrix AdaGrad of every array",
@@ -330,12 +293,7 @@ def geometries() -> list[Row]:
             peers.full_matrix_adagrad(0.1, 1e-4),
             "The sum of all products of gradients is no Kronecker product.",
         ),
-        exact(
-            "muon",
-            "singular values set to 1",
-            rules.muon.assumptions(0.003),
-            peers.orthogonalised(0.003, 0.95),
-        ),
+        textbook("muon", "singular values set to 1", peers.orthogonalised),
         exact(
             "muon",
             "optax.contrib.scale_by_muon, iterated to convergence",
@@ -356,28 +314,15 @@ def geometries() -> list[Row]:
 
 def variational() -> list[Row]:
     """Rules of variational inference."""
+    rates, unscaled, positive = (
+        "equation (8) of Khan et al. (2018), with two rates",
+        "algorithm 1 of Shen et al. (2024), unscaled rate",
+        "equation (12) of Khan and Rue (2023), S positive",
+    )
     return [
-        exact(
-            "von",
-            "equation (8) of Khan et al. (2018), with two rates",
-            rules.von.assumptions(0.05, 0.995, 0.1),
-            peers.von(0.05, 0.995, 0.1, 1.0),
-            HUTCHINSON,
-        ),
-        exact(
-            "ivon",
-            "algorithm 1 of Shen et al. (2024), unscaled rate",
-            rules.ivon.assumptions(0.05, 0.9, 0.9, 0.1),
-            peers.ivon(0.05, 0.9, 0.9, 0.1, 1.0),
-            HUTCHINSON,
-        ),
-        exact(
-            "bayesian_learning_rule",
-            "equation (12) of Khan and Rue (2023), S positive",
-            rules.bayesian_learning_rule.assumptions(0.1, 0.6),
-            peers.bayesian_learning_rule(0.1, 0.6),
-            HESSIAN,
-        ),
+        textbook("von", rates, peers.von, HUTCHINSON),
+        textbook("ivon", unscaled, peers.ivon, HUTCHINSON),
+        textbook("bayesian_learning_rule", positive, peers.bayesian_learning_rule, HESSIAN),
     ]
 
 
@@ -447,4 +392,4 @@ def limits() -> list[Row]:
 
 def rows() -> list[Row]:
     """All rows of the atlas. They are built in the float that is in force."""
-    return [*descents(), *moments(), *anchors(), *geometries(), *variational(), *limits()]
+    return [*recovered(), *anchors(), *geometries(), *variational(), *limits()]

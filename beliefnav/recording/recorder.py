@@ -9,9 +9,8 @@ import numpy as np
 import optax
 from jax import Array
 
-from beliefnav._probe import gather
+from beliefnav._probe import FIELDS, gather
 from beliefnav._trees import path_name
-from beliefnav.beliefs import Info, Posterior
 from beliefnav.navigation import navigation_states, open_probes
 
 if TYPE_CHECKING:
@@ -19,8 +18,7 @@ if TYPE_CHECKING:
 
 PyTree = Any
 
-BELIEF_FIELDS = Posterior._fields + Info._fields
-VARIABLES = ("gradient", "displacement", *BELIEF_FIELDS)
+VARIABLES = ("gradient", "displacement", *FIELDS)
 SCALARS = ("switch_probability", "reset_fraction", "surprise")
 
 

@@ -1,46 +1,53 @@
 r"""Known learning rules as assumptions: each is a belief and a policy, joined by `navigator`.
 
-| rule | gradient | curvature | policy |
-|---|---|---|---|
-| `sgd` | as seen | none | myopic |
-| ... with momentum | local level around 0 | none | myopic |
-| ... with Nesterov's | random walk with a transient | none | myopic |
-| `momentum` | diffuse local level | none | myopic |
-| `sign_sgd`, `signum` | as seen; local level | square of the mean | sign |
-| `lion` | random walk with a transient | square of the mean | sign, decay |
-| `rmsprop`, `ballistic` | as seen | precision walk | ballistic |
-| `adagrad` | as seen | accumulated squares | ballistic |
-| `adam`, `adamw` | diffuse local level | precision walk | ballistic (decay) |
-| `adamax` | diffuse local level | uniform walk | ballistic |
-| `nadam`, `nadamw` | anticipated level | precision walk | ballistic (decay) |
-| `wiener` | empirical-Bayes Wiener average | its second moment | ballistic |
-| `secant` | secant landscape, its noise unknown | the same | cautious finite horizon |
-| `l2_init` | as seen, with a known penalty | none | myopic |
-| `adam_toward_start` | as `adam` | | ballistic, decay to the start |
-| `resetting` | as `adam` | | an optimum that may be drawn anew |
-| `countering` | as `adam` | | plans for weight decay |
-| `natural_gradient` | local level | none | myopic, Fisher metric |
-| `newton` | as seen | sensed | to the end, or exact hold |
-| `sophia_like` | diffuse local level | sensed level | exact hold |
-| `full_ballistic` | diffuse local level | Wishart walk | matrix ballistic |
-| `shampoo` | diffuse local level | Kronecker walk | matrix ballistic |
-| `muon` | anticipated level | one-sided, of the mean | polar |
-| `von`, `ivon` | as seen; local level | sensed level | Newton, known prior |
-| `bayesian_learning_rule` | as seen | sensed matrix level | matrix Newton, known prior |
-| `family` | local level | precision walk | all between |
-| `hazard_filter` | an optimum that may be drawn anew, its Fisher information read | | Newton |
+| rule | gradient | curvature | policy | trees |
+|---|---|---|---|---|
+| `sgd` | as seen; with momentum, a level that drifts | none | myopic | 1 |
+| `momentum` | diffuse local level | none | myopic | 1 |
+| `sign_sgd` | as seen | square of the mean | sign | 1 |
+| `signum` | diffuse local level | square of the mean | sign | 1 |
+| `lion` | random walk with a transient | square of the mean | sign, decay | 2 |
+| `rmsprop` | as seen | precision walk | ballistic | 2 |
+| `ballistic` | as seen | precision walk | ballistic | 2 |
+| `adagrad` | as seen | accumulated squares | ballistic | 2 |
+| `adam` | diffuse local level | precision walk | ballistic | 2 |
+| `adamw` | diffuse local level | precision walk | ballistic, decay | 2 |
+| `adamax` | diffuse local level | uniform walk | ballistic | 2 |
+| `nadam` | anticipated level | precision walk | ballistic | 3 |
+| `nadamw` | anticipated level | precision walk | ballistic, decay | 3 |
+| `wiener` | empirical-Bayes Wiener average | its second moment | ballistic | 2 |
+| `secant` | secant landscape, its noise unknown | the same | cautious finite horizon | 7 |
+| `l2_init` | as seen, with a known penalty | none | myopic | 2 |
+| `adam_toward_start` | as `adam` | as `adam` | ballistic, decay to the start | 3 |
+| `resetting` | as `adam` | as `adam` | an optimum that may be drawn anew | 3 |
+| `countering` | as `adam` | as `adam` | plans for weight decay | 2 |
+| `natural_gradient` | local level | none | myopic, Fisher metric | 1 |
+| `newton` | as seen | sensed | to the end, or exact hold | 1 |
+| `sophia_like` | diffuse local level | sensed level | exact hold | 2 |
+| `full_ballistic` | diffuse local level | Wishart walk | matrix ballistic | 1 |
+| `shampoo` | diffuse local level | Kronecker walk | matrix ballistic | 1 |
+| `muon` | anticipated level | one-sided, of the mean | polar | 2 |
+| `von` | as seen | sensed level | Newton, known prior | 2 |
+| `ivon` | local level | sensed level | Newton, known prior | 2 |
+| `bayesian_learning_rule` | as seen | sensed matrix level | Newton, known prior | 1 |
+| `family` | local level | precision walk | all between | 2 |
+| `hazard_filter` | an optimum that may be drawn anew | its Fisher information | Newton | 4 |
+
+The last column is memory: trees of the shape of the parameters in the state, beside scalars and
+matrices of curvature. Rules keep what they believe, so that those that see the gradient as it is
+hold one tree more than in optax.
 
 Names and defaults of arguments are those of optax where optax has the rule. All are ordinary optax
 optimizers; `beliefnav.posterior` reads what they believe. ``rules.adam.assumptions(...)`` is what
 ``rules.adam(...)`` is built from, and prints as a table (`beliefnav.explain` does so for optax's
-rules too). ``python -m beliefnav.atlas`` compares them with independent implementations.
-
-They keep what they believe, so that those that see the gradient as it is (`sgd`, `rmsprop`) hold
-one tree more than in optax.
+rules too); ``rules.adam.ranges`` says where its arguments lie. ``python -m beliefnav.atlas``
+compares them with independent implementations, and `beliefnav.rules.catalogue` lists them for
+programs.
 
 An entry of the gradient that is NaN or infinite is not observed. Its means stay (those of a belief
 in "what was just seen" return to 0: no step), and one sample size for all entries is kept, as if it
-had been seen: afterwards its bias correction is an approximation.
+had been seen: afterwards its bias correction is an approximation. Such entries are not counted,
+unless ``rules.adam.assumptions(...).optimizer(count_missing=True)`` is asked to.
 """
 
 from beliefnav.rules.adaptive import (

@@ -6,7 +6,8 @@ import optax
 from jax.typing import ArrayLike
 
 from beliefnav import beliefs, control
-from beliefnav._checks import UNIT_INTERVAL
+
+__all__ = ["APART", "LOOK_AHEAD", "MOMENT", "as_seen", "divided", "level", "moments", "never_clips"]
 
 APART = (
     "Gradient and curvature are believed of the same observations, each as if the other did not "
@@ -22,22 +23,20 @@ LOOK_AHEAD = (
 )
 
 
-def as_seen() -> beliefs.Shared:
+def as_seen() -> beliefs.Belief:
     """The gradient is what was just seen: no correlation, no noise; a missing one is 0."""
     return beliefs.shared(
         beliefs.OrnsteinUhlenbeck(autocorrelation=0.0, process_variance=1.0, noise_variance=0.0)
     )
 
 
-def level(discount: ArrayLike) -> beliefs.Shared:
+def level(discount: ArrayLike) -> beliefs.Belief:
     """A gradient that drifts, of which nothing is known at first."""
     return beliefs.shared(beliefs.LocalLevel(discount))
 
 
-def moments(owner: str, b1: ArrayLike, b2: ArrayLike) -> beliefs.Independent:
+def moments(b1: ArrayLike, b2: ArrayLike) -> beliefs.Belief:
     """Adam's belief."""
-    UNIT_INTERVAL.check(owner, "b1", b1)
-    UNIT_INTERVAL.check(owner, "b2", b2)
     return beliefs.independent(
         gradient=level(b1), curvature=beliefs.shared(beliefs.PrecisionWalk(b2))
     )

@@ -12,10 +12,23 @@ from beliefnav.drift import Decay
 from beliefnav.rules._beliefs import APART, LOOK_AHEAD, MOMENT, as_seen, level, moments, never_clips
 from beliefnav.rules._rule import Assumptions, rule
 
+__all__ = [
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "ballistic",
+    "countering",
+    "nadam",
+    "nadamw",
+    "rmsprop",
+    "wiener",
+]
+
 PyTree = Any
 
 
-@rule
+@rule(learning_rate=POSITIVE, decay=UNIT_INTERVAL, eps=NON_NEGATIVE, initial_scale=NON_NEGATIVE)
 def rmsprop(
     learning_rate: optax.ScalarOrSchedule,
     decay: ArrayLike = 0.9,
@@ -24,7 +37,6 @@ def rmsprop(
     eps_in_sqrt: bool = True,
     *,
     bias_correction: bool = False,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""RMSprop: $\Delta\theta = -\alpha y / \sqrt{s + \epsilon}$, $s$ a moving average of $y^2$.
 
@@ -39,19 +51,13 @@ def rmsprop(
         initial_scale: $s_0 \ge 0$, in units of the squared gradient.
         eps_in_sqrt: whether $\epsilon$ stands inside the root.
         bias_correction: start from the improper prior instead.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.rmsprop`` without centring and momentum.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it. Also ``initial_scale``
-            together with ``bias_correction``, a prior and none.
+        ValueError: ``initial_scale`` together with ``bias_correction``, a prior and none.
     """
-    POSITIVE.check("rmsprop", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("rmsprop", "decay", decay)
-    NON_NEGATIVE.check("rmsprop", "eps", eps)
-    NON_NEGATIVE.check("rmsprop", "initial_scale", initial_scale)
     if bias_correction and isinstance(initial_scale, int | float) and initial_scale != 0:
         raise ValueError(
             "rmsprop: cannot use initial_scale with bias_correction. This is because bias "
@@ -63,22 +69,12 @@ def rmsprop(
         curvature = beliefs.PrecisionWalk(decay, initial_scale, beliefs.steady_sample_size(decay))
     policy = control.ballistic(eps_root=eps) if eps_in_sqrt else control.ballistic(eps=eps)
     belief = beliefs.independent(gradient=as_seen(), curvature=beliefs.shared(curvature))
-    return Assumptions(
-        learning_rate,
-        belief,
-        never_clips(policy),
-        approximations=(APART, MOMENT),
-        count_missing=count_missing,
-    )
+    return Assumptions(learning_rate, belief, never_clips(policy), approximations=(APART, MOMENT))
 
 
-@rule
+@rule(learning_rate=POSITIVE, b2=UNIT_INTERVAL, eps=NON_NEGATIVE)
 def ballistic(
-    learning_rate: optax.ScalarOrSchedule,
-    b2: ArrayLike = 0.999,
-    eps: ArrayLike = 1e-8,
-    *,
-    count_missing: bool = True,
+    learning_rate: optax.ScalarOrSchedule, b2: ArrayLike = 0.999, eps: ArrayLike = 1e-8
 ) -> Assumptions:
     r"""The ballistic rule of the paper: $\Delta\theta = -\alpha y / \sqrt{s + \epsilon}$.
 
@@ -94,29 +90,22 @@ def ballistic(
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         b2: $\beta_2$ in [0, 1], the discount of the second moment.
         eps: $\epsilon \ge 0$, in units of the squared gradient.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
 
     Reference:
         Vastola, Gershman, Rajan, arXiv:2510.26997, the ballistic limit of the quadratic problem and
         its experiment on images (Fig. 2e-f).
     """
-    UNIT_INTERVAL.check("ballistic", "b2", b2)
-    return rmsprop.assumptions(learning_rate, decay=b2, eps=eps, count_missing=count_missing)
+    return rmsprop.assumptions(learning_rate, decay=b2, eps=eps)
 
 
-@rule
+@rule(learning_rate=POSITIVE, initial_accumulator_value=NON_NEGATIVE, eps=NON_NEGATIVE)
 def adagrad(
     learning_rate: optax.ScalarOrSchedule,
     initial_accumulator_value: ArrayLike = 0.1,
     eps: ArrayLike = 1e-7,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""AdaGrad: $\Delta\theta = -\alpha y / \sqrt{S + \epsilon}$, $S$ the sum of all $y^2$.
 
@@ -128,17 +117,10 @@ def adagrad(
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         initial_accumulator_value: $S_0 \ge 0$, in units of the squared gradient.
         eps: $\epsilon \ge 0$, a curvature floor.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.adagrad``.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("adagrad", "learning_rate", learning_rate)
-    NON_NEGATIVE.check("adagrad", "initial_accumulator_value", initial_accumulator_value)
-    NON_NEGATIVE.check("adagrad", "eps", eps)
     walk = beliefs.PrecisionWalk(1.0, initial_accumulator_value, prior_degrees_of_freedom=1.0)
     return Assumptions(
         learning_rate,
@@ -147,19 +129,22 @@ def adagrad(
         ),
         never_clips(control.ballistic(eps_root=eps)),
         approximations=(APART, MOMENT),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    eps=NON_NEGATIVE,
+    eps_root=NON_NEGATIVE,
+)
 def adam(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Adam: $\Delta\theta = -\alpha \hat m / (\sqrt{\hat v + \epsilon_r} + \epsilon)$.
 
@@ -174,26 +159,15 @@ def adam(
         b2: $\beta_2$ in [0, 1].
         eps: $\epsilon \ge 0$ outside the root, an approximation; see `control.ballistic`.
         eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.adam``.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("adam", "learning_rate", learning_rate)
     policy = never_clips(control.ballistic(eps, eps_root))
-    return Assumptions(
-        learning_rate,
-        moments("adam", b1, b2),
-        policy,
-        approximations=(APART, MOMENT),
-        count_missing=count_missing,
-    )
+    return Assumptions(learning_rate, moments(b1, b2), policy, approximations=(APART, MOMENT))
 
 
-@rule
+@rule(**adam.ranges, weight_decay=NON_NEGATIVE)
 def adamw(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -203,7 +177,6 @@ def adamw(
     *,
     weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""AdamW: Adam, and weights that decay by $\alpha \lambda \theta$ a step.
 
@@ -219,28 +192,21 @@ def adamw(
         eps_root: $\epsilon_r \ge 0$ inside the root.
         weight_decay: $\lambda$, a number or a schedule, per unit of learning rate.
         mask: tree of booleans, or a callable from parameters to one: which of them decay.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.adamw``.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    NON_NEGATIVE.check("adamw", "weight_decay", weight_decay)
-    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
+    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root)
     return inner._replace(drift=Decay(weight_decay, mask))
 
 
-@rule
+@rule(**adam.ranges)
 def nadam(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""NAdam: Adam on the gradient as it is expected to be at the next step.
 
@@ -254,15 +220,11 @@ def nadam(
         b2: $\beta_2$ in [0, 1].
         eps: $\epsilon \ge 0$ outside the root.
         eps_root: $\epsilon_r \ge 0$ inside the root.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.nadam``.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
+    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root)
     gradient = beliefs.shared(beliefs.look_ahead(beliefs.LocalLevel(b1)))
     curvature = beliefs.shared(beliefs.PrecisionWalk(b2))
     return inner._replace(
@@ -271,7 +233,7 @@ def nadam(
     )
 
 
-@rule
+@rule(**nadam.ranges, weight_decay=NON_NEGATIVE)
 def nadamw(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -281,7 +243,6 @@ def nadamw(
     *,
     weight_decay: optax.ScalarOrSchedule = 1e-4,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""NAdamW: NAdam, and weights that decay by $\alpha \lambda \theta$ a step.
 
@@ -295,27 +256,20 @@ def nadamw(
         eps_root: $\epsilon_r \ge 0$ inside the root.
         weight_decay: $\lambda$, a number or a schedule, per unit of learning rate.
         mask: tree of booleans, or a callable from parameters to one: which of them decay.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.nadamw``.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    NON_NEGATIVE.check("nadamw", "weight_decay", weight_decay)
-    inner = nadam.assumptions(learning_rate, b1, b2, eps, eps_root, count_missing=count_missing)
+    inner = nadam.assumptions(learning_rate, b1, b2, eps, eps_root)
     return inner._replace(drift=Decay(weight_decay, mask))
 
 
-@rule
+@rule(learning_rate=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL, eps=NON_NEGATIVE)
 def adamax(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""AdaMax: $\Delta\theta = -\alpha \hat m / u$, $u \leftarrow \max(\beta_2 u, |y| + \epsilon)$.
 
@@ -327,36 +281,25 @@ def adamax(
         b1: $\beta_1$ in [0, 1].
         b2: $\beta_2$ in [0, 1].
         eps: $\epsilon \ge 0$, added to the size of every gradient.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.adamax``.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("adamax", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("adamax", "b1", b1)
-    UNIT_INTERVAL.check("adamax", "b2", b2)
-    NON_NEGATIVE.check("adamax", "eps", eps)
     return Assumptions(
         learning_rate,
         beliefs.independent(gradient=level(b1), curvature=beliefs.UniformWalk(b2, eps)),
         never_clips(control.ballistic()),
         approximations=(APART, MOMENT),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(**adam.ranges)
 def wiener(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
     eps_root: ArrayLike = 0.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Adam on a shrunk mean: entries whose average does not stand out of its noise do not move.
 
@@ -369,35 +312,31 @@ def wiener(
         b2: $\beta_2$ in [0, 1], the discount of the second moment.
         eps: $\epsilon \ge 0$ outside the root, an approximation; see `control.ballistic`.
         eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    UNIT_INTERVAL.check("wiener", "b1", b1)
-    UNIT_INTERVAL.check("wiener", "b2", b2)
-    POSITIVE.check("wiener", "learning_rate", learning_rate)
     return Assumptions(
         learning_rate,
         beliefs.Wiener(b1, b2),
         never_clips(control.ballistic(eps, eps_root)),
         approximations=(MOMENT,),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE,
+    weight_decay=POSITIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    eps_root=NON_NEGATIVE,
+)
 def countering(
     learning_rate: optax.ScalarOrSchedule,
     weight_decay: ArrayLike = 1e-2,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps_root: ArrayLike = 0.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Adam that plans for the decay of weights: it holds against it where the loss is curved.
 
@@ -410,20 +349,13 @@ def countering(
         b1: $\beta_1$ in [0, 1].
         b2: $\beta_2$ in [0, 1].
         eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("countering", "learning_rate", learning_rate)
-    POSITIVE.check("countering", "weight_decay", weight_decay)
     return Assumptions(
         learning_rate,
-        moments("countering", b1, b2),
+        moments(b1, b2),
         control.countering(weight_decay, eps_root=eps_root),
         approximations=(APART, MOMENT),
-        count_missing=count_missing,
     )

@@ -12,16 +12,14 @@ from beliefnav.drift import Decay
 from beliefnav.rules._beliefs import as_seen, divided, level
 from beliefnav.rules._rule import Assumptions, rule
 
+__all__ = ["lion", "momentum", "sgd", "sign_sgd", "signum"]
+
 PyTree = Any
 
 
-@rule
+@rule(learning_rate=POSITIVE, momentum=HALF_OPEN_UNIT)
 def sgd(
-    learning_rate: optax.ScalarOrSchedule,
-    momentum: ArrayLike | None = None,
-    nesterov: bool = False,
-    *,
-    count_missing: bool = True,
+    learning_rate: optax.ScalarOrSchedule, momentum: ArrayLike | None = None, nesterov: bool = False
 ) -> Assumptions:
     r"""Stochastic gradient descent: $\Delta\theta = -\alpha y$, also with momentum.
 
@@ -38,35 +36,26 @@ def sgd(
         learning_rate: $\alpha > 0$, a number or a schedule.
         momentum: $\mu$ in [0, 1); ``None``: no memory.
         nesterov: look ahead.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.sgd``.
 
     Raises:
-        ValueError: a Python number is out of its range, the error names it; or ``nesterov`` without
-            ``momentum``.
+        ValueError: ``nesterov`` without ``momentum``.
     """
-    POSITIVE.check("sgd", "learning_rate", learning_rate)
     belief: beliefs.Belief = as_seen()
     if momentum is not None:
-        HALF_OPEN_UNIT.check("sgd", "momentum", momentum)
         learning_rate = divided(learning_rate, 1 - momentum)
         zero = beliefs.LocalLevel(momentum, prior_sample_size=beliefs.steady_sample_size(momentum))
         ahead = beliefs.Transient(momentum, momentum * (1 - momentum))
         belief = ahead if nesterov else beliefs.shared(zero)
     elif nesterov:
         raise ValueError("sgd: nesterov looks ahead on a momentum; give one.")
-    return Assumptions(learning_rate, belief, control.myopic(), count_missing=count_missing)
+    return Assumptions(learning_rate, belief, control.myopic())
 
 
-@rule
-def momentum(
-    learning_rate: optax.ScalarOrSchedule,
-    decay: ArrayLike = 0.9,
-    *,
-    count_missing: bool = True,
-) -> Assumptions:
+@rule(learning_rate=POSITIVE, decay=UNIT_INTERVAL)
+def momentum(learning_rate: optax.ScalarOrSchedule, decay: ArrayLike = 0.9) -> Assumptions:
     r"""Gradient descent on a bias-corrected average: $\Delta\theta = -\alpha \hat m$.
 
     Assumes a gradient that drifts at discount $\beta$ and of which nothing is known at first. The
@@ -75,21 +64,15 @@ def momentum(
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         decay: $\beta$ in [0, 1].
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.ema(decay)`` times the learning rate.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("momentum", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("momentum", "decay", decay)
-    return Assumptions(learning_rate, level(decay), control.myopic(), count_missing=count_missing)
+    return Assumptions(learning_rate, level(decay), control.myopic())
 
 
-@rule
-def sign_sgd(learning_rate: optax.ScalarOrSchedule, *, count_missing: bool = True) -> Assumptions:
+@rule(learning_rate=POSITIVE)
+def sign_sgd(learning_rate: optax.ScalarOrSchedule) -> Assumptions:
     r"""Sign descent: $\Delta\theta = -\alpha \, \mathrm{sign}(y)$.
 
     Assumes that the gradient is what was just seen, and undiscounted planning on a second moment
@@ -97,25 +80,15 @@ def sign_sgd(learning_rate: optax.ScalarOrSchedule, *, count_missing: bool = Tru
 
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.sign_sgd``.
-
-    Raises:
-        ValueError: ``learning_rate`` is a Python number that is not positive.
     """
-    POSITIVE.check("sign_sgd", "learning_rate", learning_rate)
-    return Assumptions(learning_rate, as_seen(), control.sign(), count_missing=count_missing)
+    return Assumptions(learning_rate, as_seen(), control.sign())
 
 
-@rule
-def signum(
-    learning_rate: optax.ScalarOrSchedule,
-    beta: ArrayLike = 0.9,
-    *,
-    count_missing: bool = True,
-) -> Assumptions:
+@rule(learning_rate=POSITIVE, beta=UNIT_INTERVAL)
+def signum(learning_rate: optax.ScalarOrSchedule, beta: ArrayLike = 0.9) -> Assumptions:
     r"""Sign descent on an average: $\Delta\theta = -\alpha \, \mathrm{sign}(m)$.
 
     Assumes what `momentum` assumes of the gradient, and what `sign_sgd` does of the plan. Of the
@@ -124,20 +97,14 @@ def signum(
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         beta: $\beta$ in [0, 1].
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.signum``.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("signum", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("signum", "beta", beta)
-    return Assumptions(learning_rate, level(beta), control.sign(), count_missing=count_missing)
+    return Assumptions(learning_rate, level(beta), control.sign())
 
 
-@rule
+@rule(learning_rate=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL, weight_decay=NON_NEGATIVE)
 def lion(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -145,7 +112,6 @@ def lion(
     *,
     weight_decay: optax.ScalarOrSchedule = 1e-3,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Lion: $\Delta\theta = -\alpha (\mathrm{sign}(\beta_1 m_- + (1-\beta_1) y) + \lambda\theta)$.
 
@@ -160,24 +126,18 @@ def lion(
         b2: $\beta_2$ in [0, 1].
         weight_decay: $\lambda$, a number or a schedule, per unit of learning rate.
         mask: tree of booleans, or a callable from parameters to one: which of them decay.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.lion``.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: of ``b1`` and ``b2`` one is 0 and the other is 1.
     """
-    POSITIVE.check("lion", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("lion", "b1", b1)
-    UNIT_INTERVAL.check("lion", "b2", b2)
     if isinstance(b1, int | float) and isinstance(b2, int | float) and {b1, b2} == {0, 1}:
         raise ValueError(f"lion: b1 and b2 must not be 0 and 1, got {b1!r} and {b2!r}.")
-    NON_NEGATIVE.check("lion", "weight_decay", weight_decay)
     return Assumptions(
         learning_rate,
         beliefs.Transient(discount=b2, autocorrelation=(1 - b1) - (1 - b2)),
         control.sign(),
         Decay(weight_decay, mask),
-        count_missing=count_missing,
     )

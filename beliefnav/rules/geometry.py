@@ -10,16 +10,14 @@ from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav.rules._beliefs import APART, LOOK_AHEAD, MOMENT, level
 from beliefnav.rules._rule import Assumptions, rule
 
+__all__ = ["full_ballistic", "muon", "natural_gradient", "shampoo"]
+
 PyTree = Any
 
 
-@rule
+@rule(learning_rate=POSITIVE, b1=UNIT_INTERVAL)
 def natural_gradient(
-    learning_rate: optax.ScalarOrSchedule,
-    metric: Any,
-    b1: ArrayLike = 0.0,
-    *,
-    count_missing: bool = True,
+    learning_rate: optax.ScalarOrSchedule, metric: Any, b1: ArrayLike = 0.0
 ) -> Assumptions:
     r"""Natural gradient descent: $\Delta\theta = -\alpha G(\theta)^{-1} m$.
 
@@ -33,32 +31,30 @@ def natural_gradient(
         metric: $G$, see `control.myopic`; most often a callable from parameters to the Fisher
             information, with a multiple of the identity added where that may be singular.
         b1: $\beta_1$ in [0, 1], the discount of a bias-corrected average of the gradient.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer. Its ``update`` needs ``params`` if the metric is a callable.
 
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
-
     Reference:
         Amari, "Natural gradient works efficiently in learning", Neural Computation 10 (1998).
     """
-    POSITIVE.check("natural_gradient", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("natural_gradient", "b1", b1)
     policy = control.myopic(metric)
-    return Assumptions(learning_rate, level(b1), policy, count_missing=count_missing)
+    return Assumptions(learning_rate, level(b1), policy)
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    eps=NON_NEGATIVE,
+    eps_root=NON_NEGATIVE,
+)
 def full_ballistic(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.0,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 0.0,
     eps_root: ArrayLike = 0.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Full-matrix Adam: $\Delta\theta = -\alpha (V^{1/2} + \epsilon I)^{-1} m$.
 
@@ -73,38 +69,28 @@ def full_ballistic(
         eps: $\epsilon \ge 0$ outside the root. With 0, directions of which nothing was seen do not
             move; otherwise $1/\epsilon$ amplifies in them what rounding leaves of the mean.
         eps_root: $\epsilon_r \ge 0$ inside the root, a curvature floor.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
 
     Reference:
         Duchi, Hazan and Singer, "Adaptive Subgradient Methods", JMLR 12 (2011), section 1.1, with
         sums for means.
     """
-    POSITIVE.check("full_ballistic", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("full_ballistic", "b1", b1)
-    UNIT_INTERVAL.check("full_ballistic", "b2", b2)
     return Assumptions(
         learning_rate,
         beliefs.independent(gradient=level(b1), curvature=beliefs.WishartWalk(b2)),
         control.matrix_ballistic(eps, eps_root),
         approximations=(APART, MOMENT),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(learning_rate=POSITIVE, eps=NON_NEGATIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL)
 def shampoo(
     learning_rate: optax.ScalarOrSchedule,
     eps: ArrayLike = 1e-4,
     b1: ArrayLike = 0.0,
     b2: ArrayLike = 1.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Shampoo: $\Delta\theta = -\alpha L^{-1/4} M R^{-1/4}$.
 
@@ -114,24 +100,16 @@ def shampoo(
 
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
-        eps: $\epsilon > 0$, what is believed of either factor at first.
+        eps: $\epsilon \ge 0$, what is believed of either factor at first.
         b1: $\beta_1$ in [0, 1], the discount of a bias-corrected average of the gradient.
         b2: $\beta_2$ in [0, 1], the discount of the sums; 1: nothing is forgotten.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
 
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
-
     Reference:
         Gupta, Koren and Singer, arXiv:1802.09568, algorithm 1.
     """
-    POSITIVE.check("shampoo", "learning_rate", learning_rate)
-    NON_NEGATIVE.check("shampoo", "eps", eps)
-    UNIT_INTERVAL.check("shampoo", "b1", b1)
-    UNIT_INTERVAL.check("shampoo", "b2", b2)
     factored = (
         "The matrix of second moments is replaced by the product of those of rows and columns."
     )
@@ -140,17 +118,12 @@ def shampoo(
         beliefs.independent(gradient=level(b1), curvature=beliefs.KroneckerWalk(b2, eps)),
         control.matrix_ballistic(),
         approximations=(APART, MOMENT, factored),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(learning_rate=POSITIVE, beta=UNIT_INTERVAL)
 def muon(
-    learning_rate: optax.ScalarOrSchedule,
-    beta: ArrayLike = 0.95,
-    *,
-    nesterov: bool = True,
-    count_missing: bool = True,
+    learning_rate: optax.ScalarOrSchedule, beta: ArrayLike = 0.95, *, nesterov: bool = True
 ) -> Assumptions:
     r"""Muon: $\Delta\theta = -\alpha \, U V^\top$, the polar factor of the mean $U \Sigma V^\top$.
 
@@ -163,25 +136,18 @@ def muon(
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         beta: $\beta$ in [0, 1], the discount of the average.
         nesterov: take the average as it is expected to be at the next step, see `nadam`.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.contrib.muon`` for matrices, up to its factor for their
         shape, once its iteration converges.
 
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
-
     Reference:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
     """
-    POSITIVE.check("muon", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("muon", "beta", beta)
     belief = beliefs.LocalLevel(beta)
     return Assumptions(
         learning_rate,
         beliefs.shared(beliefs.look_ahead(belief) if nesterov else belief),
         control.polar(),
         approximations=(LOOK_AHEAD,) if nesterov else (),
-        count_missing=count_missing,
     )

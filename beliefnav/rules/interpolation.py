@@ -4,13 +4,24 @@ import optax
 from jax.typing import ArrayLike
 
 from beliefnav import beliefs, control
-from beliefnav._checks import HALF_OPEN_UNIT, POSITIVE, UNIT_INTERVAL
+from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav.objective import Objective
 from beliefnav.rules._beliefs import APART, MOMENT, divided, never_clips
 from beliefnav.rules._rule import Assumptions, rule
 
+__all__ = ["family"]
 
-@rule
+
+@rule(
+    learning_rate=POSITIVE,
+    b1=HALF_OPEN_UNIT,
+    b2=HALF_OPEN_UNIT,
+    eps_root=NON_NEGATIVE,
+    discount=NON_NEGATIVE,
+    time_step=POSITIVE,
+    exact_hold=UNIT_INTERVAL,
+    prior_weight=UNIT_INTERVAL,
+)
 def family(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -21,7 +32,6 @@ def family(
     time_step: ArrayLike = 1.0,
     exact_hold: ArrayLike = 0.0,
     prior_weight: ArrayLike = 0.0,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Between gradient descent, Adam and Newton: $\Delta\theta = -\alpha \varphi m / \Delta t$.
 
@@ -49,13 +59,9 @@ def family(
         exact_hold: in [0, 1], from replanning to holding, see `control.planning_gain`.
         prior_weight: in [0, 1], of the priors that gradient and second moment are 0, as a share of
             $1/(1-\beta)$ observations.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
 
     Example:
         Twenty rules from Adam to gradient descent, on one parabola:
@@ -74,10 +80,6 @@ def family(
         >>> jax.jit(jax.vmap(train))(jnp.logspace(-2, 2, 20)).shape
         (20, 2)
     """
-    POSITIVE.check("family", "learning_rate", learning_rate)
-    HALF_OPEN_UNIT.check("family", "b1", b1)
-    HALF_OPEN_UNIT.check("family", "b2", b2)
-    UNIT_INTERVAL.check("family", "prior_weight", prior_weight)
     gradient = beliefs.LocalLevel(b1, prior_sample_size=prior_weight / (1 - b1))
     curvature = beliefs.PrecisionWalk(b2, prior_degrees_of_freedom=prior_weight / (1 - b2))
     objective = Objective(rate=1 + discount, discount=discount)
@@ -87,5 +89,4 @@ def family(
         beliefs.independent(gradient=beliefs.shared(gradient), curvature=beliefs.shared(curvature)),
         never_clips(policy),
         approximations=(APART, MOMENT),
-        count_missing=count_missing,
     )

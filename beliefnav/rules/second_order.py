@@ -9,10 +9,21 @@ from beliefnav.objective import Objective
 from beliefnav.rules._beliefs import as_seen, level
 from beliefnav.rules._rule import Assumptions, rule
 
+__all__ = ["newton", "secant", "sophia_like"]
+
 ALONE = "What the steps of other parameters do to a gradient is noise to it."
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE,
+    discount=POSITIVE,
+    noise_variance=POSITIVE,
+    gradient_variance=POSITIVE,
+    curvature_variance=POSITIVE,
+    gradient_drift=NON_NEGATIVE,
+    curvature_discount=UNIT_INTERVAL,
+    curvature_noise_variance=POSITIVE,
+)
 def secant(
     learning_rate: optax.ScalarOrSchedule,
     discount: ArrayLike = 0.1,
@@ -23,7 +34,6 @@ def secant(
     gradient_drift: ArrayLike = 0.01,
     curvature_discount: ArrayLike = 0.999,
     curvature_noise_variance: ArrayLike | None = None,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Plan on a curvature that is learned from how the gradient changes as one moves.
 
@@ -58,25 +68,10 @@ def secant(
         curvature_discount: $\beta$ in [0, 1], how much of the curvature persists in a step; it
             returns to its prior with $\rho_h = \sqrt\beta$.
         curvature_noise_variance: of readings of a second sensor, in units of $\sigma^2$.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    for name, value in (
-        ("learning_rate", learning_rate),
-        ("discount", discount),
-        ("noise_variance", noise_variance),
-        ("gradient_variance", gradient_variance),
-        ("curvature_variance", curvature_variance),
-        ("curvature_noise_variance", curvature_noise_variance),
-    ):
-        POSITIVE.check("secant", name, value)
-    NON_NEGATIVE.check("secant", "gradient_drift", gradient_drift)
-    UNIT_INTERVAL.check("secant", "curvature_discount", curvature_discount)
     landscape = beliefs.Secant(
         noise_variance=1.0,
         prior_gradient_variance=gradient_variance,
@@ -95,18 +90,16 @@ def secant(
         known or beliefs.shared(unknown),
         control.cautious(control.horizon(Objective(discount=discount))),
         approximations=(ALONE,),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(learning_rate=POSITIVE, time_step=POSITIVE, discount=POSITIVE)
 def newton(
     learning_rate: optax.ScalarOrSchedule = 1.0,
     time_step: ArrayLike | None = None,
     discount: ArrayLike = 1.0,
     *,
     diagonal: bool = False,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Newton's method: $\Delta\theta = -\alpha V^{-1} y$, on a curvature that is sensed.
 
@@ -124,17 +117,10 @@ def newton(
         time_step: $\Delta t > 0$; ``None``: infinite.
         discount: $\gamma > 0$, for a finite time step, in units in which $\eta k = 1$.
         diagonal: sense the diagonal only.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("newton", "learning_rate", learning_rate)
-    POSITIVE.check("newton", "time_step", time_step)
-    POSITIVE.check("newton", "discount", discount)
     if time_step is None:
         policy = control.newton() if diagonal else control.matrix_newton()
     else:
@@ -142,22 +128,23 @@ def newton(
         policy = plan(Objective(discount=discount), time_step, exact_hold=True)
     curvature = beliefs.sensed(level(0.0), dense=not diagonal)  # a missing entry keeps the last one
     return Assumptions(
-        learning_rate,
-        beliefs.independent(gradient=as_seen(), curvature=curvature),
-        policy,
-        count_missing=count_missing,
+        learning_rate, beliefs.independent(gradient=as_seen(), curvature=curvature), policy
     )
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    time_step=POSITIVE,
+    discount=POSITIVE,
+)
 def sophia_like(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.965,
     b2: ArrayLike = 0.99,
     time_step: ArrayLike = 1.0,
     discount: ArrayLike = 1.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Newton where curved, gradient descent where flat: $\Delta\theta = -\alpha \varphi(V) m$.
 
@@ -173,24 +160,15 @@ def sophia_like(
         b2: $\beta_2$ in [0, 1], per reading.
         time_step: $\Delta t > 0$, in units in which $\eta k = 1$.
         discount: $\gamma > 0$.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
 
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
-
     Reference:
         Liu et al., "Sophia: A Scalable Stochastic Second-order Optimizer", ICLR 2024, algorithm 3.
     """
-    POSITIVE.check("sophia_like", "learning_rate", learning_rate)
-    POSITIVE.check("sophia_like", "discount", discount)
-    UNIT_INTERVAL.check("sophia_like", "b1", b1)
-    UNIT_INTERVAL.check("sophia_like", "b2", b2)
     return Assumptions(
         learning_rate,
         beliefs.independent(gradient=level(b1), curvature=beliefs.sensed(level(b2))),
         control.horizon(Objective(discount=discount), time_step, exact_hold=True),
-        count_missing=count_missing,
     )

@@ -6,22 +6,19 @@ import optax
 from jax.typing import ArrayLike
 
 from beliefnav import beliefs, control
-from beliefnav._checks import NON_NEGATIVE, POSITIVE, check_switching
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, refuse_schedule
 from beliefnav.drift import Decay
 from beliefnav.rules._beliefs import APART, MOMENT, as_seen, moments
 from beliefnav.rules._rule import Assumptions, rule
 from beliefnav.rules.adaptive import adam
 
+__all__ = ["adam_toward_start", "hazard_filter", "l2_init", "resetting"]
+
 PyTree = Any
 
 
-@rule
-def l2_init(
-    learning_rate: optax.ScalarOrSchedule,
-    strength: ArrayLike = 1e-2,
-    *,
-    count_missing: bool = True,
-) -> Assumptions:
+@rule(learning_rate=POSITIVE, strength=NON_NEGATIVE)
+def l2_init(learning_rate: optax.ScalarOrSchedule, strength: ArrayLike = 1e-2) -> Assumptions:
     r"""Gradient descent on $L + \tfrac12 \ell \, |\theta - \theta_0|^2$: L2-Init.
 
     Assumes what `sgd` assumes, and a Gaussian prior around the initial parameters. For a strength
@@ -30,25 +27,21 @@ def l2_init(
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         strength: $\ell \ge 0$.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer, equal to ``optax.sgd`` on the penalised loss.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
 
     Reference:
         Kumar, Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via Regenerative
         Regularization", 2023, arXiv:2308.11958 (whose coefficient is $\ell/2$).
     """
-    POSITIVE.check("l2_init", "learning_rate", learning_rate)
-    NON_NEGATIVE.check("l2_init", "strength", strength)
     policy = control.penalised(control.myopic(), strength)
-    return Assumptions(learning_rate, as_seen(), policy, count_missing=count_missing)
+    return Assumptions(learning_rate, as_seen(), policy)
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL, eps=NON_NEGATIVE, decay=NON_NEGATIVE
+)
 def adam_toward_start(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
@@ -56,7 +49,6 @@ def adam_toward_start(
     eps: ArrayLike = 1e-8,
     *,
     decay: optax.ScalarOrSchedule = 1e-2,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Adam, and weights that decay toward where they started, by $\alpha\lambda(\theta-\theta_0)$.
 
@@ -69,28 +61,27 @@ def adam_toward_start(
         b2: $\beta_2$ in [0, 1].
         eps: $\epsilon \ge 0$ outside the root.
         decay: $\lambda$, a number or a schedule, per unit of learning rate.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    NON_NEGATIVE.check("adam_toward_start", "decay", decay)
-    inner = adam.assumptions(learning_rate, b1, b2, eps, count_missing=count_missing)
+    inner = adam.assumptions(learning_rate, b1, b2, eps)
     return inner._replace(drift=Decay(decay, toward_start=True))
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE,
+    hazard=NON_NEGATIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    discount=NON_NEGATIVE,
+)
 def resetting(
     learning_rate: optax.ScalarOrSchedule,
     hazard: ArrayLike = 1e-3,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     discount: ArrayLike = 0.1,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Plan for an optimum that may be drawn anew: weights are reset the more, the flatter.
 
@@ -104,31 +95,21 @@ def resetting(
         b1: $\beta_1$ in [0, 1].
         b2: $\beta_2$ in [0, 1].
         discount: $\gamma \ge 0$.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
     """
-    POSITIVE.check("resetting", "learning_rate", learning_rate)
     return Assumptions(
         learning_rate,
-        moments("resetting", b1, b2),
+        moments(b1, b2),
         control.resetting(hazard, discount),
         approximations=(APART, MOMENT),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(hazard=UNIT_INTERVAL, examples=POSITIVE)
 def hazard_filter(
-    hazard: ArrayLike,
-    prior_variance: PyTree = None,
-    *,
-    examples: ArrayLike,
-    count_missing: bool = True,
+    hazard: ArrayLike, prior_variance: PyTree = None, *, examples: ArrayLike
 ) -> Assumptions:
     r"""Go to where the optimum is believed to be, if it is drawn anew now and then.
 
@@ -161,15 +142,14 @@ def hazard_filter(
             variance of the entries of each initial array (`beliefs.initial_variance`, which says
             what of arrays whose entries are all the same).
         examples: $B > 0$, the number of examples that a gradient is the mean of.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
 
     Raises:
-        ValueError: a Python number is out of its range; at ``init``, the prior variance does not
-            fit the parameters or is not positive; at ``update``, ``params`` is missing or
-            ``per_example_grads`` do not fit the gradient. The error names it.
+        ValueError: ``prior_variance`` is not positive; at ``init``, it does not fit the parameters;
+            at ``update``, ``params`` is missing or ``per_example_grads`` do not fit the gradient.
+            The error names it.
         TypeError: ``hazard`` is a schedule; ``optax.inject_hyperparams`` takes those.
 
     Reference:
@@ -202,7 +182,7 @@ def hazard_filter(
         >>> sample_params(state, jax.random.key(1)).shape
         (2,)
     """
-    check_switching("hazard_filter", hazard, examples)
+    refuse_schedule("rules.hazard_filter", "hazard", hazard)
     POSITIVE.check_leaves("hazard_filter", "prior_variance", prior_variance)
     return Assumptions(
         1.0,
@@ -214,5 +194,4 @@ def hazard_filter(
             "Parameters are believed to be independent of each other.",
             "Optima that are drawn anew are followed by the best linear filter of them.",
         ),
-        count_missing=count_missing,
     )

@@ -12,21 +12,21 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import beliefs, control
-from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav._checks import FINITE, LEFT_OPEN_UNIT, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav.rules._beliefs import as_seen, level
 from beliefnav.rules._rule import Assumptions, rule
+
+__all__ = ["bayesian_learning_rule", "ivon", "von"]
 
 UPHILL = "Where the precision is not positive, the plan stays, and the rule would go uphill."
 
 
-@rule
+@rule(learning_rate=POSITIVE, b2=UNIT_INTERVAL, prior_precision=NON_NEGATIVE, hess_init=FINITE)
 def von(
     learning_rate: optax.ScalarOrSchedule,
     b2: ArrayLike = 0.999,
     prior_precision: ArrayLike = 1e-4,
     hess_init: ArrayLike = 1.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Variational online Newton, with a diagonal Gaussian.
 
@@ -44,22 +44,14 @@ def von(
         b2: $\beta_2$ in [0, 1].
         prior_precision: $\delta \ge 0$, in units of the curvature of the mean loss.
         hess_init: $h_0$, worth $1/(1-\beta_2)$ readings.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
 
     Reference:
         Khan et al., "Fast and Scalable Bayesian Deep Learning by Weight-Perturbation in Adam",
         ICML 2018, arXiv:1806.04854, equation (8), where one number is the rate of both.
     """
-    POSITIVE.check("von", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("von", "b2", b2)
-    NON_NEGATIVE.check("von", "prior_precision", prior_precision)
-    FINITE.check("von", "hess_init", hess_init)
     curvature = beliefs.LocalLevel(
         b2, prior_mean=hess_init, prior_sample_size=beliefs.steady_sample_size(b2)
     )
@@ -70,19 +62,22 @@ def von(
         ),
         control.penalised(control.newton(), prior_precision, around_start=False),
         approximations=(UPHILL,),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(
+    learning_rate=POSITIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    prior_precision=POSITIVE,
+    hess_init=POSITIVE,
+)
 def ivon(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.99999,
     prior_precision: ArrayLike = 1e-4,
     hess_init: ArrayLike = 1.0,
-    *,
-    count_missing: bool = True,
 ) -> Assumptions:
     r"""Improved variational online Newton (IVON), with a diagonal Gaussian.
 
@@ -100,13 +95,9 @@ def ivon(
         prior_precision: $\delta > 0$, in units of the curvature of the mean loss: IVON's weight
             decay.
         hess_init: $h_0$.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
-
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
 
     Reference:
         Shen et al., "Variational Learning is Effective for Large Deep Networks", ICML 2024,
@@ -133,11 +124,6 @@ def ivon(
         >>> bool(jnp.all(jnp.abs(params) < 0.1))
         True
     """
-    POSITIVE.check("ivon", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("ivon", "b1", b1)
-    UNIT_INTERVAL.check("ivon", "b2", b2)
-    POSITIVE.check("ivon", "prior_precision", prior_precision)
-    POSITIVE.check("ivon", "hess_init", hess_init)
     retracted = "The average of the curvature is kept positive by a step to second order."
     return Assumptions(
         learning_rate,
@@ -147,16 +133,12 @@ def ivon(
         ),
         control.penalised(control.newton(), prior_precision, around_start=False),
         approximations=(retracted,),
-        count_missing=count_missing,
     )
 
 
-@rule
+@rule(learning_rate=LEFT_OPEN_UNIT, prior_precision=NON_NEGATIVE)
 def bayesian_learning_rule(
-    learning_rate: float | Array,
-    prior_precision: ArrayLike = 1e-4,
-    *,
-    count_missing: bool = True,
+    learning_rate: float | Array, prior_precision: ArrayLike = 1e-4
 ) -> Assumptions:
     r"""The Bayesian learning rule for a Gaussian with a full covariance.
 
@@ -174,20 +156,13 @@ def bayesian_learning_rule(
     Args:
         learning_rate: $\rho$ in (0, 1], a number: the rate of mean and precision.
         prior_precision: $\delta \ge 0$, in units of the curvature of the mean loss.
-        count_missing: see `scale_by_navigation`.
 
     Returns:
         The optimizer.
 
-    Raises:
-        ValueError: a Python number is out of its range; the error names it.
-
     Reference:
         Khan and Rue, "The Bayesian Learning Rule", JMLR 24 (2023), arXiv:2107.04562, equation (12).
     """
-    POSITIVE.check("bayesian_learning_rule", "learning_rate", learning_rate)
-    UNIT_INTERVAL.check("bayesian_learning_rule", "learning_rate", learning_rate)
-    NON_NEGATIVE.check("bayesian_learning_rule", "prior_precision", prior_precision)
     curvature = beliefs.LocalLevel(1 - learning_rate, prior_sample_size=1 / learning_rate)
     return Assumptions(
         learning_rate,
@@ -196,5 +171,4 @@ def bayesian_learning_rule(
         ),
         control.penalised(control.matrix_newton(), prior_precision, around_start=False),
         approximations=(UPHILL,),
-        count_missing=count_missing,
     )

@@ -9,9 +9,14 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import check_switching
+from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
+from beliefnav._format import number
 from beliefnav._trees import copied, path_name, restricted
 from beliefnav.navigation import NavigationState
+from beliefnav.rules._rule import Fact, _reciprocal, _steps
+from beliefnav.wrappers.contract import Optimizer, wrapper
+
+__all__ = ["TwoHypothesisState", "two_hypothesis"]
 
 PyTree = Any
 
@@ -38,6 +43,36 @@ class TwoHypothesisState(NamedTuple):
     without_evidence: Array
 
 
+def two_hypothesis_facts(
+    hazard: ArrayLike,
+    examples: ArrayLike,
+    prior_mean: PyTree = None,
+    mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+) -> tuple[Fact, ...]:
+    """What `two_hypothesis` assumes, of the same arguments but the inner optimizer."""
+    _check_numbers(hazard, examples)
+    start = "the initial parameters" if prior_mean is None else "given"
+    reset = "Where the parameters of a new task are taken to be."
+    if mask is not None:
+        reset += " Only the arrays that the mask chooses go there."
+    return (
+        Fact(
+            "task length",
+            _steps(_reciprocal(hazard)),
+            "On average; then the task switches. Each batch says whether it just has.",
+        ),
+        Fact(
+            "evidence",
+            f"{number(examples)} examples a batch",
+            "Their mean loss is a negative log-likelihood, in nats, of independent examples.",
+        ),
+        Fact("task prior", start, reset),
+        Fact("approximation", "", "The mean of the two hypotheses is kept, not both."),
+        Fact("approximation", "", "Of a new task nothing is learned from its first batch."),
+    )
+
+
+@wrapper(two_hypothesis_facts)
 def two_hypothesis(
     inner: optax.GradientTransformation,
     hazard: ArrayLike,
@@ -66,7 +101,7 @@ def two_hypothesis(
     ``without_evidence`` counts it. ``optax.tree.get(state, name)`` reads the scalars of
     `TwoHypothesisState`; where ``inner`` has some of the same names, read them off the state.
 
-    A gradient that is not finite goes to ``inner`` as it is: wrap one that counts it as missing,
+    A gradient that is not finite goes to ``inner`` as it is: wrap one that takes it for missing,
     such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
 
     Wrap the whole optimizer, learning rate included: what scales the updates afterwards also scales
@@ -99,7 +134,7 @@ def two_hypothesis(
         What a continual learner writes:
 
         >>> import jax, jax.numpy as jnp, optax
-        >>> from beliefnav import rules
+        >>> from beliefnav import wrappers
         >>> loss = lambda weights, x, y: jnp.mean((x @ weights - y) ** 2) / 2
         >>> optimizer = wrappers.two_hypothesis(optax.adam(0.1), hazard=0.01, examples=32)
         >>> @jax.jit
@@ -121,8 +156,8 @@ def two_hypothesis(
         0.01
         1.0
     """
-    check_switching("two_hypothesis", hazard, examples)
-    if not (hasattr(inner, "init") and hasattr(inner, "update")):
+    _check_numbers(hazard, examples)
+    if not isinstance(inner, Optimizer):
         raise TypeError(f"two_hypothesis: inner must be an optax optimizer, got {inner!r}.")
     wrapped = optax.with_extra_args_support(inner)
 
@@ -211,6 +246,12 @@ def two_hypothesis(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _check_numbers(hazard: Any, examples: Any) -> None:
+    refuse_schedule("wrappers.two_hypothesis", "hazard", hazard)
+    UNIT_INTERVAL.check("two_hypothesis", "hazard", hazard)
+    POSITIVE.check("two_hypothesis", "examples", examples)
+
+
 def _evidence(value: Any, prior_value: Any, examples: ArrayLike) -> tuple[Array, Array]:
     """The log of the ratio of likelihoods, 0 where it is not known, and whether it is."""
     for name, x in (("value", value), ("the result of value_fn", prior_value)):
@@ -249,13 +290,15 @@ def _is_key(x: Any) -> bool:
 
 def _stays(path: tuple[Any, ...], x: Any) -> bool:
     """Random keys, and hyper-parameters that were injected: they belong to no task."""
-    return _is_key(x) or any(getattr(part, "name", None) == "hyperparams" for part in path)
+    return _is_key(x) or any(
+        isinstance(part, jax.tree_util.GetAttrKey) and part.name == "hyperparams" for part in path
+    )
 
 
 def _check_mixable(inner_state: PyTree) -> None:
     """Raise unless every leaf is averaged, counts, or stays."""
     for path, x in jax.tree.leaves_with_path(inner_state):
-        x = jnp.asarray(x) if not hasattr(x, "dtype") else x
+        x = jnp.asarray(x)
         if not (_stays(path, x) or jnp.issubdtype(x.dtype, jnp.inexact) or x.ndim == 0):
             raise ValueError(
                 f"Cannot use two_hypothesis with an optimizer that has {path_name(path)!r}, of "

@@ -21,7 +21,7 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from beliefnav import Objective, beliefs, control, navigator
+from beliefnav import Objective, beliefs, control, navigator, rules
 from experiments import data as data_sets
 from experiments.adam_recovery.config import Config
 from experiments.networks import functional, mlp
@@ -165,7 +165,7 @@ def on_network(config: Config) -> dict[str, Trained]:
 
     def train(index: Array, learning_rate: Array, key: Array) -> tuple[Array, Array]:
         policy = make_policy(index, exact_hold=False)
-        optimizer = navigator(learning_rate, believer(), policy)
+        optimizer = rules.secant.assumptions(learning_rate)._replace(policy=policy).optimizer()
 
         def step(carry: Any, key: Array) -> tuple[Any, None]:
             params, state = carry
@@ -188,19 +188,3 @@ def on_network(config: Config) -> dict[str, Trained]:
         name: Trained(*map(np.asarray, every(i, rates, keys)))
         for i, name in enumerate(tqdm(PLANS, desc="networks"))
     }
-
-
-def believer() -> beliefs.UnknownNoise:
-    """The belief of `beliefnav.rules.secant`, with its defaults."""
-    return beliefs.UnknownNoise(
-        beliefs.Secant(
-            noise_variance=1.0,
-            prior_gradient_variance=1.0,
-            prior_curvature_variance=1.0,
-            gradient_process_variance=0.01,
-            curvature_process_variance=0.001,
-            curvature_autocorrelation=0.999**0.5,
-        ),
-        prior_degrees_of_freedom=3.0,
-        discount=0.999,
-    )

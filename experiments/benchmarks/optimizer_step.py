@@ -40,15 +40,16 @@ def measure(
     optimizers: dict[str, optax.GradientTransformation] = {
         "optax.adam": optax.adam(1e-3),
         "optax.adam again": optax.adam(1e-3),
-        "rules.adam": rules.adam(1e-3),
-        "  not counting": rules.adam(1e-3, count_missing=False),
-        "rules.wiener": rules.wiener(1e-3),
-        "  not counting ": rules.wiener(1e-3, count_missing=False),
-        "rules.secant, noise known": rules.secant(1e-3, noise_variance=1.0),
-        "  not counting  ": rules.secant(1e-3, noise_variance=1.0, count_missing=False),
-        "rules.secant": rules.secant(1e-3),
-        "  not counting   ": rules.secant(1e-3, count_missing=False),
     }
+    for name, assumptions in {
+        "rules.adam": rules.adam.assumptions(1e-3),
+        "rules.wiener": rules.wiener.assumptions(1e-3),
+        "rules.secant, noise known": rules.secant.assumptions(1e-3, noise_variance=1.0),
+        "rules.secant": rules.secant.assumptions(1e-3),
+    }.items():
+        optimizers[name] = assumptions.optimizer()
+        counting = " " * len(optimizers) + "counting"
+        optimizers[counting[-20:]] = assumptions.optimizer(count_missing=True)
     keys = jax.random.split(jax.random.key(0), leaves)
     gradient = [jax.random.normal(key, (num_params // leaves,)) for key in keys]
 

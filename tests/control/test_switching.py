@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from beliefnav import Objective, beliefs, control, filters
-from beliefnav.beliefs import Posterior, TaskPosterior
+from beliefnav.beliefs import Posterior
 from tests import oracles
 from tests.control.laws import assert_settles_near_the_start, flat
 
@@ -75,7 +75,7 @@ def test_resetting_without_curvature_or_discount():
 @pytest.mark.usefixtures("x64")
 def test_the_hazard_may_be_that_of_the_belief():
     p, time_step = 0.2, 0.5
-    belief = TaskPosterior(*POSTERIOR, hazard=jnp.asarray(p))
+    belief = POSTERIOR._replace(hazard=jnp.asarray(p))
     got = control.resetting(time_step=time_step).step(belief, THETA, START)
     want = control.resetting(-np.log(1 - p) / time_step).step(POSTERIOR, THETA, START)
     np.testing.assert_allclose(flat(got), flat(want), rtol=1e-13)
@@ -85,7 +85,7 @@ def test_the_hazard_may_be_that_of_the_belief():
         flat(got), flat(control.resetting(0.3).step(POSTERIOR, THETA, START))
     )
     # A switch that is certain: only the prior mean counts.
-    belief = TaskPosterior(*POSTERIOR, hazard=jnp.ones(()))
+    belief = POSTERIOR._replace(hazard=jnp.ones(()))
     v = flat(V)
     r = v / (np.sqrt(1 / 4 + v) + 1 / 2)
     got = flat(control.resetting().step(belief, THETA, START))
@@ -164,7 +164,7 @@ def test_anticipating_takes_the_forecast_of_a_belief():
     belief = beliefs.OrnsteinUhlenbeck(0.9, 0.3, 1.0)
     filter_ = belief.filter()
     state = filter_.init(jnp.zeros(2))
-    state, _ = filter_.update(filter_.predict(state), jnp.asarray([1.0, -2.0]))
+    state = filter_.update(filter_.predict(state), jnp.asarray([1.0, -2.0]))
     now = state.posterior()._replace(curvature_mean=jnp.asarray([0.3, 2.0]))
 
     def forecast(posterior: Posterior, params: Any, start: Any) -> Any:

@@ -32,7 +32,7 @@ def test_quick_run_writes_all_of_its_contract(tmp_path) -> None:
             assert len(result[field]) == metrics["epochs"]
         assert result["train_loss"][-1] < 0.2 * result["train_loss"][0]
         assert result["seconds"] > 0
-    assert list(metrics["rules"]) == ["sgd", "adam", "ballistic", "wiener"]
+    assert list(metrics["rules"]) == classify.Config().rule_names
     assert len(metrics["claims"]) == 3
     for claim in metrics["claims"]:
         assert set(claim) == {"name", "value", "expected", "tolerance", "holds"}

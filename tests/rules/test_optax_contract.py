@@ -2,7 +2,7 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,22 +13,24 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from beliefnav import rules, sensors
+from beliefnav import sensors
+from beliefnav.rules.catalogue import CATALOGUE, Entry
 
 PyTree = Any
 
 
+# --- convergence --------------------------------------------------------------------------------
+
+
 class Case(NamedTuple):
-    """How a rule is used here.
+    """How a rule converges here.
 
     Attributes:
         rate: its learning rate, or what it has first instead.
         left: share of the loss of Rosenbrock's valley that may be left, 2 to 5 times what is.
         left_elsewhere: the same of a parabola and of a matrix problem.
         arguments: other arguments.
-        reading: what ``update(curvature=)`` gets: nothing, "diagonal" or "matrix".
         steps: number of steps.
-        scheduled: whether its rate may be a schedule.
         why: the reason of what is not as for the others.
     """
 
@@ -36,9 +38,7 @@ class Case(NamedTuple):
     left: float
     left_elsewhere: float = 1e-6
     arguments: Mapping[str, Any] = {}
-    reading: str | None = None
     steps: int = 2000
-    scheduled: bool = True
     why: str = ""
 
 
@@ -51,7 +51,7 @@ FIXED = "a rate below 2 over the largest curvature, 1,000, hardly moves along th
 STALLED = "the square of a gradient without noise is no curvature, and what is seen adds up"
 DIAGONAL = "the diagonal of the Hessian does not see that the valley is bent"
 
-# All rules but one are given a schedule that falls to 0: signs and polar factors do not shrink with
+# All rules but two are given a schedule that falls to 0: signs and polar factors do not shrink with
 # the gradient, so that such rules come no nearer to the optimum than their learning rate is.
 CASES: dict[str, Case] = {
     "adagrad": Case(0.5, 1e-2),
@@ -60,16 +60,12 @@ CASES: dict[str, Case] = {
     "adamax": Case(0.1, 3e-2),
     "adamw": Case(0.1, 1e-6),
     "ballistic": Case(0.03, 1e-2),
-    "bayesian_learning_rule": Case(
-        0.1, 1e-6, reading="matrix", scheduled=False, why="its rate is also the precision's"
-    ),
+    "bayesian_learning_rule": Case(0.1, 1e-6, why="its rate is also the precision's"),
     "countering": Case(0.1, 1e-6, arguments={"weight_decay": 1e-4}, why=BIAS),
     "family": Case(0.1, 1e-6, arguments={"discount": 0.5}),
     "full_ballistic": Case(0.03, 1e-2, 1e-5),
-    "hazard_filter": Case(
-        1e-4, 5e-2, 1e-2, {"prior_variance": 1.0, "examples": 1}, scheduled=False, why=STALLED
-    ),
-    "ivon": Case(0.3, 5e-2, arguments={"b2": 0.9}, reading="diagonal", why=DIAGONAL),
+    "hazard_filter": Case(1e-4, 5e-2, 1e-2, {"prior_variance": 1.0, "examples": 1}, why=STALLED),
+    "ivon": Case(0.3, 5e-2, arguments={"b2": 0.9}, why=DIAGONAL),
     "l2_init": Case(1e-3, 2e-2, 1e-2, {"strength": 1e-4}, steps=4000, why=f"{FIXED}; {BIAS}"),
     "lion": Case(0.01, 1e-6),
     "momentum": Case(1e-3, 2e-2, 1e-2, steps=4000, why=FIXED),
@@ -77,8 +73,8 @@ CASES: dict[str, Case] = {
     "nadam": Case(0.1, 1e-6),
     "nadamw": Case(0.1, 1e-6),
     "natural_gradient": Case(1e-3, 2e-2, 1e-2, {"metric": metric}, steps=4000, why=FIXED),
-    "newton": Case(0.3, 1e-6, reading="matrix", steps=200),
-    "newton, held": Case(0.1, 1e-6, 1e-6, {"time_step": 1.0}, "matrix", steps=500),
+    "newton": Case(0.3, 1e-6, steps=200),
+    "newton, held": Case(0.1, 1e-6, 1e-6, {"time_step": 1.0}, steps=500),
     "resetting": Case(0.1, 1e-6, arguments={"hazard": 1e-5}, why=BIAS),
     "rmsprop": Case(0.03, 1e-4),
     "secant": Case(0.1, 1e-2),
@@ -86,46 +82,21 @@ CASES: dict[str, Case] = {
     "shampoo": Case(0.3, 2e-2, 1e-4),
     "sign_sgd": Case(3e-3, 5e-3),
     "signum": Case(3e-3, 1e-6),
-    "sophia_like": Case(0.3, 5e-2, reading="diagonal", why=DIAGONAL),
-    "von": Case(0.3, 5e-2, arguments={"b2": 0.9}, reading="diagonal", why=DIAGONAL),
+    "sophia_like": Case(0.3, 5e-2, why=DIAGONAL),
+    "von": Case(0.3, 5e-2, arguments={"b2": 0.9}, why=DIAGONAL),
     "wiener": Case(0.1, 2e-2, 1e-3, why="what has no noise is taken for noise at first"),
 }
-# The belief and the plan of these are held by another rule that is always run.
-ALIKE = (
-    "adamw",
-    "ballistic",
-    "bayesian_learning_rule",
-    "countering",
-    "full_ballistic",
-    "nadam",
-    "momentum",
-    "sign_sgd",
-    "sophia_like",
-    "von",
-)
-every_rule = pytest.mark.parametrize(
-    "name",
-    [pytest.param(n, marks=[pytest.mark.slow] if n in ALIKE else []) for n in CASES],
-)
 
 
-def rule(name: str) -> Any:
-    return getattr(rules, name.split(",")[0])
+def test_every_rule_converges_here() -> None:
+    assert {name.split(",")[0] for name in CASES} == CATALOGUE.keys()
 
 
-def rate_of(name: str, schedule: Any) -> Any:
-    """The rule's rate, times a schedule where it may be one."""
-    case = CASES[name]
-    return (lambda count: case.rate * schedule(count)) if case.scheduled else case.rate
+def scheduled(entry: Entry) -> bool:
+    """Whether the rate of the rule may be a schedule."""
+    rate = inspect.signature(entry.rule).parameters.get("learning_rate")
+    return rate is not None and rate.annotation == optax.ScalarOrSchedule
 
-
-def test_every_rule_is_here() -> None:
-    made = {name for name in rules.__all__ if hasattr(getattr(rules, name), "assumptions")}
-    assert {name.split(",")[0] for name in CASES} == made
-    assert set(rules.__all__) - made == {"two_hypothesis"}  # which wraps others
-
-
-# --- convergence --------------------------------------------------------------------------------
 
 MATRIX = np.random.default_rng(0).normal(size=(5, 3)) + 2 * np.eye(5, 3)  # singular values 0.8-4.1
 SOLUTION = np.random.default_rng(1).normal(size=(3, 2))
@@ -145,27 +116,28 @@ def total(params: PyTree) -> Any:
     return sum(losses(params).values())
 
 
-def sensed(reading: str | None, params: PyTree) -> PyTree:
+def sensed(entry: Entry, params: PyTree) -> PyTree:
     """What a sensor reads at ``params``, exactly."""
-    if reading is None:
+    if entry.reading is None:
         return {}
     hessian = sensors.hessian(total, params)
-    if reading == "matrix":
+    if entry.reading == "matrix":
         return {"curvature": hessian}
     return {"curvature": ravel_pytree(params)[1](jnp.diag(hessian))}
 
 
 @pytest.mark.slow
-@every_rule
+@pytest.mark.parametrize("name", CASES)
 def test_it_converges_on_a_parabola_in_rosenbrocks_valley_and_on_a_matrix(name: str) -> None:
-    case = CASES[name]
-    rate = rate_of(name, optax.cosine_decay_schedule(1.0, case.steps))
-    optimizer = rule(name)(rate, **case.arguments)
+    case, entry = CASES[name], CATALOGUE[name.split(",")[0]]
+    falling: Any = optax.cosine_decay_schedule(case.rate, case.steps)
+    rate = falling if scheduled(entry) else case.rate
+    optimizer = entry.rule(rate, **case.arguments)
 
     def step(carry: PyTree, _: None) -> tuple[PyTree, None]:
         params, state = carry
         gradient = jax.grad(total)(params)
-        readings = sensed(case.reading, params)
+        readings = sensed(entry, params)
         updates, state = optimizer.update(gradient, state, params, **readings)
         return (optax.apply_updates(params, updates), state), None
 
@@ -207,12 +179,11 @@ HALVES = [
 halving: Any = optax.piecewise_constant_schedule(1.0, {1: 0.5, 2: 0.5})
 
 
-def given(name: str, masked: bool = False) -> dict[str, PyTree]:
+def given(entry: Entry, masked: bool = False) -> dict[str, PyTree]:
     """The extra arguments that the rule needs: a reading of a positive curvature."""
-    reading = CASES[name].reading
-    if reading is None:
+    if entry.reading is None:
         return {}
-    if reading == "matrix":
+    if entry.reading == "matrix":
         root = np.random.default_rng(0).normal(size=(SIZE, SIZE)) / 4
         return {"curvature": jnp.asarray(np.eye(SIZE) + root @ root.T, jnp.float32)}
     diagonal = jax.tree.map(lambda x: 1 + jnp.abs(x), tree(1))
@@ -242,16 +213,35 @@ def assert_close(actual: PyTree, expected: PyTree, rtol: float) -> None:
     jax.tree.map(leaf, actual, expected)
 
 
-def steps_of(name: str, folder: Path) -> list[PyTree]:
+def kind(entry: Entry) -> tuple[Any, str]:
+    """Structure of the belief and name of the plan."""
+    built = entry.rule.assumptions(**entry.arguments)
+    state: Any = jax.eval_shape(built.optimizer().init, PATH[0])
+    return jax.tree.structure(state[0]), built.policy.step.__qualname__
+
+
+def demonstrations() -> Iterator[Any]:
+    """All rules; where the belief and the plan were those of one before, slow."""
+    seen = set()
+    held = CATALOGUE["newton"]._replace(arguments={"learning_rate": 0.1, "time_step": 1.0})
+    for name, entry in {**CATALOGUE, "newton, held": held}.items():
+        alike = kind(entry) in seen
+        seen.add(kind(entry))
+        yield pytest.param(entry, id=name, marks=[pytest.mark.slow] if alike else [])
+
+
+def steps_of(entry: Entry, folder: Path) -> list[PyTree]:
     """The updates on `GRADIENTS` along `PATH`, one jitted call each, by a rate that halves twice.
 
     On the way: dtypes and the signature of the state stay, so that it is compiled once; unknown
     arguments are accepted; abstract parameters tell the state; and what was saved goes on bitwise.
     """
-    case = CASES[name]
-    optimizer = rule(name)(rate_of(name, halving), **case.arguments)
+    arguments = dict(entry.arguments)
+    if scheduled(entry):
+        arguments["learning_rate"] = lambda count: entry.arguments["learning_rate"] * halving(count)
+    optimizer = entry.rule(**arguments)
     update: Any = jax.jit(
-        functools.partial(optimizer.update, **given(name), value=1.0, anything=tree(2))
+        functools.partial(optimizer.update, **given(entry), value=1.0, anything=tree(2))
     )
     state, updates = optimizer.init(PATH[0]), []
     before = signature(state)
@@ -285,15 +275,14 @@ def _load(folder: Path, abstract: PyTree) -> PyTree:
     return treedef.unflatten([jnp.asarray(x) for x in arrays])
 
 
-def check_composition(name: str, expected: list[PyTree]) -> None:
+def check_composition(entry: Entry, expected: list[PyTree]) -> None:
     """Injected, batched, accumulated, masked and scanned, at a constant rate, it takes these steps.
 
     All its numbers are injected, and there is a batch of two of them. Two half-batches are one step
     on their mean; in between ``optax.MultiSteps`` skips the rule with ``lax.cond``. What is masked
     out passes through, and an empty place stays empty.
     """
-    case = CASES[name]
-    bound = inspect.signature(rule(name)).bind(case.rate, **case.arguments)
+    bound = inspect.signature(entry.rule).bind(**entry.arguments)
     bound.apply_defaults()
     numbers = {k: v for k, v in bound.arguments.items() if type(v) in (int, float)}
     others = {k: v for k, v in bound.arguments.items() if k not in numbers}
@@ -301,12 +290,12 @@ def check_composition(name: str, expected: list[PyTree]) -> None:
     # optax takes every callable for a schedule, unless it is told otherwise.
     static = tuple(k for k, v in others.items() if callable(v))
     mask = {"b": True, "none": None, "w": True, "outside": False}
-    outside, readings = {"outside": jnp.full((3, 2), 0.25)}, given(name, masked=True)
+    outside, readings = {"outside": jnp.full((3, 2), 0.25)}, given(entry, masked=True)
 
     @jax.jit
     @jax.vmap
     def train(factor: jax.Array) -> PyTree:
-        injected = optax.inject_hyperparams(rule(name), static_args=static)
+        injected = optax.inject_hyperparams(entry.rule, static_args=static)
         inner = injected(**{k: factor * v for k, v in numbers.items()}, **others)
         optimizer = optax.MultiSteps(optax.masked(inner, mask), every_k_schedule=2)
 
@@ -327,13 +316,13 @@ def check_composition(name: str, expected: list[PyTree]) -> None:
     for u in (passed, *jax.tree.leaves(updates)):
         np.testing.assert_array_equal(u[::2], np.zeros_like(u[::2]))
     for t, want in enumerate(expected):
-        rate = float(halving(t)) if case.scheduled else 1.0
+        rate = float(halving(t)) if scheduled(entry) else 1.0
         one = jax.tree.map(lambda u, r=rate, t=t: u[2 * t + 1] * r, updates)
         # In float32 1 - 0.999 is known to 3e-5 of itself.
         assert_close(one, want, 2e-4)
 
 
-@every_rule
-def test_it_keeps_the_contract_of_optax(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("entry", [*demonstrations()])
+def test_it_keeps_the_contract_of_optax(entry: Entry, tmp_path: Path) -> None:
     """One test for all laws that are about the same steps: a rule compiles for a second."""
-    check_composition(name, steps_of(name, tmp_path))
+    check_composition(entry, steps_of(entry, tmp_path))

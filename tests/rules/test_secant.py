@@ -113,8 +113,8 @@ def train(
         params = {"w": start}
         return jax.lax.scan(step, (params, optimizer.init(params)), xs)[1]
 
-    path, updates, beliefs = run(start, (y, c, other))
-    read = beliefs.Posterior(*(np.asarray(field["w"]) for field in beliefs))
+    path, updates, believed = run(start, (y, c, other))
+    read = beliefs.Posterior(*(np.asarray(field["w"]) for field in believed))
     return np.asarray(path, np.float64), np.asarray(updates, np.float64), read
 
 

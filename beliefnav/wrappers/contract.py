@@ -1,0 +1,63 @@
+"""What a wrapper is: an optimizer around another, which says what it assumes itself."""
+
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, Protocol, runtime_checkable
+
+import optax
+
+from beliefnav.rules._rule import Fact
+
+__all__ = ["Optimizer", "Wrapper", "wrapper"]
+
+P = ParamSpec("P")
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """Anything with the two functions of an optax optimizer."""
+
+    @property
+    def init(self) -> Callable[..., Any]:
+        """From parameters to a state."""
+        ...
+
+    @property
+    def update(self) -> Callable[..., Any]:
+        """From a gradient and a state to a step and a state."""
+        ...
+
+
+@runtime_checkable
+class Wrapper(Protocol[P]):
+    """A function from an optimizer and arguments of its own to an optimizer."""
+
+    __name__: str
+    __doc__: str | None
+    own_facts: Callable[P, tuple[Fact, ...]]
+    """The arguments of its own, to what it assumes."""
+
+    def __call__(
+        self, inner: optax.GradientTransformation, *args: P.args, **kwargs: P.kwargs
+    ) -> optax.GradientTransformationExtraArgs:
+        """Wrap an optimizer."""
+        ...
+
+
+def wrapper(
+    facts: Callable[P, tuple[Fact, ...]],
+) -> Callable[[Callable[Concatenate[Any, P], optax.GradientTransformationExtraArgs]], Wrapper[P]]:
+    """Declare what a function that wraps optimizers assumes.
+
+    Args:
+        facts: from its arguments but the first, the inner optimizer, to what it assumes.
+
+    Returns:
+        A decorator: the function itself becomes a `Wrapper`.
+    """
+
+    def declare(wrap: Callable[..., Any]) -> Any:
+        result: Any = wrap
+        result.own_facts = facts
+        return result
+
+    return declare
