@@ -18,15 +18,16 @@ __all__ = [
     "Checked",
     "FINITE",
     "HALF_OPEN_UNIT",
+    "LEFT_OPEN_UNIT",
     "NON_NEGATIVE",
     "POSITIVE",
     "Range",
     "SYMMETRY",
     "UNIT_INTERVAL",
-    "refuse_schedule",
     "check_symmetric",
     "is_concrete",
     "is_number",
+    "refuse_schedule",
 ]
 
 T = TypeVar("T")

@@ -14,15 +14,18 @@ __all__ = [
     "correct",
     "full_like",
     "innovation",
+    "is_finite",
     "observed",
     "path_name",
     "restricted",
     "scalar_like",
     "scale",
+    "select",
     "spread",
     "square_innovation",
     "unzip",
     "where",
+    "wide",
 ]
 
 PyTree = Any
@@ -61,6 +64,11 @@ def select(mask: Array, x: Any, otherwise: Any) -> Array:
     return lax.select(mask, x, otherwise)
 
 
+def is_finite(x: Any) -> Array:
+    """``jnp.isfinite``, as one operation; whole numbers are finite."""
+    return lax.is_finite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.isfinite(x)
+
+
 def wide(x: Array, dtype: Any) -> Array:
     """``x`` in another dtype; itself if it has that."""
     return x if x.dtype == dtype else x.astype(dtype)
@@ -73,7 +81,7 @@ def scale(tree: PyTree, factor: ArrayLike) -> PyTree:
 
 def observed(gradient: PyTree) -> PyTree:
     """Where an entry is finite, and so is an observation."""
-    return jax.tree.map(lax.is_finite, gradient)
+    return jax.tree.map(is_finite, gradient)
 
 
 def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
@@ -82,7 +90,7 @@ def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     The entry is replaced before it is subtracted, so that derivatives stay finite too.
     """
     return jax.tree.map(
-        lambda y, m: select(lax.is_finite(y), wide(y, m.dtype), m) - m, gradient, prediction
+        lambda y, m: select(is_finite(y), wide(y, m.dtype), m) - m, gradient, prediction
     )
 
 
@@ -93,7 +101,7 @@ def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     """
 
     def leaf(y: Array, s: Array) -> Array:
-        seen = lax.is_finite(y)
+        seen = is_finite(y)
         y = wide(select(seen, y, 0), s.dtype)
         return select(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max), s) - s
 
