@@ -301,17 +301,17 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
     )
 
 
-def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Dataset"]:
+def infer_landscape(config: Config, recorded: "xr.Dataset") -> dict[str, "xr.Dataset"]:
     """Fit the landscape model to a few recorded streams; the groups of ``posterior.nc``."""
-    stream = recording[["gradient", "displacement"]]
+    stream = recorded[["gradient", "displacement"]]
     stream.to_netcdf(config.out / "stream.nc", engine="h5netcdf")
     draws = 50 if config.quick else 200
-    recorded = recording.read_stream(config.out / "stream.nc").isel(
-        step=slice(-config.fitted_steps, None), param=_livest(recording)
+    fitted = recording.read_stream(config.out / "stream.nc").isel(
+        step=slice(-config.fitted_steps, None), param=_livest(recorded)
     )
-    print(f"NUTS over {recorded.sizes['param']} streams of {recorded.sizes['step']} gradients")
+    print(f"NUTS over {fitted.sizes['param']} streams of {fitted.sizes['step']} gradients")
     fit = inference.numpyro_nuts(
-        landscape.target(recorded),
+        landscape.target(fitted),
         key=jax.random.key(config.seed),
         num_warmup=draws,
         num_samples=draws,
@@ -319,7 +319,7 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
         target_acceptance=0.9,
     )
     groups = {"posterior": fit.posterior, "sample_stats": fit.sample_stats}
-    return groups | recording.to_groups(recording, num_draws=100)
+    return groups | recording.to_groups(recorded, num_draws=100)
 
 
 def claims(config: Config, trainings: dict[str, Training]) -> list[report.Claim]:

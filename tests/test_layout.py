@@ -92,7 +92,7 @@ def test_nothing_imports_upwards():
 
 # --- what is public -----------------------------------------------------------------------------
 
-WITHOUT_ALL = ("beliefs", "drift", "filters", "inference", "navigation", "recording")
+WITHOUT_ALL: tuple[str, ...] = ()
 """Parts whose modules do not all have ``__all__`` yet."""
 UNUSED = ("atlas", "beliefs", "filters", "inference", "recording", "rules", "wrappers")
 """Packages that export names that are not used where people read, so far."""

@@ -10,7 +10,8 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from beliefnav.atlas import Measurement, measure, rows
+from beliefnav.atlas import measure, rows
+from beliefnav.atlas.measuring import Measurement
 from beliefnav.atlas.problems import network, quadratic
 from beliefnav.rules._rule import Fact
 

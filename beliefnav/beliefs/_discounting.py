@@ -12,6 +12,16 @@ from jax.typing import ArrayLike
 
 from beliefnav.beliefs._program import Stream
 
+__all__ = [
+    "check_program",
+    "first_observation",
+    "is_zero",
+    "mean_gain",
+    "observe",
+    "sample_sizes",
+    "steady_sample_size",
+]
+
 PyTree = Any
 
 

@@ -16,6 +16,24 @@ from beliefnav.beliefs import gaussian
 from beliefnav.beliefs.contract import Info, Sensor, Surprise
 from beliefnav.beliefs.gaussian import Gaussian, Reading
 
+__all__ = [
+    "Met",
+    "Sensors",
+    "cast",
+    "check_displacement",
+    "condition",
+    "diagnose",
+    "diagnostics_of",
+    "full",
+    "normal_reading",
+    "per_leaf",
+    "reciprocal",
+    "start",
+    "surprise_of",
+    "update",
+    "weigh",
+]
+
 PyTree = Any
 
 

@@ -10,6 +10,18 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import is_number
 
+__all__ = [
+    "Stream",
+    "check_complete",
+    "moved",
+    "moving_stream",
+    "observe",
+    "read",
+    "scaled",
+    "stream",
+    "unread",
+]
+
 
 class Stream(NamedTuple):
     """A recorded gradient stream as a NumPyro program wants it, or the shape of one to simulate.

@@ -33,12 +33,10 @@ from beliefnav.filters.filtering import (
     last_state,
     log_likelihood,
 )
-from beliefnav.filters.smoothing import Paths, sample_paths, smooth_chunks, smooth_recording
-from beliefnav.filters.switches import ChangePoints, change_points, sample_switches
+from beliefnav.filters.smoothing import sample_paths, smooth_chunks, smooth_recording
+from beliefnav.filters.switches import change_points, sample_switches
 
 __all__ = [
-    "ChangePoints",
-    "Paths",
     "change_points",
     "filter_chunks",
     "filter_recording",

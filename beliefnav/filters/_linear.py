@@ -32,6 +32,18 @@ from beliefnav.beliefs.contract import (
 )
 from beliefnav.beliefs.gaussian import Conditional, Gaussian, Link
 
+__all__ = [
+    "diagnose_in_parallel",
+    "draw_sequential",
+    "filter_in_parallel",
+    "filter_parallel",
+    "filter_sequential",
+    "linear_form",
+    "prepare",
+    "smooth_in_parallel",
+    "smooth_sequential",
+]
+
 PyTree = Any
 
 

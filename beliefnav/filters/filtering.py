@@ -21,6 +21,17 @@ from beliefnav.beliefs.contract import (
 from beliefnav.filters import _linear
 from beliefnav.recording import Recording
 
+__all__ = [
+    "checked",
+    "filter_chunks",
+    "filter_recording",
+    "forecast",
+    "last_state",
+    "log_likelihood",
+    "scan",
+    "start",
+]
+
 PyTree = Any
 
 

@@ -31,6 +31,8 @@ from beliefnav.filters._linear import linear_form
 from beliefnav.filters.filtering import checked, last_state
 from beliefnav.recording import Recording
 
+__all__ = ["Paths", "sample_paths", "smooth_chunks", "smooth_recording"]
+
 PyTree = Any
 
 

@@ -10,6 +10,8 @@ from beliefnav.beliefs.contract import BeliefLike, RunLengthWeights
 from beliefnav.filters.filtering import checked, scan, start
 from beliefnav.recording import Recording
 
+__all__ = ["ChangePoints", "change_points", "sample_switches"]
+
 PyTree = Any
 
 

@@ -31,16 +31,14 @@ Example:
     shape of an observation. ``target(..., separate="param")`` takes coordinates apart instead.
 """
 
-from beliefnav.inference.fits import Fit, State, map_draws, predict, summary, to_arviz, to_groups
-from beliefnav.inference.modes import Mode, laplace, map_estimate
+from beliefnav.inference.fits import Fit, map_draws, predict, summary, to_arviz, to_groups
+from beliefnav.inference.modes import laplace, map_estimate
 from beliefnav.inference.sampling import blackjax_nuts, numpyro_nuts
 from beliefnav.inference.targets import MIN_STEPS, Target, informative, simulate, target
 
 __all__ = [
     "MIN_STEPS",
     "Fit",
-    "Mode",
-    "State",
     "Target",
     "blackjax_nuts",
     "informative",

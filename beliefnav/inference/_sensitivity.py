@@ -23,6 +23,8 @@ from beliefnav.beliefs import _program
 from beliefnav.beliefs.contract import Belief
 from beliefnav.recording import Recording
 
+__all__ = ["MAX_STREAMS", "is_faster", "log_likelihood"]
+
 MAX_STREAMS = 16
 """Up to how many streams forwards is taken to be faster, on a CPU measured with four chains."""
 

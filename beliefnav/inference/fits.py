@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+__all__ = [
+    "EFFECTIVE_SAMPLES",
+    "Fit",
+    "R_HAT",
+    "State",
+    "diagnose",
+    "labelled",
+    "map_draws",
+    "predict",
+    "summary",
+    "to_arviz",
+    "to_groups",
+]
+
 PyTree = Any
 
 R_HAT = 1.01

@@ -29,6 +29,8 @@ from beliefnav.recording import Recording
 if TYPE_CHECKING:
     import xarray as xr
 
+__all__ = ["DECREMENT", "FLAT", "Mode", "PARETO_K", "laplace", "map_estimate", "newton"]
+
 DECREMENT = 1e-2
 """The Newton decrement, in nats, up to which a mode is taken for one."""
 PARETO_K = 0.7

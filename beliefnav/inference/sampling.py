@@ -17,6 +17,8 @@ from beliefnav.inference.fits import Fit, State, diagnose, labelled
 from beliefnav.inference.targets import Density, Target, density
 from beliefnav.recording import Recording
 
+__all__ = ["NUM_PARTS", "blackjax_nuts", "numpyro_nuts"]
+
 NUM_PARTS = 20
 """How often the progress bar moves."""
 

@@ -28,6 +28,20 @@ from beliefnav.recording.dataset import check_layout, to_arrays
 if TYPE_CHECKING:
     import xarray as xr
 
+__all__ = [
+    "Density",
+    "MIN_STEPS",
+    "Target",
+    "Values",
+    "believe",
+    "density",
+    "hyperparameters",
+    "informative",
+    "recording",
+    "simulate",
+    "target",
+]
+
 Values = dict[str, Array]
 
 MIN_STEPS = 20

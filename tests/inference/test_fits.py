@@ -14,7 +14,7 @@ from numpyro import distributions as dist
 from scipy import stats
 
 from beliefnav import beliefs, filters, inference, recording
-from beliefnav.inference.fits import diagnose
+from beliefnav.inference.fits import State, diagnose
 from beliefnav.inference.targets import density
 from beliefnav.recording import from_arrays
 from tests.inference import laws
@@ -269,7 +269,7 @@ def test_summary_of_scalars_has_their_names() -> None:
     target = inference.target(laws.prior, laws.streams())
     posterior = draws(2, 10)
     found = diagnosed(posterior, np.zeros((2, 10), bool), separate=False)
-    state = inference.State({}, jnp.ones(2), jnp.ones((2, 2)))
+    state = State({}, jnp.ones(2), jnp.ones((2, 2)))
     fit = inference.Fit(target, posterior, posterior, found, state)
     assert inference.summary(fit).index.tolist() == ["correlation", "signal_to_noise"]
 

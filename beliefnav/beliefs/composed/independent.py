@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
+__all__ = ["Independent", "IndependentState", "independent"]
+
 PyTree = Any
 
 

@@ -26,6 +26,8 @@ from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Posterior
 from beliefnav.beliefs.gradient.local_level import LocalLevel, LocalLevelState
 
+__all__ = ["LookAhead", "LookAheadState", "look_ahead"]
+
 PyTree = Any
 
 

@@ -41,6 +41,8 @@ from beliefnav.beliefs.contract import (
     as_belief,
 )
 
+__all__ = ["Positive", "PositiveState", "positive", "truncate"]
+
 PyTree = Any
 
 

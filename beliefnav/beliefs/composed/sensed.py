@@ -21,6 +21,8 @@ from jax.typing import ArrayLike
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
+__all__ = ["Sensed", "SensedState", "sensed", "square_like"]
+
 PyTree = Any
 
 

@@ -47,6 +47,19 @@ from beliefnav.beliefs.contract import (
     as_belief,
 )
 
+__all__ = [
+    "UnknownNoise",
+    "UnknownNoiseState",
+    "count_readings",
+    "few_readings",
+    "in_units",
+    "joint_log_density",
+    "many_readings",
+    "noise_variance",
+    "predictive",
+    "student_scale",
+]
+
 PyTree = Any
 
 

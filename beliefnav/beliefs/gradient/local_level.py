@@ -36,6 +36,8 @@ from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, LinearForm, Posterior, Surprise
 from beliefnav.beliefs.gaussian import Conditional, Gaussian
 
+__all__ = ["LocalLevel", "LocalLevelState"]
+
 PyTree = Any
 
 

@@ -29,6 +29,8 @@ from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav._format import memory, number
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
+__all__ = ["RetractedLevel", "RetractedLevelState"]
+
 PyTree = Any
 
 

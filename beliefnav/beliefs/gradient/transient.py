@@ -47,6 +47,8 @@ from beliefnav.beliefs._linear_gaussian import normal_reading
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
+__all__ = ["Transient", "TransientState"]
+
 PyTree = Any
 
 _CORRELATION = Range(lambda x: -1 < x < 1, "strictly between -1 and 1")

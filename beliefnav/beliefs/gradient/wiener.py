@@ -33,6 +33,8 @@ from beliefnav._format import memory
 from beliefnav.beliefs._facts import prior
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
+__all__ = ["Wiener", "WienerState"]
+
 PyTree = Any
 
 

@@ -37,6 +37,8 @@ from beliefnav.beliefs._linear_gaussian import check_displacement
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
+__all__ = ["FisherOptimum", "FisherOptimumPredicted", "FisherOptimumState", "initial_variance"]
+
 PyTree = Any
 
 

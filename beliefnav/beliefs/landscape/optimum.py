@@ -31,6 +31,8 @@ from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, Filter, Info, LinearForm, Posterior, Surprise
 from beliefnav.beliefs.gaussian import Conditional, Gaussian
 
+__all__ = ["Optimum", "OptimumInputs", "OptimumPredicted", "OptimumState"]
+
 PyTree = Any
 
 

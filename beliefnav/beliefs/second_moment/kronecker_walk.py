@@ -32,6 +32,8 @@ from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav._format import memory, number
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Posterior
 
+__all__ = ["Kronecker", "KroneckerWalk", "KroneckerWalkState", "matrix_shape"]
+
 PyTree = Any
 
 

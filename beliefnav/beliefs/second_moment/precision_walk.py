@@ -40,6 +40,8 @@ from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs._reread import reread
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
+__all__ = ["Accumulated", "AccumulatedState", "PrecisionWalk", "PrecisionWalkState", "accumulated"]
+
 PyTree = Any
 
 

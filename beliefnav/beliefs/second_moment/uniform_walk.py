@@ -27,6 +27,8 @@ from beliefnav._checks import NON_NEGATIVE, UNIT_INTERVAL
 from beliefnav._format import memory
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
+__all__ = ["UniformWalk", "UniformWalkState"]
+
 PyTree = Any
 
 

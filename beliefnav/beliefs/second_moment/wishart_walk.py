@@ -31,6 +31,8 @@ from beliefnav.beliefs._facts import prior
 from beliefnav.beliefs.composed.sensed import square_like
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Posterior
 
+__all__ = ["WishartWalk", "WishartWalkState"]
+
 PyTree = Any
 
 

@@ -15,6 +15,27 @@ from beliefnav.beliefs.contract import Fact, Info, Posterior
 from beliefnav.beliefs.tasks.hazard_grid import HazardGrid, on_grid
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
 
+__all__ = [
+    "Hazard",
+    "Task",
+    "check_shapes",
+    "condition",
+    "evidence",
+    "expected",
+    "facts",
+    "hazards",
+    "info",
+    "log_sum",
+    "mixture",
+    "move",
+    "new_task",
+    "read",
+    "square",
+    "start",
+    "total",
+    "transition",
+]
+
 PyTree = Any
 
 

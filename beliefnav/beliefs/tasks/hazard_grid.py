@@ -7,6 +7,8 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, Checked, is_concrete
 
+__all__ = ["HazardGrid", "on_grid"]
+
 
 class HazardGrid(Checked):
     r"""A prior over the hazard $p$, the probability per step that the task switches.

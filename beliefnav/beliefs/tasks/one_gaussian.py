@@ -33,6 +33,16 @@ from beliefnav.beliefs.tasks import _tasks
 from beliefnav.beliefs.tasks._tasks import Hazard, Task
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
 
+__all__ = [
+    "Condition",
+    "Keep",
+    "OneTaskPredicted",
+    "OneTaskState",
+    "Pair",
+    "RunLengthReset",
+    "TwoHypotheses",
+]
+
 PyTree = Any
 Condition = Callable[[Task], tuple[Task, PyTree]]
 Pair = tuple[Task, Task]

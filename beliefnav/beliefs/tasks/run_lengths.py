@@ -26,6 +26,8 @@ from beliefnav.beliefs.tasks import _tasks
 from beliefnav.beliefs.tasks._tasks import Hazard, Task
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
 
+__all__ = ["RunLengths", "RunLengthsPredicted", "RunLengthsState"]
+
 PyTree = Any
 
 

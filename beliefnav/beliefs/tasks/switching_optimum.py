@@ -29,6 +29,8 @@ from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.landscape.optimum import Optimum
 from beliefnav.beliefs.tasks.hazard_grid import HazardGrid, on_grid
 
+__all__ = ["SwitchingOptimum"]
+
 PyTree = Any
 
 
