@@ -62,7 +62,7 @@ def test_functions_see_the_belief_of_their_draw(sizes: tuple[int, int]) -> None:
 
     def function(belief: Any, recording: recording.Recording, key: Any) -> Any:
         del key
-        return {"belief": tuple(belief), "last": recording.gradient[-1]}
+        return {"belief": tuple(jax.tree.leaves(belief)), "last": recording.gradient[-1]}
 
     # The order of dimensions is that of the labels, not of the axes.
     for given in (posterior, posterior.transpose("param", "draw", "chain")):
