@@ -301,13 +301,13 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
     )
 
 
-def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Dataset"]:
+def infer_landscape(config: Config, dataset: "xr.Dataset") -> dict[str, "xr.Dataset"]:
     """Fit the landscape model to a few recorded streams; the groups of ``posterior.nc``."""
-    stream = recording[["gradient", "displacement"]]
+    stream = dataset[["gradient", "displacement"]]
     stream.to_netcdf(config.out / "stream.nc", engine="h5netcdf")
     draws = 50 if config.quick else 200
     recorded = recording.read_stream(config.out / "stream.nc").isel(
-        step=slice(-config.fitted_steps, None), param=_livest(recording)
+        step=slice(-config.fitted_steps, None), param=_livest(dataset)
     )
     print(f"NUTS over {recorded.sizes['param']} streams of {recorded.sizes['step']} gradients")
     fit = inference.numpyro_nuts(
@@ -319,7 +319,7 @@ def infer_landscape(config: Config, recording: "xr.Dataset") -> dict[str, "xr.Da
         target_acceptance=0.9,
     )
     groups = {"posterior": fit.posterior, "sample_stats": fit.sample_stats}
-    return groups | recording.to_groups(recording, num_draws=100)
+    return groups | recording.to_groups(dataset, num_draws=100)
 
 
 def claims(config: Config, trainings: dict[str, Training]) -> list[report.Claim]:
@@ -348,11 +348,11 @@ def claims(config: Config, trainings: dict[str, Training]) -> list[report.Claim]
     return []
 
 
-def _livest(recording: "xr.Dataset", count: int = 4) -> list[int]:
+def _livest(dataset: "xr.Dataset", count: int = 4) -> list[int]:
     """Of every recorded array the coordinate with the largest gradients, at most ``count``."""
-    power = (recording["gradient"].values ** 2).mean(0)
+    power = (dataset["gradient"].values ** 2).mean(0)
     arrays: dict[str, int] = {}
-    for i, label in enumerate(recording["param"].values):
+    for i, label in enumerate(dataset["param"].values):
         array = label.split("[")[0]
         if power[i] > (power[arrays[array]] if array in arrays else 0):
             arrays[array] = i
