@@ -7,11 +7,18 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from beliefnav._sharding import entries_at
 from beliefnav._trees import path_name
 from beliefnav.beliefs import Info, Posterior
 from beliefnav.objective import is_like
 
 PyTree = Any
+
+__all__ = ["Probe", "gather", "read"]
+
+
+FIELDS = tuple(Posterior()._asdict() | Info()._asdict())
+"""What is read off a belief at every step."""
 
 
 class Probe(NamedTuple):
@@ -22,8 +29,8 @@ class Probe(NamedTuple):
 
     Attributes:
         coordinates: parameter path -> flat indices [k].
-        readings: parameter path -> values [field, k] of the last step, one row for each field of
-            `Posterior` and then of `Info`; NaN where the belief has no such field.
+        readings: parameter path -> values [field, k] of the last step, one row for each of
+            `FIELDS`; NaN where the belief has no such field.
     """
 
     coordinates: Mapping[str, Array]
@@ -47,17 +54,16 @@ def gather(tree: PyTree, coordinates: Mapping[str, Array]) -> dict[str, Array]:
         if path not in leaves:
             return jnp.full(indices.shape, jnp.nan, dtype)
         leaf = leaves[path]
-        entries = leaf[jnp.unravel_index(indices, leaf.shape)].astype(dtype)
+        entries = entries_at(leaf, jnp.unravel_index(indices, leaf.shape)).astype(dtype)
         return jnp.broadcast_to(entries, indices.shape)  # the index of a scalar is empty
 
     return {path: values(path, indices) for path, indices in coordinates.items()}
 
 
-def read(probe: Probe, posterior: Posterior, info: Info) -> Probe:
-    """A probe that has looked at one step."""
-    like = posterior.gradient_mean
-    believed = (getattr(posterior, name) for name in Posterior._fields)
-    fields = [gather(_entries(tree, like), probe.coordinates) for tree in (*believed, *info)]
+def read(probe: Probe, like: PyTree, posterior: Posterior, info: Info) -> Probe:
+    """A probe that has looked at one step, on trees like ``like``."""
+    said = posterior._asdict() | info._asdict()
+    fields = [gather(_entries(said[name], like), probe.coordinates) for name in FIELDS]
     readings = {path: jnp.stack([f[path] for f in fields]) for path in probe.coordinates}
     return Probe(probe.coordinates, readings)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.typing import ArrayLike
 
 PyTree = Any
@@ -28,14 +28,30 @@ def scalar_like(params: PyTree, value: ArrayLike) -> Array:
     return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
 
 
+def select(mask: Array, x: Array, otherwise: ArrayLike) -> Array:
+    """``x`` where ``mask``, else ``otherwise``, in the dtype of ``x``: one operation, not a jit.
+
+    A step of a learner does this for every array of parameters. ``jnp.where`` would be traced as a
+    program of its own each time.
+    """
+    if isinstance(otherwise, int | float):
+        otherwise = lax.full_like(x, otherwise)
+    return lax.select(mask, x, jnp.asarray(otherwise, x.dtype))
+
+
+def wide(x: Array, dtype: Any) -> Array:
+    """``x`` in another dtype; itself if it has that."""
+    return x if x.dtype == dtype else x.astype(dtype)
+
+
 def scale(tree: PyTree, factor: ArrayLike) -> PyTree:
     """``factor * tree`` in the tree's own dtypes."""
-    return jax.tree.map(lambda x: (factor * x).astype(x.dtype), tree)
+    return jax.tree.map(lambda x: wide(factor * x, x.dtype), tree)
 
 
 def observed(gradient: PyTree) -> PyTree:
     """Where an entry is finite, and so is an observation."""
-    return jax.tree.map(jnp.isfinite, gradient)
+    return jax.tree.map(lax.is_finite, gradient)
 
 
 def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
@@ -44,7 +60,7 @@ def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     The entry is replaced before it is subtracted, so that derivatives stay finite too.
     """
     return jax.tree.map(
-        lambda y, m: jnp.where(jnp.isfinite(y), y.astype(m.dtype), m) - m, gradient, prediction
+        lambda y, m: select(lax.is_finite(y), wide(y, m.dtype), m) - m, gradient, prediction
     )
 
 
@@ -55,9 +71,9 @@ def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     """
 
     def leaf(y: Array, s: Array) -> Array:
-        seen = jnp.isfinite(y)
-        y = jnp.where(seen, y, 0).astype(s.dtype)
-        return jnp.where(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max) - s, 0)
+        seen = lax.is_finite(y)
+        y = wide(select(seen, y, 0), s.dtype)
+        return select(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max), s) - s
 
     return jax.tree.map(leaf, gradient, prediction)
 
@@ -65,7 +81,7 @@ def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
 def correct(mean: PyTree, gain: PyTree, error: PyTree) -> PyTree:
     """``mean + gain * error`` in the mean's own dtypes; ``gain`` may be one scalar for all."""
     gain = jax.tree.broadcast(gain, mean)
-    return jax.tree.map(lambda m, k, e: (m + k * e).astype(m.dtype), mean, gain, error)
+    return jax.tree.map(lambda m, k, e: wide(m + k * e, m.dtype), mean, gain, error)
 
 
 def where(mask: PyTree, tree: PyTree, otherwise: ArrayLike) -> PyTree:

@@ -11,6 +11,8 @@ from beliefnav._trees import copied
 
 PyTree = Any
 
+__all__ = ["Decay", "DecayState"]
+
 
 @checked(strength=NON_NEGATIVE)
 class Decay(NamedTuple):

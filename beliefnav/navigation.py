@@ -4,7 +4,8 @@ At every step the belief is predicted over the displacement that the parameters 
 with the gradient, and read; the policy turns what it says into a direction.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -15,12 +16,22 @@ from jax import Array, lax
 from beliefnav import _probe
 from beliefnav._checks import POSITIVE
 from beliefnav._probe import Probe
-from beliefnav._trees import copied, path_name, restricted
-from beliefnav.beliefs import Belief, Info, Posterior
+from beliefnav._trees import copied, path_name, restricted, wide
+from beliefnav.beliefs.contract import BeliefLike, Info, Posterior, as_belief
 from beliefnav.control import Policy
 from beliefnav.drift import Decay
 
 PyTree = Any
+
+__all__ = [
+    "NavigationState",
+    "navigation_states",
+    "navigator",
+    "open_probes",
+    "posterior",
+    "sample_params",
+    "scale_by_navigation",
+]
 
 
 class NavigationState(NamedTuple):
@@ -28,10 +39,11 @@ class NavigationState(NamedTuple):
 
     Attributes:
         belief: the filter's state.
-        missing: number of entries of the last gradient that were not finite, int32; ``None`` if it
-            is not to be counted.
-        clipped: number of entries whose curvature the policy clipped at the last step, int32;
-            ``None`` for a policy that never clips.
+        missing: number of entries of the last gradient that were not finite, int32; ``None`` if
+            entries are not counted, so that ``optax.tree.get(state, "missing")`` is then ``None``
+            too. They are counted where the state says so: on request, and in a recording.
+        clipped: number of entries whose curvature the policy clipped at the last step, int32, 0 for
+            a policy that never clips; ``None`` if entries are not counted.
         previous_params: the parameters at the last step; ``None`` if the belief does not ask how
             far they moved.
         start_params: the initial parameters; ``None`` if the policy does not ask for them.
@@ -47,7 +59,7 @@ class NavigationState(NamedTuple):
 
 
 def scale_by_navigation(
-    belief: Belief, policy: Policy, *, count_missing: bool = False
+    belief: BeliefLike, policy: Policy, *, count_missing: bool = False
 ) -> optax.GradientTransformationExtraArgs:
     r"""Replace a gradient by the direction that a policy takes on a belief about it.
 
@@ -61,17 +73,28 @@ def scale_by_navigation(
     stands before or after in a chain).
 
     An entry of the gradient that is NaN or infinite is not observed: its belief stays as
-    predicted, the rest goes on, and the state's ``missing`` counts it. Put transformations that mix
-    entries, such as clipping by global norm, behind this one if you rely on that.
+    predicted and the rest goes on. With ``count_missing``, and in a
+    `beliefnav.recording.record`, the state's ``missing`` counts it; otherwise that is ``None``. Put
+    transformations that mix entries, such as clipping by global norm, behind this one if you rely
+    on that.
 
     Beliefs are held in float32 or wider; updates have the dtype of the parameters, or of the
     gradient when ``update`` is called without parameters.
 
+    What is believed of a parameter is sharded as the parameter is. ``init`` sees to that when it is
+    called outside of ``jax.jit``, and inside of it on a mesh of explicit axes, under
+    ``jax.set_mesh``. On a mesh of automatic axes ``jax.jit(init)`` makes arrays that do not depend
+    on the parameters, and puts them whole on one device or on all: give it ``out_shardings``, as in
+    the example. Inside ``jax.shard_map`` a belief or a policy that couples entries couples those of
+    one shard; one that is elementwise is the same as outside.
+
     Args:
         belief: a model of `beliefnav.beliefs`, a filter of one, or anything with a ``filter()``.
         policy: one of `beliefnav.control`, or your own.
-        count_missing: count the entries that were not observed. It is a pass over the gradient of
-            its own, next to the one fused pass of the belief.
+        count_missing: count the entries that were not observed, as the state's ``missing``, and
+            those whose curvature the policy clipped, as ``clipped``. Each is a sum over all
+            entries; where they are sharded, devices wait for each other in one all-reduce for each
+            axis of the mesh, which a step of the rules that are elementwise otherwise does without.
 
     Returns:
         An optax transformation whose state is a `NavigationState`.
@@ -79,23 +102,44 @@ def scale_by_navigation(
     Raises:
         ValueError: at ``init``, a parameter is not a real floating-point array; at ``update``, the
             belief needs ``params`` and they are missing, or ``per_example_grads`` are not like the
-            gradient with one more axis in front, or stand beside a ``curvature``.
+            gradient with one more axis in front, or stand beside a ``curvature``; or, on a mesh of
+            explicit axes, the belief or the policy would have to choose a sharding.
         TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`.
+
+    Example:
+        A state that is made under ``jax.jit`` and sharded as the parameters are.
+
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from jax.sharding import AxisType, NamedSharding, PartitionSpec
+        >>> from beliefnav import beliefs, control, navigator, posterior
+        >>> mesh = jax.make_mesh((jax.device_count(),), ("d",), axis_types=(AxisType.Auto,))
+        >>> whole, parts = (NamedSharding(mesh, PartitionSpec(*axis)) for axis in ((), ("d",)))
+        >>> params = jax.device_put(jnp.ones(8), parts)
+        >>> optimizer = navigator(0.1, beliefs.LocalLevel(0.9), control.myopic())
+        >>> shardings = optax.tree.map_params(
+        ...     optimizer,
+        ...     lambda _, param: param.sharding,
+        ...     jax.eval_shape(optimizer.init, params),
+        ...     params,
+        ...     transform_non_params=lambda _: whole,
+        ... )
+        >>> state = jax.jit(optimizer.init, out_shardings=shardings)(params)
+        >>> posterior(state).gradient_mean.sharding == parts
+        True
     """
-    if not isinstance(belief, Belief):
-        raise TypeError(
-            f"belief must be one of beliefnav.beliefs or anything with a filter(), got {belief!r}."
-        )
+    held = as_belief(belief)
     if not isinstance(policy, Policy):
         raise TypeError(f"policy must be a beliefnav.control.Policy, got {policy!r}.")
-    filter_ = belief.filter()
+    filter_ = held.filter()
+
+    diagnose = filter_.diagnose or (lambda *_: Info())
 
     def init(params: PyTree) -> Any:
         _check_real(params)
         return NavigationState(
             belief=filter_.init(params),
             missing=jnp.zeros((), jnp.int32) if count_missing else None,
-            clipped=None if policy.clipped is None else jnp.zeros((), jnp.int32),
+            clipped=jnp.zeros((), jnp.int32) if count_missing else None,
             previous_params=copied(params) if filter_.uses_displacement else None,
             start_params=copied(params) if policy.uses_start else None,
             probe=None,
@@ -122,27 +166,38 @@ def scale_by_navigation(
         if filter_.uses_displacement:
             if params is None:
                 raise ValueError(
-                    f"Cannot update {type(belief).__name__} without params. This is because it "
+                    f"Cannot update {held.name} without params. This is because it "
                     "measures how far they moved; call update(gradient, state, params)."
                 )
             if displacement is None:
                 displacement = jax.tree.map(jnp.subtract, params, state.previous_params)
-        predicted = filter_.predict(state.belief, displacement)
-        updated, info = filter_.update(predicted, updates, curvature)
-        posterior = updated.posterior()
-        seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
+        sensed = curvature if filter_.uses_curvature else None
+        with _saying_what_to_do(held.name):
+            seen = filter_.predict(state.belief, displacement), updates, sensed
+            updated = filter_.update(*seen)
+            posterior = updated.posterior()
+            seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
+            direction = policy.step(*seen_from)
         direction = jax.tree.map(
-            lambda d, p: d.astype(jnp.result_type(p)),
-            policy.step(*seen_from),
+            lambda d, p: wide(d, jnp.result_type(p)),
+            direction,
             updates if params is None else params,
         )
+        # What nobody reads is not computed: XLA would leave it out, but tracing costs time too.
+        missing, clipped, probe = state.missing, state.clipped, state.probe
+        if missing is not None:
+            missing = _count(jax.tree.map(lambda y: ~jnp.isfinite(y), updates))
+        if clipped is not None:
+            clipped = _count(policy.clipped and policy.clipped(posterior, params))
+        if probe is not None:
+            probe = _probe.read(probe, updates, posterior, diagnose(*seen))
         return direction, NavigationState(
             belief=updated,
-            missing=_count_missing(updates) if count_missing else None,
-            clipped=policy.clipped and _count_clipped(policy.clipped(posterior, params)),
+            missing=missing,
+            clipped=clipped,
             previous_params=params if filter_.uses_displacement else None,
             start_params=state.start_params,
-            probe=state.probe and _probe.read(state.probe, posterior, info),
+            probe=probe,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -150,7 +205,7 @@ def scale_by_navigation(
 
 def navigator(
     learning_rate: optax.ScalarOrSchedule,
-    belief: Belief,
+    belief: BeliefLike,
     policy: Policy,
     drift: Decay | None = None,
     *,
@@ -233,14 +288,8 @@ def sample_params(opt_state: PyTree, key: Array) -> PyTree:
         ValueError: the state contains no belief about the optimum, or more than one belief.
     """
     state = _only_navigation(opt_state)
-    if not hasattr(state.belief, "optimum"):
-        raise ValueError(
-            f"Cannot draw parameters from a {type(state.belief).__name__}. This is because it is a "
-            "belief about gradients, and not about where the optimum is; use an optimizer that "
-            "holds one of that, such as beliefnav.rules.hazard_filter."
-        )
     params = state.previous_params
-    mean, variance = state.belief.optimum(params)
+    mean, variance = state.belief.posterior().optimum(params)
     noise = optax.tree.random_like(key, mean)
 
     def leaf(p: Array, m: Array, v: Array, e: Array) -> Array:
@@ -250,21 +299,26 @@ def sample_params(opt_state: PyTree, key: Array) -> PyTree:
 
 
 def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:
-    """Open a `Probe` at ``coordinates`` in every belief of an optimizer state.
+    """Open a `Probe` at ``coordinates`` in every belief of an optimizer state, and count there.
 
     Args:
         opt_state: state of an optimizer.
         coordinates: parameter path -> flat indices [k].
 
     Returns:
-        The state, whose beliefs report on those entries from the next update on.
+        The state, whose beliefs report on those entries from the next update on, and count the
+        entries that are missing or clipped.
     """
 
     def open_probe(leaf: Any) -> Any:
         if not _is_navigation(leaf):
             return leaf
         own = copied(coordinates)
-        return leaf._replace(probe=_probe.read(Probe(own, {}), Posterior(), Info()))
+        return leaf._replace(
+            missing=jnp.zeros((), jnp.int32),
+            clipped=jnp.zeros((), jnp.int32),
+            probe=_probe.read(Probe(own, {}), None, Posterior(), Info()),
+        )
 
     return jax.tree.map(open_probe, opt_state, is_leaf=_is_navigation)
 
@@ -318,6 +372,24 @@ def _square_mean(g: Array) -> Array:
     return jnp.mean(jnp.square(g.astype(jnp.promote_types(g.dtype, jnp.float32))), 0)
 
 
+@contextmanager
+def _saying_what_to_do(name: str) -> Iterator[None]:
+    """Name the remedy where an operation needs to be told how to shard its result."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ != "ShardingTypeError":  # which jax does not export
+            raise
+        raise ValueError(
+            f"Cannot step with {name} on a mesh of explicit axes. This is because "
+            "its belief or its policy mixes entries of an array that is sharded, and does not say "
+            "how the result is. Do the update as jax.sharding.auto_axes(optimizer.update, "
+            "out_sharding=jax.tree.map(lambda x: jax.typeof(x).sharding.spec, (params, state))), "
+            "make the mesh with axis_types=AxisType.Auto, or replicate the parameters. jax says: "
+            f"{error}"
+        ) from error
+
+
 def _check_real(params: PyTree) -> None:
     """Raise unless every parameter is a real floating-point array."""
     for path, leaf in jax.tree.leaves_with_path(params):
@@ -334,39 +406,13 @@ def _check_real(params: PyTree) -> None:
             )
 
 
-def _count_missing(gradient: PyTree) -> Array:
-    """Number of entries that are not finite, int32."""
-    leaves = [leaf for leaf in jax.tree.leaves(gradient) if leaf.size]
-    finite = jnp.isfinite(sum((_total(y) for y in leaves), jnp.zeros(())))
-    return _count(~finite, lambda y: ~jnp.isfinite(y), leaves)
+def _count(masks: PyTree) -> Array:
+    """Number of entries that are True, int32, over all arrays and all devices.
 
-
-def _total(y: Array) -> Array:
-    """The sum of all entries: finite only if all of them are (if it overflows, we count in vain).
-
-    As two products with ones, which is the cheapest pass over an array that XLA makes on a CPU: a
-    plain sum costs half as much again, and counting itself as much as all of Adam.
+    A plain sum, which the compiler of a sharded program ends with one reduction over the devices
+    for all arrays together. Inside ``jax.shard_map`` nothing is done behind one's back, so that the
+    reduction is asked for.
     """
-    width = y.shape[-1] if y.ndim > 1 else _largest_divisor(y.size, 4096)
-    rows = y.reshape(-1, width)
-    return jnp.ones(rows.shape[0], y.dtype) @ (rows @ jnp.ones(width, y.dtype))
-
-
-def _largest_divisor(n: int, bound: int) -> int:
-    return next(d for d in range(min(n, bound), 0, -1) if n % d == 0)
-
-
-def _count_clipped(mask: PyTree) -> Array:
-    """Number of entries that are True, int32."""
-    leaves = jax.tree.leaves(mask)
-    possible = jnp.any(jnp.array([jnp.any(m) for m in leaves], bool))
-    return _count(possible, lambda m: m, leaves)
-
-
-def _count(possible: Array, test: Callable[[Array], Array], leaves: list[Array]) -> Array:
-    """Number of entries that pass a test, 0 without looking unless it is possible that any do."""
-
-    def count() -> Array:
-        return sum((jnp.sum(test(x), dtype=jnp.int32) for x in leaves), jnp.zeros((), jnp.int32))
-
-    return lax.cond(possible, count, lambda: jnp.zeros((), jnp.int32))
+    count = sum((jnp.sum(m, dtype=jnp.int32) for m in jax.tree.leaves(masks)), jnp.int32(0))
+    axes = tuple(jax.typeof(count).manual_axis_type.varying)
+    return lax.psum(count, axes) if axes else count

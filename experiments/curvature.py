@@ -257,7 +257,7 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
         states = {
             name: filter_.update(
                 filter_.predict(states[name], moved), gradient, read.get(name.split(" + ")[-1])
-            )[0]
+            )
             for name, filter_ in filters.items()
         }
         square = jax.tree.map(jnp.square, gradient)

@@ -5,6 +5,7 @@ rounding of its arithmetic. It would be refuted by a relative error above the to
 The time is that of one compiled call whose inputs are on the device.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from beliefnav import (
     wrappers,
 )
 from beliefnav.inference.targets import density
+from beliefnav.recording import from_arrays
 from beliefnav.rules.catalogue import CATALOGUE
 from experiments import report
 from experiments.benchmarks.inference import prior
@@ -149,7 +151,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         return filters.log_likelihood(beliefs.OrnsteinUhlenbeck(*hyper), stream).sum()
 
     def slopes(positions: Any, stream: Any) -> Any:
-        like = inference.stream(np.indices(stream.shape)[0])  # of its shape; not what is filtered
+        like = from_arrays(np.indices(stream.shape)[0])  # of its shape; not what is filtered
         potential = density(inference.target(prior, like)).potential
         return jax.vmap(jax.grad(potential), (0, None))(positions, recording.Recording(stream))
 
@@ -246,7 +248,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
         ),
         "optimum": beliefs.Optimum(0.5, 1.0, 2.0, process_variance=0.1, autocorrelation=0.95),
         "run lengths": beliefs.RunLengths(
-            tasks._replace(hazard=beliefs.HazardGrid.beta(1, 20, 4)), 8
+            dataclasses.replace(tasks, hazard=beliefs.HazardGrid.beta(1, 20, 4)), 8
         ),
         "two hypotheses": beliefs.TwoHypotheses(tasks),
         "run-length reset": beliefs.RunLengthReset(tasks),

@@ -1,9 +1,10 @@
 r"""What is believed about the landscape: state-space models of the gradient and its curvature.
 
-A model is a NamedTuple of hyper-parameters with two readings: ``filter()``, its exact online
-inference on trees like the parameters, and ``numpyro_model(...)``, the same model as a NumPyro
+A belief is an `equinox.Module` of hyper-parameters with two readings: ``filter()``, its online
+inference on trees like the parameters, and ``numpyro_model(...)``, the same belief as a NumPyro
 program. Hyper-parameters are leaves of a pytree: they can be differentiated, vmapped, injected by
-optax and sampled by NUTS. Given as Python numbers they are checked at construction.
+optax and sampled by NUTS. Given as Python numbers they are checked at construction. All that the
+library may ask of a belief is declared in `Belief`.
 
 Example:
     Write your own belief. A belief is anything with a ``filter()``; its state is anything with a
@@ -22,14 +23,14 @@ Example:
     ...             return State(jax.tree.map(jnp.zeros_like, params))
     ...
     ...         def predict(state, displacement=None):
-    ...             return Predicted(state.mean)
+    ...             return state
     ...
     ...         def update(predicted, gradient, curvature=None):
     ...             error = jax.tree.map(
     ...                 lambda y, m: jnp.where(jnp.isfinite(y), y - m, 0), gradient, predicted.mean
     ...             )
     ...             mean = jax.tree.map(lambda m, e: m + self.gain * e, predicted.mean, error)
-    ...             return State(mean), beliefs.Info(innovation=error)
+    ...             return State(mean)
     ...
     ...         return beliefs.Filter(init, predict, update)
     >>>
@@ -38,9 +39,6 @@ Example:
     ...
     ...     def posterior(self):
     ...         return beliefs.Posterior(gradient_mean=self.mean)
-    >>>
-    >>> class Predicted(NamedTuple):
-    ...     mean: Any
 
     It is an optimizer like any other, under jit:
 
@@ -58,153 +56,74 @@ Example:
     True
 """
 
+from beliefnav.beliefs import gaussian
 from beliefnav.beliefs._discounting import steady_sample_size
-from beliefnav.beliefs._linear_gaussian import LinearGaussian
-from beliefnav.beliefs.composed.independent import (
-    Independent,
-    IndependentPredicted,
-    IndependentState,
-    independent,
+from beliefnav.beliefs.composed.independent import independent
+from beliefnav.beliefs.composed.look_ahead import look_ahead
+from beliefnav.beliefs.composed.positive import positive
+from beliefnav.beliefs.composed.sensed import sensed
+from beliefnav.beliefs.composed.shared import shared
+from beliefnav.beliefs.composed.unknown_noise import UnknownNoise
+from beliefnav.beliefs.contract import (
+    Belief,
+    Fact,
+    Filter,
+    Info,
+    LinearForm,
+    Posterior,
+    Sensor,
+    Surprise,
 )
-from beliefnav.beliefs.composed.look_ahead import LookAhead, LookAheadState, look_ahead
-from beliefnav.beliefs.composed.positive import Positive, PositiveState, positive
-from beliefnav.beliefs.composed.sensed import Sensed, SensedPredicted, SensedState, sensed
-from beliefnav.beliefs.composed.shared import Shared, shared
-from beliefnav.beliefs.composed.unknown_noise import (
-    UnknownNoise,
-    UnknownNoisePredicted,
-    UnknownNoiseState,
-)
-from beliefnav.beliefs.contract import Belief, Filter, Info, Posterior, State, TaskPosterior
-from beliefnav.beliefs.gradient.local_level import LocalLevel, LocalLevelPredicted, LocalLevelState
-from beliefnav.beliefs.gradient.ornstein_uhlenbeck import (
-    OrnsteinUhlenbeck,
-    OrnsteinUhlenbeckPredicted,
-    OrnsteinUhlenbeckState,
-)
-from beliefnav.beliefs.gradient.retracted_level import (
-    RetractedLevel,
-    RetractedLevelPredicted,
-    RetractedLevelState,
-)
-from beliefnav.beliefs.gradient.transient import Transient, TransientPredicted, TransientState
-from beliefnav.beliefs.gradient.wiener import Wiener, WienerPredicted, WienerState
-from beliefnav.beliefs.landscape.fisher_optimum import (
-    FisherOptimum,
-    FisherOptimumPredicted,
-    FisherOptimumState,
-    initial_variance,
-)
-from beliefnav.beliefs.landscape.optimum import Optimum, OptimumPredicted, OptimumState
-from beliefnav.beliefs.landscape.secant import Secant, SecantPredicted, SecantState
-from beliefnav.beliefs.second_moment.kronecker_walk import (
-    Kronecker,
-    KroneckerWalk,
-    KroneckerWalkPredicted,
-    KroneckerWalkState,
-)
-from beliefnav.beliefs.second_moment.precision_walk import (
-    Accumulated,
-    AccumulatedState,
-    PrecisionWalk,
-    PrecisionWalkPredicted,
-    PrecisionWalkState,
-    accumulated,
-)
-from beliefnav.beliefs.second_moment.uniform_walk import (
-    UniformWalk,
-    UniformWalkPredicted,
-    UniformWalkState,
-)
-from beliefnav.beliefs.second_moment.wishart_walk import (
-    WishartWalk,
-    WishartWalkPredicted,
-    WishartWalkState,
-)
+from beliefnav.beliefs.gradient.local_level import LocalLevel
+from beliefnav.beliefs.gradient.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from beliefnav.beliefs.gradient.retracted_level import RetractedLevel
+from beliefnav.beliefs.gradient.transient import Transient
+from beliefnav.beliefs.gradient.wiener import Wiener
+from beliefnav.beliefs.landscape.fisher_optimum import FisherOptimum, initial_variance
+from beliefnav.beliefs.landscape.optimum import Optimum
+from beliefnav.beliefs.landscape.secant import Secant
+from beliefnav.beliefs.second_moment.kronecker_walk import Kronecker, KroneckerWalk
+from beliefnav.beliefs.second_moment.precision_walk import PrecisionWalk, accumulated
+from beliefnav.beliefs.second_moment.uniform_walk import UniformWalk
+from beliefnav.beliefs.second_moment.wishart_walk import WishartWalk
 from beliefnav.beliefs.tasks.hazard_grid import HazardGrid
-from beliefnav.beliefs.tasks.one_gaussian import (
-    OneTaskPredicted,
-    OneTaskState,
-    RunLengthReset,
-    TwoHypotheses,
-)
-from beliefnav.beliefs.tasks.run_lengths import RunLengths, RunLengthsPredicted, RunLengthsState
+from beliefnav.beliefs.tasks.one_gaussian import RunLengthReset, TwoHypotheses
+from beliefnav.beliefs.tasks.run_lengths import RunLengths
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
 
 __all__ = [
-    "OneTaskPredicted",
-    "OneTaskState",
-    "RunLengthReset",
-    "RunLengths",
-    "RunLengthsPredicted",
-    "RunLengthsState",
-    "TwoHypotheses",
-    "Accumulated",
-    "AccumulatedState",
-    "LookAhead",
-    "LookAheadState",
     "Belief",
+    "Fact",
     "Filter",
     "FisherOptimum",
-    "FisherOptimumPredicted",
-    "FisherOptimumState",
     "HazardGrid",
-    "Independent",
-    "IndependentPredicted",
-    "IndependentState",
     "Info",
     "Kronecker",
+    "LinearForm",
     "KroneckerWalk",
-    "KroneckerWalkPredicted",
-    "KroneckerWalkState",
-    "LinearGaussian",
     "LocalLevel",
-    "LocalLevelPredicted",
-    "LocalLevelState",
     "Optimum",
-    "OptimumPredicted",
-    "OptimumState",
     "OrnsteinUhlenbeck",
-    "OrnsteinUhlenbeckPredicted",
-    "OrnsteinUhlenbeckState",
-    "Positive",
-    "RetractedLevel",
-    "RetractedLevelPredicted",
-    "RetractedLevelState",
-    "PositiveState",
     "Posterior",
     "PrecisionWalk",
-    "PrecisionWalkPredicted",
-    "PrecisionWalkState",
+    "RetractedLevel",
+    "RunLengthReset",
+    "RunLengths",
     "Secant",
-    "SecantPredicted",
-    "SecantState",
-    "Sensed",
-    "SensedPredicted",
-    "SensedState",
-    "Shared",
-    "State",
+    "Sensor",
+    "Surprise",
     "SwitchingOptimum",
-    "TaskPosterior",
     "Transient",
-    "TransientPredicted",
-    "TransientState",
+    "TwoHypotheses",
     "UniformWalk",
-    "UniformWalkPredicted",
-    "UniformWalkState",
     "UnknownNoise",
-    "UnknownNoisePredicted",
-    "UnknownNoiseState",
     "Wiener",
-    "WienerPredicted",
-    "WienerState",
     "WishartWalk",
-    "WishartWalkPredicted",
-    "WishartWalkState",
     "accumulated",
-    "look_ahead",
+    "gaussian",
     "independent",
     "initial_variance",
+    "look_ahead",
     "positive",
     "sensed",
     "shared",

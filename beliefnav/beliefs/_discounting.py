@@ -31,9 +31,9 @@ def steady_sample_size(discount: ArrayLike) -> ArrayLike:
     return 1 / (1 - discount)
 
 
-def observe(sample_size: PyTree, seen: PyTree, shared: bool) -> PyTree:
-    """Add an observation: to every entry if ``shared``, else where it was ``seen``."""
-    if shared:
+def observe(sample_size: PyTree, seen: PyTree) -> PyTree:
+    """Add an observation where it was ``seen``; ``None``: to one sample size for all entries."""
+    if seen is None:
         return sample_size + 1
     return jax.tree.map(lambda n, o: n + o.astype(n.dtype), sample_size, seen)
 

@@ -1,84 +1,19 @@
 """Beliefs whose posterior is a small Gaussian for every parameter: what they have in common."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import is_number
 from beliefnav.beliefs import gaussian
-from beliefnav.beliefs.contract import Filter, Info, Posterior
-from beliefnav.beliefs.gaussian import Conditional, Gaussian, Row
+from beliefnav.beliefs.contract import Info, Sensor, Surprise
+from beliefnav.beliefs.gaussian import Gaussian, Reading
 
 PyTree = Any
-
-
-class Sensor(NamedTuple):
-    r"""A scalar observation $y = h^\top x + N(0, R)$ of the state of one parameter.
-
-    Attributes:
-        row: $h$.
-        value: $y$ [...]; NaN or infinite where missing.
-        noise_variance: $R > 0$.
-    """
-
-    row: Row
-    value: Array
-    noise_variance: ArrayLike
-
-    def filled(self) -> "Sensor":
-        """The same reading with a finite value; a missing one has a row of zeros: nothing said."""
-        seen = jnp.isfinite(self.value)
-        mask = seen.astype(self.value.dtype)
-        row = tuple(0 if is_number(h, 0) else h * mask for h in self.row)
-        return Sensor(row, jnp.where(seen, self.value, 0), self.noise_variance)
-
-
-@runtime_checkable
-class LinearGaussian(Protocol):
-    """A linear-Gaussian model of the stream of each parameter, for whole recordings.
-
-    All methods are about one leaf. ``inputs`` is a tree of arrays [step, ...]; the others see one
-    step of it. The model starts at ``prior``, before the transition into the first step.
-    """
-
-    def filter(self) -> Filter:
-        """The online filter."""
-        ...
-
-    def inputs(
-        self,
-        gradient: Array,
-        displacement: Array | None,
-        curvature: Array | None,
-        context: Any = None,
-    ) -> tuple[Any, Any]:
-        """What ``transition`` and ``sensors`` need to know, from a recording [step, ...].
-
-        The second result is the ``context`` of a recording that continues this one.
-        """
-        ...
-
-    def prior(self) -> Gaussian:
-        """The belief before the transition into the first step."""
-        ...
-
-    def transition(self, inputs: Any) -> Conditional:
-        """The transition into a step."""
-        ...
-
-    def sensors(self, inputs: Any) -> Sequence[Sensor]:
-        """The observations made at a step."""
-        ...
-
-    def read(self, belief: Gaussian) -> Posterior:
-        """The posterior, from the belief about the state."""
-        ...
 
 
 def full(belief: Gaussian, like: Array) -> Gaussian:
@@ -92,24 +27,55 @@ def cast(belief: Gaussian, dtype: Any) -> Gaussian:
     return jax.tree.map(lambda x: jnp.asarray(x).astype(dtype), belief)
 
 
-def observe(belief: Gaussian, sensors: Sequence[Sensor]) -> tuple[Gaussian, Info]:
-    """Condition on all sensors of one step; diagnostics are those of the first.
+class Met(NamedTuple):
+    """A reading of one sensor, and what it met.
 
-    The density and the surprise are of all of them.
+    Attributes:
+        sensor: with its value.
+        reading: innovation, predictive variance and gain.
     """
-    log_density: Any = 0
-    surprise: Any = 0
-    infos = []
+
+    sensor: Sensor
+    reading: Reading
+
+
+def condition(belief: Gaussian, sensors: Iterable[Sensor]) -> tuple[Gaussian, list[Met]]:
+    """Condition the belief about one leaf on all sensors of one step, one after the other."""
+    met = []
     for sensor in sensors:
-        seen = jnp.isfinite(sensor.value)
         belief, reading = gaussian.condition(belief, *sensor.filled())
-        density, square, scale = normal_reading(reading.innovation, reading.variance, seen)
-        log_density += density
-        surprise += jnp.minimum(square, jnp.finfo(square.dtype).max / len(sensors))
-        gain = gaussian.dot(sensor.row, reading.gain)
-        infos.append((reading.innovation, gain, ~seen, scale))
-    innovation, gain, missing, scale = infos[0]
-    return belief, Info(innovation, log_density, gain, missing, surprise, scale)
+        met.append(Met(sensor, reading))
+    return belief, met
+
+
+def surprise_of(met: Sequence[Met]) -> Surprise:
+    """How surprising the readings of one step were, together."""
+    squares: Any = 0
+    count: Any = 0
+    for sensor, reading in met:
+        seen = jnp.isfinite(sensor.value)
+        square = jnp.where(seen, reading.innovation**2 * reciprocal(reading.variance), 0)
+        squares += jnp.minimum(square, jnp.finfo(square.dtype).max / len(met))
+        count += seen.astype(int)
+    return Surprise(squares, count)
+
+
+def diagnostics_of(met: Sequence[Met]) -> Info:
+    """Diagnostics are those of the first sensor, density and surprise those of all."""
+    log_density: Any = 0
+    for sensor, reading in met:
+        seen = jnp.isfinite(sensor.value)
+        log_density += normal_reading(reading.innovation, reading.variance, seen)[0]
+    sensor, reading = met[0]
+    seen = jnp.isfinite(sensor.value)
+    return Info(
+        innovation=reading.innovation,
+        log_density=log_density,
+        gain=gaussian.dot(sensor.row, reading.gain),
+        missing=~seen,
+        surprise=surprise_of(met).square,
+        predictive_scale=normal_reading(reading.innovation, reading.variance, seen)[2],
+    )
 
 
 @jax.custom_jvp
@@ -140,19 +106,46 @@ def start(prior: Gaussian, params: PyTree) -> Gaussian:
     return _trees.unzip(lambda p: full(prior, p), prior, params)
 
 
-def update(
-    sensors: Callable[..., Sequence[Sensor]], belief: Gaussian, *readings: PyTree
-) -> tuple[Gaussian, Info]:
-    """Condition a Gaussian of trees on the sensors that ``sensors(*readings)`` gives for a leaf."""
+Sensors = Callable[..., Sequence[Sensor]]
 
-    def leaf(belief: Gaussian, *values: Array | None) -> tuple[Gaussian, Info]:
+
+def update(sensors: Sensors, belief: Gaussian, *readings: PyTree) -> Gaussian:
+    """Condition a Gaussian of trees on the sensors that ``sensors(*readings)`` gives for a leaf."""
+    return _on_leaves(lambda conditioned, _: conditioned, belief, belief, sensors, *readings)
+
+
+def weigh(sensors: Sensors, belief: Gaussian, *readings: PyTree) -> tuple[Gaussian, Surprise]:
+    """The same, and how surprising the readings were."""
+    like = (belief, Surprise(0, 0))
+    return _on_leaves(lambda b, met: (b, surprise_of(met)), like, belief, sensors, *readings)
+
+
+def diagnose(sensors: Sensors, belief: Gaussian, *readings: PyTree) -> Info:
+    """What the readings do to a Gaussian of trees."""
+    like = Info(0, 0, 0, 0, 0, 0)
+    return _on_leaves(lambda _, met: diagnostics_of(met), like, belief, sensors, *readings)
+
+
+def _on_leaves(
+    result: Callable[[Gaussian, list[Met]], Any],
+    like: Any,
+    belief: Gaussian,
+    sensors: Sensors,
+    *readings: PyTree,
+) -> Any:
+    def leaf(belief: Gaussian, *values: Array | None) -> Any:
         dtype = belief.mean[0].dtype
         wide = (None if x is None else x.astype(dtype) for x in values)
-        belief, info = observe(belief, sensors(*wide))
-        return cast(belief, dtype), info
+        conditioned, met = condition(belief, sensors(*wide))
+        return result(cast(conditioned, dtype), met)
 
-    placeholder = gaussian.independent((0,) * len(belief.mean), (0,) * len(belief.mean))
-    return per_leaf(leaf, (placeholder, Info(0, 0, 0, 0, 0, 0)), belief, *readings)
+    zeros = gaussian.independent((0,) * len(belief.mean), (0,) * len(belief.mean))
+    like = jax.tree.map(
+        lambda x: zeros if isinstance(x, Gaussian) else x,
+        like,
+        is_leaf=lambda x: isinstance(x, Gaussian),
+    )
+    return per_leaf(leaf, like, belief, *readings)
 
 
 def check_displacement(owner: str, displacement: PyTree) -> None:

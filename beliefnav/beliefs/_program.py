@@ -17,10 +17,15 @@ class Stream(NamedTuple):
     Attributes:
         values: [step, ...] with missing entries filled in, or ``None`` to simulate.
         seen: [step, ...] True where there is an observation; a numpy array if it is known.
+        displacement: [step, ...] how far the parameters moved after each observation, or ``None``
+            for a belief that does not use it.
+        curvature: the stream of a second sensor, or ``None`` if nothing is read.
     """
 
     values: Array | None
     seen: Any
+    displacement: Array | None = None
+    curvature: "Stream | None" = None
 
     @property
     def num_steps(self) -> int:
@@ -35,6 +40,42 @@ class Stream(NamedTuple):
     def drop_first(self) -> "Stream":
         """The stream from its second step on."""
         return Stream(None if self.values is None else self.values[1:], self.seen[1:])
+
+
+def read(
+    filter_: Any,
+    owner: str,
+    gradient: ArrayLike | None,
+    displacement: ArrayLike | None,
+    curvature: ArrayLike | None,
+    num_steps: int | None,
+    shape: tuple[int, ...],
+) -> Stream:
+    """Read the arguments of a program, as far as the filter of a belief reads them.
+
+    Raises:
+        ValueError: they do not fit each other or the belief.
+    """
+    if curvature is not None and not filter_.uses_curvature:
+        raise unread(owner)
+    if filter_.uses_displacement:
+        recorded, moved_by = moving_stream(gradient, displacement, owner)
+    else:
+        recorded, moved_by = stream(gradient, num_steps, shape, owner), None
+    second = None
+    if filter_.uses_curvature and (curvature is not None or gradient is None):
+        steps = None if curvature is not None else recorded.num_steps
+        second = stream(curvature, steps, recorded.shape, owner)
+    return recorded._replace(displacement=moved_by, curvature=second)
+
+
+def unread(owner: str) -> ValueError:
+    """The error of readings of a sensor that a belief does not have."""
+    return ValueError(
+        f"Cannot use curvature= with this {owner}. This is because no part of it reads a second "
+        "sensor; for a Secant, give its curvature_noise_variance, for other beliefs join in "
+        "beliefs.sensed."
+    )
 
 
 def stream(

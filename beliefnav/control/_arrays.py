@@ -10,13 +10,19 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from beliefnav._checks import SYMMETRY
+from beliefnav._sharding import gathered, placed_like
 
 PyTree = Any
 
 
 def ravel(tree: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
-    """A tree as one vector, of real floating-point type and at least float32, and the way back."""
-    return ravel_pytree(jax.tree.map(floating, tree))
+    """A tree as one vector, of real floating-point type and at least float32, and the way back.
+
+    The vector is whole on every device; on the way back arrays are sharded as they were.
+    """
+    leaves = jax.tree.map(floating, tree)
+    flat, unravel = ravel_pytree(jax.tree.map(gathered, leaves))
+    return flat, lambda vector: jax.tree.map(placed_like, unravel(vector), leaves)
 
 
 def floating(x: ArrayLike) -> Array:

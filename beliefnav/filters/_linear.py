@@ -5,68 +5,49 @@ the chain, the smoother all suffixes of the chain of backward conditionals (asso
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from beliefnav._trees import unzip
-from beliefnav.beliefs import (
-    Belief,
-    Info,
-    LinearGaussian,
-    Positive,
-    Posterior,
-    UnknownNoise,
-    gaussian,
-)
-from beliefnav.beliefs._linear_gaussian import cast, full, observe
+from beliefnav.beliefs import gaussian
+from beliefnav.beliefs._linear_gaussian import cast, condition, diagnostics_of, full
 from beliefnav.beliefs.composed.positive import truncate
 from beliefnav.beliefs.composed.unknown_noise import (
-    UnknownNoiseState,
     count_readings,
-    has_second_sensor,
     in_units,
+    noise_variance,
     predictive,
     student_scale,
+)
+from beliefnav.beliefs.contract import (
+    Belief,
+    Info,
+    LearnedNoise,
+    LinearForm,
+    LinearGaussian,
+    Posterior,
 )
 from beliefnav.beliefs.gaussian import Conditional, Gaussian, Link
 
 PyTree = Any
 
 
-class Assumed(NamedTuple):
+def linear_form(belief: Belief, purpose: str) -> LinearForm:
     """A belief taken apart.
 
-    Attributes:
-        model: linear-Gaussian.
-        noise: the belief about the unit of its variances, ``None`` if it is 1.
-        positive: whether its curvature is read as positive.
-    """
-
-    model: LinearGaussian
-    noise: UnknownNoise | None
-    positive: bool
-
-
-def assumed(belief: Belief, purpose: str) -> Assumed:
-    """Take a belief apart, or say why that cannot be done.
-
     Raises:
-        ValueError: the belief is not linear-Gaussian.
+        ValueError: the belief is not linear-Gaussian; it names what would have to be declared.
     """
-    model: Any = belief
-    positive = isinstance(model, Positive)
-    model = model.belief if isinstance(model, Positive) else model
-    noise = model if isinstance(model, UnknownNoise) else None
-    model = model.model if isinstance(model, UnknownNoise) else model
-    if not isinstance(model, LinearGaussian):
+    form = belief.linear_gaussian()
+    if form is None:
         raise ValueError(
-            f"Cannot {purpose} with {type(model).__name__}. This is because it is not a "
-            "linear-Gaussian model, such as beliefs.OrnsteinUhlenbeck or beliefs.Secant."
+            f"Cannot {purpose} with {belief.name}. This is because it declares no linear-Gaussian "
+            "model (linear_gaussian()), as beliefs.OrnsteinUhlenbeck or beliefs.Secant do."
         )
-    return Assumed(model, noise, positive)
+    return form
 
 
 def prepare(
@@ -84,7 +65,7 @@ def filter_sequential(
 
     def step(belief: Gaussian, now: Any) -> tuple[Gaussian, Gaussian]:
         predicted = gaussian.predict(belief, model.transition(now))
-        belief = cast(observe(predicted, model.sensors(now))[0], belief.mean[0].dtype)
+        belief = cast(condition(predicted, model.sensors(now))[0], belief.mean[0].dtype)
         return belief, belief
 
     return lax.scan(step, belief, inputs)
@@ -170,7 +151,8 @@ def diagnose_in_parallel(
     before = jax.tree.map(lambda p, x: jnp.concatenate([p[None], x[:-1]]), prior, filtered)
 
     def step(belief: Gaussian, now: Any) -> Info:
-        return observe(gaussian.predict(belief, model.transition(now)), model.sensors(now))[1]
+        predicted = gaussian.predict(belief, model.transition(now))
+        return diagnostics_of(condition(predicted, model.sensors(now))[1])
 
     return jax.vmap(step)(before, inputs)
 
@@ -202,7 +184,8 @@ def filter_parallel(
     belief: Belief, gradient: PyTree, displacement: PyTree, curvature: PyTree
 ) -> tuple[Posterior, Info]:
     """`beliefnav.filters.filter_recording` in parallel over time."""
-    model, noise, positive = assumed(belief, "filter in parallel")
+    form = linear_form(belief, "filter in parallel")
+    model, noise = form.model, form.noise
 
     def leaf(y: Array, moved: Any, sensed: Any) -> tuple[Posterior, Info]:
         prior, inputs, _ = prepare(model, y, moved, sensed)
@@ -210,15 +193,15 @@ def filter_parallel(
         info = diagnose_in_parallel(model, prior, filtered, inputs)
         posterior = model.read(filtered)
         if noise is not None:
-            count = count_readings(y, sensed if has_second_sensor(model) else None)
+            count = count_readings(y, sensed)
             posterior, info = _learn_noise(noise, posterior, info, count)
-        return truncate(posterior) if positive else posterior, info
+        return truncate(posterior) if form.positive else posterior, info
 
     return unzip(leaf, None, gradient, displacement, curvature)
 
 
 def _learn_noise(
-    noise: UnknownNoise, posterior: Posterior, info: Info, count: Array
+    noise: LearnedNoise, posterior: Posterior, info: Info, count: Array
 ) -> tuple[Posterior, Info]:
     """What `UnknownNoise` makes of a filtered recording [step, ...] of one leaf."""
 
@@ -228,7 +211,7 @@ def _learn_noise(
 
     dtype = info.surprise.dtype
     start = jnp.full_like(info.surprise[:1], noise.prior_degrees_of_freedom)
-    total_start = start * noise.prior_noise_scale
+    total_start = start * noise.prior_scale
     discounts = jnp.full_like(info.surprise, noise.discount)
 
     def accumulate(start: Array, terms: Array) -> tuple[Any, Any]:
@@ -248,14 +231,13 @@ def _learn_noise(
         count,
     )
     scale = jnp.where(after > 0, total_after / jnp.where(after > 0, after, 1), 0)
-    learned = UnknownNoiseState(None, scale, after)
     info = info._replace(
         log_density=log_density,
         surprise=surprise,
         predictive_scale=student_scale(info.predictive_scale, scale_before, before),
         predictive_degrees_of_freedom=before,
     )
-    return in_units(posterior, learned.noise_variance()), info
+    return in_units(posterior, noise_variance(scale, after)), info
 
 
 def _prefixes(combine: Callable[[Any, Any], Any], elements: Any) -> Any:

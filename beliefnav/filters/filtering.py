@@ -8,8 +8,16 @@ import jax.numpy as jnp
 from jax import lax
 
 from beliefnav._trees import unzip
-from beliefnav.beliefs import Belief, Info, Posterior, UnknownNoise, _program
-from beliefnav.beliefs.composed.unknown_noise import is_conjugate, joint_log_density, no_density
+from beliefnav.beliefs._program import unread
+from beliefnav.beliefs.contract import (
+    Belief,
+    BeliefLike,
+    Conjugate,
+    Info,
+    Posterior,
+    _program,
+    as_belief,
+)
 from beliefnav.filters import _linear
 from beliefnav.recording import Recording
 
@@ -17,7 +25,7 @@ PyTree = Any
 
 
 def filter_recording(
-    belief: Belief,
+    belief: BeliefLike,
     gradient: PyTree,
     displacement: PyTree = None,
     curvature: PyTree = None,
@@ -43,15 +51,14 @@ def filter_recording(
         ValueError: the belief uses displacements and none were given; streams are empty, have no
             step axis, or do not match; ``parallel`` with a belief that is not linear-Gaussian.
     """
-    recording = checked(belief, Recording(gradient, displacement, curvature))
+    belief, recording = checked(belief, Recording(gradient, displacement, curvature))
     if parallel:
         return _linear.filter_parallel(belief, *recording)
-    initial = start(belief, recording)
-    return scan(belief, initial, lambda s, i: (s.posterior(), i), recording, None)[1]
+    return scan(belief, start(belief, recording), _believed, recording, None)[1]
 
 
 def log_likelihood(
-    belief: Belief,
+    belief: BeliefLike,
     gradient: PyTree,
     displacement: PyTree = None,
     curvature: PyTree = None,
@@ -77,46 +84,46 @@ def log_likelihood(
     Raises:
         ValueError: the belief has no predictive density, or see `filter_recording`.
     """
-    recording = checked(belief, Recording(gradient, displacement, curvature))
+    belief, recording = checked(belief, Recording(gradient, displacement, curvature))
+    conjugate = None if parallel else belief.conjugate()
+    if conjugate is not None:
+        return _joint(conjugate, recording)
     if parallel:
         log_density = _linear.filter_parallel(belief, *recording)[1].log_density
-    elif isinstance(belief, UnknownNoise) and is_conjugate(belief):
-        return _integrate_noise(belief, recording)
     else:
         initial = start(belief, recording)
-        log_density = scan(belief, initial, lambda _, i: i.log_density, recording, None)[1]
+        log_density = scan(belief, initial, lambda _, i: i().log_density, recording, None)[1]
     if log_density is None:
         raise ValueError(
-            f"{type(belief).__name__} has no predictive density, hence no likelihood. For a "
-            "LocalLevel, give its noise_variance."
+            f"{belief.name} has no predictive density, hence no likelihood. This is because its "
+            "filter declares no diagnose with a log_density; for a LocalLevel, give its "
+            "noise_variance."
         )
     return jax.tree.map(lambda x: x.sum(0), log_density)
 
 
-def _integrate_noise(belief: UnknownNoise, recording: Recording) -> PyTree:
+def _joint(conjugate: Conjugate, recording: Recording) -> PyTree:
     """The joint density of all readings, to which those of one step after the other multiply.
 
-    One Student-t of all steps, at the end, costs half of what one at every step does.
+    One density of all steps, at the end, costs half of what one at every step does.
     """
-    belief.filter()  # checks the model
 
-    def read(_: Any, info: Info) -> tuple[PyTree, PyTree]:
-        if info.surprise is None or info.log_density is None:
-            raise no_density(belief)
+    def read(_: Any, diagnose: Callable[[], Info]) -> tuple[PyTree, PyTree]:
+        info = diagnose()
         return info.surprise, info.log_density
 
-    initial = start(belief.model, recording)
-    surprise, log_density = scan(belief.model, initial, read, recording, None)[1]
+    initial = start(conjugate.belief, recording)
+    surprise, log_density = scan(conjugate.belief, initial, read, recording, None)[1]
 
     def leaf(y: Any, c: Any, surprise: jax.Array, log_density: jax.Array) -> jax.Array:
-        return joint_log_density(belief, y, c, surprise.sum(0), log_density.sum(0))
+        return conjugate.join(y, c, surprise.sum(0), log_density.sum(0))
 
     trees = recording.gradient, recording.curvature, surprise, log_density
     return unzip(leaf, 0, *trees)
 
 
 def last_state(
-    belief: Belief, gradient: PyTree, displacement: PyTree = None, curvature: PyTree = None
+    belief: BeliefLike, gradient: PyTree, displacement: PyTree = None, curvature: PyTree = None
 ) -> Any:
     """The state of the belief's filter after a whole recording, to go on from or to `forecast`.
 
@@ -132,11 +139,13 @@ def last_state(
     Raises:
         ValueError: see `filter_recording`.
     """
-    recording = checked(belief, Recording(gradient, displacement, curvature))
+    belief, recording = checked(belief, Recording(gradient, displacement, curvature))
     return scan(belief, start(belief, recording), lambda *_: None, recording, None)[0]
 
 
-def filter_chunks(belief: Belief, chunks: Iterable[Recording]) -> Iterator[tuple[Posterior, Info]]:
+def filter_chunks(
+    belief: BeliefLike, chunks: Iterable[Recording]
+) -> Iterator[tuple[Posterior, Info]]:
     """`filter_recording` for a stream that is longer than memory, one part after the other.
 
     Args:
@@ -149,22 +158,23 @@ def filter_chunks(belief: Belief, chunks: Iterable[Recording]) -> Iterator[tuple
     Raises:
         ValueError: see `filter_recording`.
     """
+    held = as_belief(belief)
 
     @jax.jit
     def run(state: Any, chunk: Recording, before: PyTree) -> tuple[Any, Any]:
-        return scan(belief, state, lambda s, i: (s.posterior(), i), chunk, before)
+        return scan(held, state, _believed, chunk, before)
 
     state, before = None, None
     for chunk in chunks:
-        chunk = checked(belief, chunk)
-        state = start(belief, chunk) if state is None else state
+        _, chunk = checked(held, chunk)
+        state = start(held, chunk) if state is None else state
         state, result = run(state, chunk, before)
         before = jax.tree.map(lambda d: d[-1], chunk.displacement)
         yield result
 
 
 def forecast(
-    belief: Belief,
+    belief: BeliefLike,
     state: Any,
     *,
     num_steps: int | None = None,
@@ -185,10 +195,11 @@ def forecast(
     Raises:
         ValueError: ``num_steps`` or ``displacement`` is missing or not positive.
     """
+    belief = as_belief(belief)
     filter_ = belief.filter()
     if filter_.uses_displacement != (displacement is not None):
         raise ValueError(
-            f"forecast: {type(belief).__name__} "
+            f"forecast: {belief.name} "
             + (
                 "needs displacement=, the steps since the last observation and onwards."
                 if filter_.uses_displacement
@@ -204,24 +215,28 @@ def forecast(
     nothing = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), like)
 
     def step(state: Any, moved: PyTree) -> tuple[Any, Posterior]:
-        state, _ = filter_.update(filter_.predict(state, moved), nothing)
+        state = filter_.update(filter_.predict(state, moved), nothing)
         return state, state.posterior()
 
     return lax.scan(step, state, displacement, length=num_steps)[1]
 
 
-def checked(belief: Belief, recording: Recording) -> Recording:
-    """The recording as arrays.
+def checked(given: Any, recording: Recording) -> tuple[Belief, Recording]:
+    """The belief, and the recording as arrays.
 
     Raises:
-        ValueError: it does not fit the belief or itself.
+        TypeError: it is no belief.
+        ValueError: the recording does not fit the belief or itself.
     """
-    name = type(belief).__name__
-    if belief.filter().uses_displacement and recording.displacement is None:
+    belief = as_belief(given)
+    filter_ = belief.filter()
+    if filter_.uses_displacement and recording.displacement is None:
         raise ValueError(
-            f"Cannot filter a recording with {name} without displacement=. This is because its "
-            "prediction depends on how far the parameters moved."
+            f"Cannot filter a recording with {belief.name} without displacement=. This is because "
+            "its prediction depends on how far the parameters moved."
         )
+    if recording.curvature is not None and not filter_.uses_curvature:
+        raise unread(belief.name)
     gradient, displacement, curvature = jax.tree.map(jnp.asarray, recording)
     shapes = jax.tree.map(jnp.shape, gradient)
     lengths = {len(y) if y.ndim else None for y in jax.tree.leaves(gradient)}
@@ -236,7 +251,7 @@ def checked(belief: Belief, recording: Recording) -> Recording:
                 f"{field} must be recorded like the gradient, of shapes {shapes}, got "
                 f"{jax.tree.map(jnp.shape, tree)}."
             )
-    return Recording(gradient, displacement, curvature)
+    return belief, Recording(gradient, displacement, curvature)
 
 
 def start(belief: Belief, recording: Recording) -> Any:
@@ -244,14 +259,19 @@ def start(belief: Belief, recording: Recording) -> Any:
     return belief.filter().init(jax.tree.map(lambda y: y[0], recording.gradient))
 
 
+def _believed(state: Any, diagnose: Callable[[], Info]) -> tuple[Posterior, Info]:
+    """Read the posterior and all diagnostics."""
+    return state.posterior(), diagnose()
+
+
 def scan(
     belief: Belief,
     state: Any,
-    read: Callable[[Any, Info], PyTree],
+    read: Callable[[Any, Callable[[], Info]], PyTree],
     recording: Recording,
     before: PyTree,
 ) -> tuple[Any, PyTree]:
-    """The last state, and ``read(state, info)`` after every observation, trees of [step, ...].
+    """The last state, and ``read(state, diagnose)`` after every observation, trees of [step, ...].
 
     ``before`` is the displacement that led to the first observation, ``None`` if none did.
     """
@@ -261,8 +281,13 @@ def scan(
 
     def step(state: Any, inputs: tuple[PyTree, PyTree, PyTree]) -> tuple[Any, PyTree]:
         observation, moved, sensed = inputs
-        state, info = filter_.update(filter_.predict(state, moved), observation, sensed)
-        return state, read(state, info)
+        seen = filter_.predict(state, moved), observation, sensed
+
+        def diagnose() -> Info:
+            return Info() if filter_.diagnose is None else filter_.diagnose(*seen)
+
+        state = filter_.update(*seen)
+        return state, read(state, diagnose)
 
     # Derivatives keep the states alone and compute the rest again: half the time and memory.
     step = jax.checkpoint(step, prevent_cse=False)

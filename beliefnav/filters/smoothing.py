@@ -22,12 +22,12 @@ from jax import Array
 
 from beliefnav._checks import is_number
 from beliefnav._trees import aligned_leaves, unzip
-from beliefnav.beliefs import Belief, Posterior
 from beliefnav.beliefs.composed.positive import truncate
-from beliefnav.beliefs.composed.unknown_noise import in_units
+from beliefnav.beliefs.composed.unknown_noise import in_units, noise_variance
+from beliefnav.beliefs.contract import BeliefLike, LinearForm, Posterior, as_belief
 from beliefnav.beliefs.gaussian import Gaussian
 from beliefnav.filters import _linear
-from beliefnav.filters._linear import Assumed, assumed
+from beliefnav.filters._linear import linear_form
 from beliefnav.filters.filtering import checked, last_state
 from beliefnav.recording import Recording
 
@@ -47,7 +47,7 @@ class Paths(NamedTuple):
 
 
 def smooth_recording(
-    belief: Belief,
+    belief: BeliefLike,
     gradient: PyTree,
     displacement: PyTree = None,
     curvature: PyTree = None,
@@ -70,8 +70,9 @@ def smooth_recording(
         ValueError: the belief is not linear-Gaussian, its prior is improper, the noise that it
             learns drifts, or see `filter_recording`.
     """
-    parts = assumed(belief, "smooth a recording")
-    recording = checked(belief, Recording(gradient, displacement, curvature))
+    belief = as_belief(belief)
+    parts = linear_form(belief, "smooth a recording")
+    _, recording = checked(belief, Recording(gradient, displacement, curvature))
     noise = _noise_variance(parts, recording)
 
     def leaf(y: Array, moved: Any, sensed: Any, scale: Any) -> Posterior:
@@ -87,7 +88,7 @@ def smooth_recording(
     return unzip(leaf, None, *recording, noise)
 
 
-def smooth_chunks(belief: Belief, chunks: Sequence[Recording]) -> Iterator[Posterior]:
+def smooth_chunks(belief: BeliefLike, chunks: Sequence[Recording]) -> Iterator[Posterior]:
     """`smooth_recording` for a stream that is longer than memory, from its end to its start.
 
     Every part is read twice: forwards, keeping the belief at its start, then backwards.
@@ -102,7 +103,8 @@ def smooth_chunks(belief: Belief, chunks: Sequence[Recording]) -> Iterator[Poste
     Raises:
         ValueError: see `smooth_recording`.
     """
-    parts = assumed(belief, "smooth chunks")
+    belief = as_belief(belief)
+    parts = linear_form(belief, "smooth chunks")
     if parts.noise is not None:
         raise ValueError(
             "Cannot smooth chunks with UnknownNoise. This is because the noise is known only at "
@@ -138,13 +140,13 @@ def smooth_chunks(belief: Belief, chunks: Sequence[Recording]) -> Iterator[Poste
     starts: list[Any] = []
     state: Any = None
     for chunk in chunks:
-        entries, _ = aligned_leaves(*checked(belief, chunk))
+        entries, _ = aligned_leaves(*checked(belief, chunk)[1])
         state = [(None, None)] * len(entries) if state is None else state
         starts.append(state)
         state = forward(entries, state)
     afters: Any = None
     for chunk, start in zip(reversed(chunks), reversed(starts), strict=True):
-        entries, treedef = aligned_leaves(*checked(belief, chunk))
+        entries, treedef = aligned_leaves(*checked(belief, chunk)[1])
         results = backward(entries, start, [None] * len(entries) if afters is None else afters)
         afters = [after for _, after in results]
         reads = [read for read, _ in results]
@@ -152,7 +154,7 @@ def smooth_chunks(belief: Belief, chunks: Sequence[Recording]) -> Iterator[Poste
 
 
 def sample_paths(
-    belief: Belief,
+    belief: BeliefLike,
     gradient: PyTree,
     displacement: PyTree = None,
     curvature: PyTree = None,
@@ -177,7 +179,8 @@ def sample_paths(
         ValueError: ``num_samples`` is not positive, the belief is read as positive, or see
             `smooth_recording`.
     """
-    parts = assumed(belief, "sample paths")
+    belief = as_belief(belief)
+    parts = linear_form(belief, "sample paths")
     if parts.positive:
         raise ValueError(
             "Cannot sample paths with a belief that is read as positive. This is because only its "
@@ -185,7 +188,7 @@ def sample_paths(
         )
     if num_samples < 1:
         raise ValueError(f"sample_paths: num_samples must be at least 1, got {num_samples!r}.")
-    recording = checked(belief, Recording(gradient, displacement, curvature))
+    _, recording = checked(belief, Recording(gradient, displacement, curvature))
     noise = _noise_posterior(parts, recording)
     keys = iter(jax.random.split(key, len(jax.tree.leaves(recording.gradient))))
 
@@ -211,34 +214,36 @@ def sample_paths(
     return unzip(leaf, None, *recording, *noise)
 
 
-def _read(parts: Assumed, belief: Gaussian, scale: Array | None) -> Posterior:
+def _read(parts: LinearForm, belief: Gaussian, scale: Array | None) -> Posterior:
     posterior = parts.model.read(belief)
     if scale is not None:
         posterior = in_units(posterior, jnp.broadcast_to(scale, belief.mean[0].shape))
     return truncate(posterior) if parts.positive else posterior
 
 
-def _noise_state(parts: Assumed, recording: Recording) -> Any:
-    assert parts.noise is not None
-    if not is_number(parts.noise.discount, 1):
+def _learned(parts: LinearForm, recording: Recording) -> tuple[PyTree, PyTree]:
+    """The scale and the degrees of freedom of the noise after the whole recording."""
+    noise = parts.noise
+    assert noise is not None
+    if not is_number(noise.discount, 1):
         raise ValueError(
             "Cannot look back over a recording with a noise that drifts (UnknownNoise with a "
             "discount below 1). This is because there is no joint model of it."
         )
-    return last_state(parts.noise, *recording)
+    return noise.read(last_state(noise.belief, *recording))
 
 
-def _noise_variance(parts: Assumed, recording: Recording) -> PyTree:
+def _noise_variance(parts: LinearForm, recording: Recording) -> PyTree:
     """The posterior mean of the noise variance after the whole recording, or ``None``."""
     if parts.noise is None:
         return None
-    return jax.tree.map(lambda v: v[None], _noise_state(parts, recording).noise_variance())
+    return jax.tree.map(lambda v: v[None], noise_variance(*_learned(parts, recording)))
 
 
-def _noise_posterior(parts: Assumed, recording: Recording) -> tuple[PyTree, PyTree]:
+def _noise_posterior(parts: LinearForm, recording: Recording) -> tuple[PyTree, PyTree]:
     """Shape and rate of the posterior of the noise variance, or ``None``."""
     if parts.noise is None:
         return None, None
-    state = _noise_state(parts, recording)
-    half = jax.tree.map(lambda n: n / 2, state.noise_degrees_of_freedom)
-    return half, jax.tree.map(jnp.multiply, half, state.noise_scale)
+    scale, degrees = _learned(parts, recording)
+    half = jax.tree.map(lambda n: n / 2, degrees)
+    return half, jax.tree.map(jnp.multiply, half, scale)

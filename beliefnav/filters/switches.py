@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from beliefnav.beliefs.tasks.run_lengths import RunLengths, RunLengthsState
+from beliefnav.beliefs.contract import BeliefLike, RunLengthWeights
 from beliefnav.filters.filtering import checked, scan, start
 from beliefnav.recording import Recording
 
@@ -14,7 +14,7 @@ PyTree = Any
 
 
 class ChangePoints(NamedTuple):
-    """What `RunLengths` believed after every observation of a recording.
+    """What `beliefnav.beliefs.RunLengths` believed after every observation of a recording.
 
     Attributes:
         run_length: probability of every run length from 0 on, [step, step].
@@ -30,11 +30,11 @@ class ChangePoints(NamedTuple):
     dropped_mass: Array
 
 
-def change_points(belief: RunLengths, gradient: PyTree, displacement: PyTree) -> ChangePoints:
+def change_points(belief: BeliefLike, gradient: PyTree, displacement: PyTree) -> ChangePoints:
     """The posterior over run lengths and the hazard after every observation of a recording.
 
     Args:
-        belief: the run lengths.
+        belief: `beliefnav.beliefs.RunLengths`.
         gradient: tree of [step, ...]; NaN or infinite entries are missing.
         displacement: tree of [step, ...], how far the parameters moved after each observation.
 
@@ -42,10 +42,10 @@ def change_points(belief: RunLengths, gradient: PyTree, displacement: PyTree) ->
         Arrays whose first axis is the step. Those of run lengths are quadratic in their number.
 
     Raises:
-        TypeError: ``belief`` is not a `RunLengths`.
-        ValueError: streams are empty, have no step axis, or do not match.
+        ValueError: the belief keeps no run lengths; streams are empty, have no step axis, or do
+            not match.
     """
-    states = _states(belief, gradient, displacement)
+    states = _weights(belief, gradient, displacement)
     num_steps = len(states.run_length)
     probability = jnp.exp(states.log_weights)
     length = jax.vmap(lambda r, p: jnp.zeros(num_steps, p.dtype).at[r].add(p))
@@ -58,7 +58,7 @@ def change_points(belief: RunLengths, gradient: PyTree, displacement: PyTree) ->
 
 
 def sample_switches(
-    belief: RunLengths, gradient: PyTree, displacement: PyTree, *, key: Array, num_draws: int
+    belief: BeliefLike, gradient: PyTree, displacement: PyTree, *, key: Array, num_draws: int
 ) -> tuple[Array, Array]:
     r"""Draw when tasks switched, given a whole recording, and the hazard.
 
@@ -67,7 +67,7 @@ def sample_switches(
     independent, and exact if the run lengths are.
 
     Args:
-        belief: the run lengths.
+        belief: `beliefnav.beliefs.RunLengths`.
         gradient: tree of [step, ...]; NaN or infinite entries are missing.
         displacement: tree of [step, ...], how far the parameters moved after each observation.
         key: random key.
@@ -78,7 +78,6 @@ def sample_switches(
         first; and the hazards [draw].
 
     Raises:
-        TypeError: ``belief`` is not a `RunLengths`.
         ValueError: see `change_points`; ``num_draws`` is less than 1.
 
     Reference:
@@ -86,7 +85,7 @@ def sample_switches(
     """
     if num_draws < 1:
         raise ValueError(f"sample_switches: num_draws must be at least 1, got {num_draws}.")
-    states = _states(belief, gradient, displacement)
+    states = _weights(belief, gradient, displacement)
     num_steps = len(states.run_length)
 
     def draw(key: Array) -> tuple[Array, Array]:
@@ -107,19 +106,14 @@ def sample_switches(
         return jnp.zeros(num_steps, bool).at[begins].set(True).at[0].set(False), grid
 
     switches, grid = jax.vmap(draw)(jax.random.split(key, num_draws))
-    return switches, states.hazard_belief.hazards[0][grid]
+    return switches, states.hazards[0][grid]
 
 
-def _states(belief: RunLengths, gradient: PyTree, displacement: PyTree) -> RunLengthsState:
-    """The states of the filter without what they believe about the optimum, [step, ...]."""
-    if not isinstance(belief, RunLengths):
-        raise TypeError(
-            "Change points are read off a beliefnav.beliefs.RunLengths, which keeps run lengths; "
-            f"got {type(belief).__name__}."
-        )
-    recording = checked(belief, Recording(gradient, displacement))
+def _weights(given: BeliefLike, gradient: PyTree, displacement: PyTree) -> RunLengthWeights:
+    """The weights of run lengths after every observation [step, ...]."""
+    belief, recording = checked(given, Recording(gradient, displacement))
 
-    def read(state: RunLengthsState, _: Any) -> RunLengthsState:
-        return state._replace(tasks=None, position=None, known_curvature=None)
+    def read(state: Any, _: Any) -> RunLengthWeights:
+        return belief.run_lengths(state)
 
     return scan(belief, start(belief, recording), read, recording, None)[1]

@@ -9,7 +9,8 @@ Example:
 
     >>> import jax, numpyro
     >>> from numpyro import distributions as dist
-    >>> from beliefnav import inference, beliefs
+    >>> from beliefnav import beliefs, inference
+    >>> from beliefnav.recording import from_arrays
     >>>
     >>> def prior():
     ...     correlation = numpyro.sample("correlation", dist.Uniform(0, 1))
@@ -19,7 +20,7 @@ Example:
     >>>
     >>> truth = beliefs.OrnsteinUhlenbeck(0.9, process_variance=1.0, noise_variance=1.0)
     >>> _, recording = inference.simulate(lambda: truth, key=jax.random.key(0), num_steps=200)
-    >>> target = inference.target(prior, inference.stream(recording.gradient))
+    >>> target = inference.target(prior, from_arrays(recording.gradient))
     >>> fit = inference.laplace(target, key=jax.random.key(1))  # or numpyro_nuts, blackjax_nuts
     >>> low, high = fit.posterior["correlation"].quantile([0.05, 0.95])
     >>> bool(low < 0.9 < high)
@@ -33,7 +34,7 @@ Example:
 from beliefnav.inference.fits import Fit, State, map_draws, predict, summary, to_arviz, to_groups
 from beliefnav.inference.modes import Mode, laplace, map_estimate
 from beliefnav.inference.sampling import blackjax_nuts, numpyro_nuts
-from beliefnav.inference.targets import MIN_STEPS, Target, informative, simulate, stream, target
+from beliefnav.inference.targets import MIN_STEPS, Target, informative, simulate, target
 
 __all__ = [
     "MIN_STEPS",
@@ -49,7 +50,6 @@ __all__ = [
     "numpyro_nuts",
     "predict",
     "simulate",
-    "stream",
     "summary",
     "target",
     "to_arviz",

@@ -19,19 +19,21 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from beliefnav import filters
-from beliefnav.beliefs import LinearGaussian, _program
+from beliefnav.beliefs import _program
+from beliefnav.beliefs.contract import Belief
 from beliefnav.recording import Recording
 
 MAX_STREAMS = 16
 """Up to how many streams forwards is taken to be faster, on a CPU measured with four chains."""
 
 
-def is_faster(belief: Any, num_streams: int) -> bool:
+def is_faster(belief: Belief, num_streams: int) -> bool:
     """Whether derivatives of a likelihood are faster forwards than in reverse."""
-    return num_streams <= MAX_STREAMS and isinstance(belief, LinearGaussian)
+    form = belief.linear_gaussian()
+    return num_streams <= MAX_STREAMS and form is not None and form.model is belief
 
 
-def log_likelihood(belief: Any, recording: Recording) -> Array:
+def log_likelihood(belief: Belief, recording: Recording) -> Array:
     """`beliefnav.filters.log_likelihood` of all streams, with derivatives by forward sensitivities.
 
     Derivatives with respect to the recording are taken to be 0.
@@ -101,8 +103,8 @@ def _forwards(
         state = structure.unflatten([next(numbers) if r else next(others) for r in real])
         gradient, moved, curvature = now
         filter_ = rebuild(values).filter()
-        state, info = filter_.update(filter_.predict(state, moved), gradient, curvature)
-        return pack(state, total + info.log_density)
+        seen = filter_.predict(state, moved), gradient, curvature
+        return pack(filter_.update(*seen), total + filter_.diagnose(*seen).log_density)
 
     count = len(values)
     units = tuple(jnp.zeros((count, *x.shape), x.dtype).at[j].set(1) for j, x in enumerate(values))

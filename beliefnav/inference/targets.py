@@ -19,9 +19,11 @@ import numpy as np
 from jax import Array
 
 from beliefnav import filters
-from beliefnav.beliefs import Belief
+from beliefnav.beliefs._program import unread
+from beliefnav.beliefs.contract import Belief, Filter, as_belief
 from beliefnav.inference import _sensitivity
 from beliefnav.recording import Recording
+from beliefnav.recording.dataset import check_layout, to_arrays
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -121,7 +123,10 @@ def target(
             f"{says.size} coordinates), which says nothing about a belief. Leave them out; "
             "inference.informative(stream) tells which to keep."
         )
-    if _uses_displacement(prior):
+    name, filter_ = _filter_of(prior)
+    if "curvature" in stream and not filter_.uses_curvature:
+        raise unread(name)
+    if filter_.uses_displacement:
         if "displacement" not in stream:
             raise ValueError(
                 "Cannot infer this belief from a stream without displacement. This is because its "
@@ -131,60 +136,6 @@ def target(
         if not np.isfinite(stream["displacement"].isel(step=slice(-1))).all():
             raise ValueError("The displacement has entries that are not finite.")
     return Target(prior, stream, separate, integrate)
-
-
-def stream(
-    gradient: Any, displacement: Any = None, curvature: Any = None, labels: Any = None
-) -> "xr.Dataset":
-    """Arrays as the Dataset that `target` takes.
-
-    Args:
-        gradient: [step] or [step, param].
-        displacement: as ``gradient``: the displacement after each observation.
-        curvature: as ``gradient``: readings of a second sensor.
-        labels: [param] names of the coordinates; their positions by default.
-
-    Returns:
-        A Dataset of dimensions (step, param).
-
-    Raises:
-        ValueError: the arrays are not of that shape, or differ in it.
-    """
-    import xarray as xr
-
-    given = {"gradient": gradient, "displacement": displacement, "curvature": curvature}
-    arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1 or arrays["gradient"].ndim not in (1, 2):
-        raise ValueError(f"A stream has arrays [step] or [step, param] of one shape, got {shapes}.")
-    dims = ("step", "param")[: arrays["gradient"].ndim]
-    coords: dict[str, Any] = {"step": np.arange(len(arrays["gradient"]))}
-    if len(dims) == 2:
-        coords["param"] = np.arange(arrays["gradient"].shape[1]) if labels is None else labels
-    return xr.Dataset({name: (dims, array) for name, array in arrays.items()}, coords)
-
-
-def check_layout(stream: "xr.Dataset") -> None:
-    """Raise unless a Dataset is laid out as a stream.
-
-    Raises:
-        ValueError: it has no ``gradient``, that has no step, or the other variables differ.
-    """
-    if "gradient" not in stream:
-        raise ValueError(
-            f"The stream has no variable 'gradient'; it has: {', '.join(map(str, stream)) or '-'}."
-        )
-    dims = stream["gradient"].dims
-    if "step" not in dims:
-        raise ValueError(
-            f"The gradient of a stream has dimensions ('step', 'param'), found {dims}."
-        )
-    for name in ("displacement", "curvature"):
-        if name in stream and set(stream[name].dims) != set(dims):
-            raise ValueError(
-                f"The {name} of a stream has the dimensions of its gradient, {dims}, found "
-                f"{stream[name].dims}."
-            )
 
 
 def informative(stream: "xr.Dataset") -> "xr.DataArray":
@@ -292,14 +243,7 @@ def _split(like: dict[str, jax.ShapeDtypeStruct], position: Array) -> Values:
 
 def recording(target: Target) -> Recording:
     """The arrays of a target, [step, ...], or [unit, step, ...] if units are separate."""
-    order = (*target.unit_dims, *target.dims)
-
-    def read(name: str) -> Any:
-        if name not in target.stream:
-            return None
-        return jnp.asarray(target.stream[name].transpose(*order).values, jnp.result_type(float))
-
-    return Recording(read("gradient"), read("displacement"), read("curvature"))
+    return to_arrays(target.stream, (*target.unit_dims, *target.dims))
 
 
 def hyperparameters(target: Target) -> list[str]:
@@ -308,14 +252,16 @@ def hyperparameters(target: Target) -> list[str]:
     return [name for name, site in trace.items() if site["type"] == "sample"]
 
 
-def believe(belief: Any, recording: Recording) -> Recording:
-    """The part of a recording that a belief knows of."""
-    gradient, displacement, curvature = recording
-    if not belief.filter().uses_displacement:
-        displacement = None
-    if not hasattr(getattr(belief, "model", belief), "curvature_noise_variance"):
-        curvature = None
-    return Recording(gradient, displacement, curvature)
+def believe(belief: Belief, recording: Recording) -> Recording:
+    """The part of a recording that a belief reads.
+
+    Raises:
+        ValueError: there are readings of a second sensor that it does not read.
+    """
+    filter_ = belief.filter()
+    if recording.curvature is not None and not filter_.uses_curvature:
+        raise unread(belief.name)
+    return recording if filter_.uses_displacement else recording._replace(displacement=None)
 
 
 def simulate(
@@ -346,15 +292,15 @@ def simulate(
 
     keys = jax.random.split(key)
     with handlers.trace() as trace, handlers.seed(rng_seed=keys[0]):
-        belief = prior()
+        belief = as_belief(prior())
     values = {n: s["value"] for n, s in trace.items() if s["type"] in ("sample", "deterministic")}
-    program = handlers.seed(_numpyro_model(belief), keys[1])
+    program = handlers.seed(belief.numpyro_model, keys[1])
     if belief.filter().uses_displacement:
         if displacement is None:
-            raise ValueError(f"simulate: {type(belief).__name__} needs a displacement [step, ...].")
+            raise ValueError(f"simulate: {belief.name} needs a displacement [step, ...].")
         observed = program(displacement=displacement)
     elif num_steps is None:
-        raise ValueError(f"simulate: {type(belief).__name__} needs num_steps.")
+        raise ValueError(f"simulate: {belief.name} needs num_steps.")
     else:
         observed = program(num_steps=num_steps, shape=shape)
     gradient, curvature = observed if isinstance(observed, tuple) else (observed, None)
@@ -365,7 +311,7 @@ def _program(target: Target, recording: Recording) -> None:
     """The NumPyro program of hyper-parameters and stream."""
     import numpyro
 
-    belief = target.prior()
+    belief = as_belief(target.prior())
     used = believe(belief, recording)
     if target.integrate:
         streams = target.stream["gradient"].size // target.stream.sizes["step"]
@@ -376,16 +322,7 @@ def _program(target: Target, recording: Recording) -> None:
         numpyro.factor("log_likelihood", log_likelihood)
     else:
         named = {name: part for name, part in used._asdict().items() if part is not None}
-        _numpyro_model(belief)(named.pop("gradient"), **named)
-
-
-def _numpyro_model(belief: Any) -> Callable[..., Any]:
-    if not hasattr(belief, "numpyro_model"):
-        raise ValueError(
-            f"{type(belief).__name__} has no NumPyro program, only a filter: it cannot be "
-            "simulated, and its latents cannot be sampled."
-        )
-    return belief.numpyro_model
+        belief.numpyro_model(named.pop("gradient"), **named)
 
 
 def _look(
@@ -408,20 +345,23 @@ def _look(
     return trace, shapes
 
 
-def _uses_displacement(prior: Callable[[], Belief]) -> bool:
-    uses = []
+def _filter_of(prior: Callable[[], Any]) -> tuple[str, Filter]:
+    """The name of the belief that a prior returns, and its filter."""
+    found = []
 
     def program() -> None:
-        belief: Any = prior()
-        if not isinstance(belief, Belief):
+        given = prior()
+        try:
+            belief = as_belief(given)
+        except TypeError as error:
             raise ValueError(
                 "A prior is a NumPyro program that returns a belief, such as "
-                f"beliefs.OrnsteinUhlenbeck; this one returned {belief!r}."
-            )
-        uses.append(belief.filter().uses_displacement)
+                f"beliefs.OrnsteinUhlenbeck; this one returned {given!r}."
+            ) from error
+        found.append((belief.name, belief.filter()))
 
     _look(program)
-    return uses[0]
+    return found[0]
 
 
 def _dims(

@@ -11,15 +11,17 @@ $\theta_{t+1} - \theta_t$, the step taken after ``gradient[t]`` was seen at $\th
 """
 
 from beliefnav.recording.arviz import to_arviz, to_container, to_groups
-from beliefnav.recording.dataset import read_stream, to_dataset
+from beliefnav.recording.dataset import from_arrays, read_stream, to_arrays, to_dataset
 from beliefnav.recording.in_memory import Recording
 from beliefnav.recording.recorder import RecordState, record
 
 __all__ = [
     "RecordState",
     "Recording",
+    "from_arrays",
     "read_stream",
     "record",
+    "to_arrays",
     "to_arviz",
     "to_container",
     "to_dataset",

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 PyTree = Any
 
+__all__ = ["to_arviz", "to_container", "to_groups"]
+
 
 def to_arviz(
     opt_state: PyTree, params: PyTree, *, num_draws: int = 200, key: Array | None = None

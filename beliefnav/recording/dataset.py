@@ -5,17 +5,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from beliefnav._probe import gather
+from beliefnav._probe import FIELDS, gather
 from beliefnav._trees import path_name
-from beliefnav.recording.recorder import BELIEF_FIELDS, SCALARS, VARIABLES, RecordState, flat
+from beliefnav.recording.in_memory import Recording
+from beliefnav.recording.recorder import SCALARS, VARIABLES, RecordState, flat
 
 if TYPE_CHECKING:
     import xarray as xr
 
 PyTree = Any
+
+__all__ = ["read_stream", "to_dataset"]
 
 
 def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
@@ -55,7 +59,7 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     values = dict(zip(VARIABLES, kept, strict=False))  # without a belief, only the first two
     moved = flat(gather(params, state.coordinates)) - state.previous_values
     values["displacement"][-1] = np.asarray(moved)
-    for name in BELIEF_FIELDS:
+    for name in FIELDS:
         if name in values and np.isnan(values[name]).all():
             del values[name]
     variables: dict[str, Any] = {name: (("step", "param"), x) for name, x in values.items()}
@@ -92,18 +96,88 @@ def read_stream(path: str | Path) -> "xr.Dataset":
         stream = xr.load_dataset(path)
     except (ValueError, OSError) as error:
         raise ValueError(f"{path} is not a stream file: it cannot be read as NetCDF.") from error
+    try:
+        check_layout(stream, ("step", "param"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not a stream file. {error}") from error
+    return stream
+
+
+def from_arrays(
+    gradient: Any, displacement: Any = None, curvature: Any = None, labels: Any = None
+) -> "xr.Dataset":
+    """A recording in memory as a labelled Dataset, such as `beliefnav.inference.target` takes.
+
+    Args:
+        gradient: [step] or [step, param].
+        displacement: as ``gradient``: the displacement after each observation.
+        curvature: as ``gradient``: readings of a second sensor.
+        labels: [param] names of the coordinates; their positions by default.
+
+    Returns:
+        A Dataset of dimensions (step, param).
+
+    Raises:
+        ValueError: the arrays are not of that shape, or differ in it.
+    """
+    import xarray as xr
+
+    given = {"gradient": gradient, "displacement": displacement, "curvature": curvature}
+    arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
+    shapes = {name: array.shape for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or arrays["gradient"].ndim not in (1, 2):
+        raise ValueError(f"A stream has arrays [step] or [step, param] of one shape, got {shapes}.")
+    dims = ("step", "param")[: arrays["gradient"].ndim]
+    coords: dict[str, Any] = {"step": np.arange(len(arrays["gradient"]))}
+    if len(dims) == 2:
+        coords["param"] = np.arange(arrays["gradient"].shape[1]) if labels is None else labels
+    return xr.Dataset({name: (dims, array) for name, array in arrays.items()}, coords)
+
+
+def to_arrays(stream: "xr.Dataset", dims: tuple[str, ...]) -> Recording:
+    """A labelled Dataset as a recording in memory: the way back from `from_arrays`.
+
+    Args:
+        stream: the Dataset, see `check_layout`.
+        dims: the order of the dimensions.
+
+    Returns:
+        Arrays in jax's default float.
+    """
+
+    def read(name: str) -> Any:
+        if name not in stream:
+            return None
+        return jnp.asarray(stream[name].transpose(*dims).values, jnp.result_type(float))
+
+    return Recording(read("gradient"), read("displacement"), read("curvature"))
+
+
+def check_layout(stream: "xr.Dataset", dims: tuple[str, ...] | None = None) -> None:
+    """Raise unless a Dataset is laid out as a stream.
+
+    Args:
+        stream: the Dataset.
+        dims: those that the gradient must have, in any order; ``None``: any with a step.
+
+    Raises:
+        ValueError: it has no ``gradient``, that has no step, or the other variables differ.
+    """
     if "gradient" not in stream:
         raise ValueError(
-            f"{path} is not a stream file: it needs a variable 'gradient' of dimensions "
-            f"('step', 'param'), found {list(stream.data_vars)}."
+            f"The stream has no variable 'gradient'; it has: {', '.join(map(str, stream)) or '-'}."
         )
-    for name in ("gradient", "displacement"):
-        if name in stream and set(stream[name].dims) != {"step", "param"}:
+    found = stream["gradient"].dims
+    if "step" not in found or (dims is not None and set(found) != set(dims)):
+        raise ValueError(
+            f"The gradient of a stream has dimensions ('step', 'param'), found {found}."
+        )
+    for name in ("displacement", "curvature"):
+        if name in stream and set(stream[name].dims) != set(found):
             raise ValueError(
-                f"{path} is not a stream file: its {name} needs the dimensions ('step', 'param'), "
-                f"found {stream[name].dims}."
+                f"The {name} of a stream has the dimensions of its gradient, {found}, found "
+                f"{stream[name].dims}."
             )
-    return stream
 
 
 def _labels(coordinates: Mapping[str, Array], params: PyTree) -> list[str]:

@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 PyTree = Any
 
+__all__ = ["Recording"]
+
 
 class Recording(NamedTuple):
     """A recorded stream, or a part of one.

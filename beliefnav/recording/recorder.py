@@ -1,7 +1,7 @@
 """What an optimizer saw, did and believed at a few coordinates, kept inside its state."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +9,15 @@ import numpy as np
 import optax
 from jax import Array
 
-from beliefnav._probe import gather
+from beliefnav._probe import FIELDS, gather
 from beliefnav._trees import path_name
-from beliefnav.beliefs import Info, Posterior
 from beliefnav.navigation import navigation_states, open_probes
-
-if TYPE_CHECKING:
-    pass
 
 PyTree = Any
 
-BELIEF_FIELDS = Posterior._fields + Info._fields
-VARIABLES = ("gradient", "displacement", *BELIEF_FIELDS)
+__all__ = ["SCALARS", "VARIABLES", "RecordState", "flat", "record"]
+
+VARIABLES = ("gradient", "displacement", *FIELDS)
 SCALARS = ("switch_probability", "reset_fraction", "surprise")
 
 
@@ -62,6 +59,14 @@ def record(
     to the gradient as the belief received it, which may have been clipped before. Of an optimizer
     that resets (`beliefnav.rules.hazard_filter`, `beliefnav.wrappers.two_hypothesis`) the scalars
     that say how much are kept, those of the outermost if there are several, or of the first.
+
+    Where there is a belief, which of the recorded entries were missing is a variable of its own,
+    and the inner state counts all that were: ``optax.tree.get(state, "missing")`` is the number at
+    the last step, and ``"clipped"`` that of the curvatures that the policy clipped, whether or not
+    the optimizer counts by itself.
+
+    Recorded entries of sharded arrays are on every device, on meshes of automatic and of explicit
+    axes; the arrays stay where they are.
 
     When ``capacity`` is exceeded the oldest steps are overwritten; ``recorded_steps`` and the
     labels of `to_dataset` tell how many there were.

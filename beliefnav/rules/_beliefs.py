@@ -23,19 +23,19 @@ LOOK_AHEAD = (
 )
 
 
-def as_seen() -> beliefs.Shared:
+def as_seen() -> beliefs.Belief:
     """The gradient is what was just seen: no correlation, no noise; a missing one is 0."""
     return beliefs.shared(
         beliefs.OrnsteinUhlenbeck(autocorrelation=0.0, process_variance=1.0, noise_variance=0.0)
     )
 
 
-def level(discount: ArrayLike) -> beliefs.Shared:
+def level(discount: ArrayLike) -> beliefs.Belief:
     """A gradient that drifts, of which nothing is known at first."""
     return beliefs.shared(beliefs.LocalLevel(discount))
 
 
-def moments(b1: ArrayLike, b2: ArrayLike) -> beliefs.Independent:
+def moments(b1: ArrayLike, b2: ArrayLike) -> beliefs.Belief:
     """Adam's belief."""
     return beliefs.independent(
         gradient=level(b1), curvature=beliefs.shared(beliefs.PrecisionWalk(b2))

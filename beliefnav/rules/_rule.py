@@ -24,13 +24,11 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, ParamSpec, Protocol, overload, runtime_checkable
 
-import jax
 import optax
 
-from beliefnav import beliefs
 from beliefnav._checks import Range
 from beliefnav._format import known, number
-from beliefnav.beliefs import Belief
+from beliefnav.beliefs.contract import BeliefLike, Fact, as_belief
 from beliefnav.control import Plan, Policy
 from beliefnav.drift import Decay
 from beliefnav.navigation import navigator
@@ -39,14 +37,6 @@ __all__ = ["Assumptions", "Fact", "Rule", "rule", "table"]
 
 P = ParamSpec("P")
 OUT_OF_RANGE = "ValueError: a Python number is out of its range; the error names it."
-
-
-class Fact(NamedTuple):
-    """One assumption: what it is about, its value in physical units, and a sentence."""
-
-    subject: str
-    value: str
-    sentence: str
 
 
 class Assumptions(NamedTuple):
@@ -61,7 +51,7 @@ class Assumptions(NamedTuple):
     """
 
     learning_rate: optax.ScalarOrSchedule
-    belief: Belief
+    belief: BeliefLike
     policy: Policy
     drift: Decay | None = None
     approximations: tuple[str, ...] = ()
@@ -87,11 +77,11 @@ class Assumptions(NamedTuple):
             meaning, plan = "It multiplies the direction of the policy.", Plan(None)
         else:
             planned, meaning = _plan_facts(plan, known(self.learning_rate)), _meaning(plan)
-        believed = _belief_facts(self.belief)
+        believed = list(as_belief(self.belief).facts())
         if plan.curvature:
             sentence = "The plan reads the curvature off the mean; nothing is remembered of it."
             believed.append(Fact("curvature", plan.curvature, sentence))
-        elif all(fact.subject.startswith("gradient") for fact in believed):
+        elif all(fact.is_about("gradient") for fact in believed):
             believed.append(Fact("curvature", "none", "Nothing is believed of the curvature."))
         sentences = (*plan.approximations, *self.approximations)
         return (
@@ -300,209 +290,3 @@ def _drift_fact(drift: Decay | None, learning_rate: optax.ScalarOrSchedule, plan
     if drift.mask is not None:
         where += ", where the mask says so"
     return Fact("drift", value, f"Weights decay to {where}, which the plan does not know of.")
-
-
-@functools.singledispatch
-def _belief_facts(belief: Any) -> list[Fact]:
-    """What a belief assumes, as facts about the gradient and the curvature."""
-    return [Fact("belief", type(belief).__name__, (type(belief).__doc__ or "").split("\n")[0])]
-
-
-def _memory(discount: Any) -> str:
-    return _steps(_reciprocal(1 - discount))
-
-
-def _prior(subject: str, size: Any, value: Any) -> Fact:
-    if known(size) != 0:
-        sentence = f"At first it is believed to be {number(value)}, as if seen this often."
-        return Fact(subject, _counted(size, "observation"), sentence)
-    sentence = "Nothing is known at first: averages are corrected for their bias."
-    return Fact(subject, "0 observations", sentence)
-
-
-@_belief_facts.register
-def _(belief: beliefs.LocalLevel) -> list[Fact]:
-    sentence = "The gradient drifts as fast as it is forgotten; it is seen through noise."
-    return [
-        Fact("gradient", f"memory {_memory(belief.discount)}", sentence),
-        _prior("gradient prior", belief.prior_sample_size, belief.prior_mean),
-    ]
-
-
-@_belief_facts.register
-def _(belief: beliefs.LookAhead) -> list[Fact]:
-    inner, prior = _belief_facts(belief.belief)
-    sentence = "The gradient drifts; the step is taken on its average as it will be at the next."
-    return [Fact("gradient", inner.value, sentence), prior]
-
-
-@_belief_facts.register
-def _(belief: beliefs.Transient) -> list[Fact]:
-    sentence = (
-        "One part of the gradient stays, another passes; the step is taken on the forecast of the "
-        f"next. What passes keeps {number(belief.autocorrelation)} of itself a step."
-    )
-    facts = [Fact("gradient", f"memory {_memory(belief.discount)}", sentence)]
-    if belief.diffuse:
-        return [*facts, _prior("gradient prior", 0, 0)]
-    return [*facts, _prior("gradient prior", _reciprocal(1 - belief.discount), 0)]
-
-
-@_belief_facts.register
-def _(belief: beliefs.OrnsteinUhlenbeck) -> list[Fact]:
-    if known(belief.autocorrelation) == 0 == known(belief.noise_variance):
-        sentence = "The gradient is what was just seen, without noise or memory."
-        return [Fact("gradient", "as seen", sentence)]
-    sentence = "The gradient returns to 0 and is seen through noise: its average is shrunk."
-    memory = _memory(belief.autocorrelation * (1 - belief.steady_gain))
-    return [Fact("gradient", f"memory {memory}", sentence)]
-
-
-@_belief_facts.register
-def _(belief: beliefs.Wiener) -> list[Fact]:
-    shrunk = "The gradient is 0 unless its average stands out of its noise, learned for each entry."
-    moment = "The second moment of the gradient is read as curvature."
-    return [
-        Fact("gradient", f"memory {_memory(belief.discount)}", shrunk),
-        Fact("curvature", f"memory {_memory(belief.curvature_discount)}", moment),
-        _prior("prior", 0, 0),
-    ]
-
-
-@_belief_facts.register
-def _(belief: beliefs.PrecisionWalk) -> list[Fact]:
-    sentence = "The second moment of the gradient, which drifts, is read as curvature."
-    prior = _prior("curvature prior", belief.prior_degrees_of_freedom, belief.prior_second_moment)
-    return [Fact("curvature", f"memory {_memory(belief.discount)}", sentence), prior]
-
-
-@_belief_facts.register
-def _(belief: beliefs.UniformWalk) -> list[Fact]:
-    sentence = "The largest gradient, which is discounted, is read as the root of the curvature."
-    return [Fact("curvature", f"memory {_memory(belief.discount)}", sentence)]
-
-
-@_belief_facts.register
-def _(belief: beliefs.Accumulated) -> list[Fact]:
-    moment, prior = _belief_facts(belief.belief)
-    sentence = "The sum of all squared gradients is read as curvature: that of all losses so far."
-    return [Fact("curvature", moment.value, sentence), prior]
-
-
-@_belief_facts.register
-def _(belief: beliefs.WishartWalk) -> list[Fact]:
-    sentence = "The matrix of second moments of all pairs of gradients is read as curvature."
-    prior = _prior("curvature prior", belief.prior_degrees_of_freedom, belief.prior_second_moment)
-    return [Fact("curvature", f"memory {_memory(belief.discount)}", sentence), prior]
-
-
-@_belief_facts.register
-def _(belief: beliefs.KroneckerWalk) -> list[Fact]:
-    sentence = (
-        "The second moments of rows and of columns are read as the two factors of the curvature, "
-        f"each to the power {number(belief.power)}."
-    )
-    scale = f"{number(belief.prior_scale)} times the identity"
-    return [
-        Fact("curvature", f"memory {_memory(belief.discount)}", sentence),
-        Fact("curvature prior", scale, "What is believed of each factor at first."),
-    ]
-
-
-@_belief_facts.register
-def _(belief: beliefs.RetractedLevel) -> list[Fact]:
-    sentence = "It drifts as fast as it is forgotten, and stays positive."
-    prior = Fact("gradient prior", number(belief.prior_level), "What is believed at first.")
-    return [Fact("gradient", f"memory {_memory(belief.discount)}", sentence), prior]
-
-
-@_belief_facts.register
-def _(belief: beliefs.RunLengths) -> list[Fact]:
-    kept = f"Of the times when it may have begun the {belief.capacity} likeliest are kept."
-    return _task_facts(belief.model, kept)
-
-
-@_belief_facts.register
-def _(belief: beliefs.TwoHypotheses) -> list[Fact]:
-    return _task_facts(belief.model, "One Gaussian is kept, of a task that may have switched.")
-
-
-@_belief_facts.register
-def _(belief: beliefs.RunLengthReset) -> list[Fact]:
-    return _task_facts(belief.model, "One Gaussian is kept: of the present task or of a new one.")
-
-
-def _task_facts(model: beliefs.SwitchingOptimum, kept: str) -> list[Fact]:
-    learned = isinstance(model.hazard, beliefs.HazardGrid)
-    length = "learned" if learned else _steps(_reciprocal(model.hazard))
-    sentence = "On average; then the optimum is drawn anew, for all parameters at once. "
-    return [
-        Fact("task length", length, sentence + kept),
-        Fact("curvature", "known", "The curvature is known, and the same for all tasks."),
-    ]
-
-
-@_belief_facts.register
-def _(belief: beliefs.FisherOptimum) -> list[Fact]:
-    spread = "given"
-    if belief.prior_variance is None:
-        spread = "variance of the initial array"
-    elif jax.tree.structure(belief.prior_variance) == jax.tree.structure(0):
-        spread = f"variance {number(belief.prior_variance)}"
-    return [
-        Fact(
-            "task length",
-            _steps(_reciprocal(belief.hazard)),
-            "On average; then the optimum is drawn anew. It is followed by a linear filter.",
-        ),
-        Fact("optimum prior", spread, "Around the initial parameters, for every task."),
-        Fact("curvature", "read", "At every step: it is the variance of an example's gradient."),
-    ]
-
-
-@_belief_facts.register
-def _(belief: beliefs.Sensed) -> list[Fact]:
-    def moved(fact: Fact) -> Fact:
-        subject = fact.subject.replace("gradient", "curvature")
-        sentence = fact.sentence.replace("The gradient", "The curvature")
-        # Time is counted in readings (`beliefs.sensed`).
-        value = fact.value.replace("step", "reading").replace("observation", "reading")
-        return Fact(subject, value if fact.subject != "gradient" else f"sensed; {value}", sentence)
-
-    return [moved(fact) for fact in _belief_facts(belief.belief)]
-
-
-@_belief_facts.register
-def _(belief: beliefs.Secant) -> list[Fact]:
-    sentence = "Gradient and curvature are learned from how the gradient changes as one moves."
-    memory = _memory(belief.curvature_autocorrelation**2)
-    constant = known(belief.curvature_process_variance) == 0 and memory == "unlimited"
-    changes = "It does not change." if constant else "It drifts, and returns to its prior."
-    return [
-        Fact("gradient", f"drift {number(belief.gradient_process_variance)} a step", sentence),
-        Fact("curvature", f"memory {memory}", changes),
-        Fact(
-            "curvature prior",
-            f"variance {number(belief.prior_curvature_variance)}",
-            f"Its mean is {number(belief.prior_curvature_mean)}.",
-        ),
-    ]
-
-
-@_belief_facts.register
-def _(belief: beliefs.UnknownNoise) -> list[Fact]:
-    sentence = "The noise of each entry is learned; variances are in units of it."
-    noise = Fact("noise", f"memory {_memory(belief.discount)}", sentence)
-    return [*_belief_facts(belief.model), noise]
-
-
-@_belief_facts.register
-def _(belief: beliefs.Shared) -> list[Fact]:
-    return _belief_facts(belief.belief)
-
-
-@_belief_facts.register
-def _(belief: beliefs.Independent) -> list[Fact]:
-    gradient, curvature = _belief_facts(belief.gradient), _belief_facts(belief.curvature)
-    own = [fact for fact in gradient if not fact.subject.startswith("curvature")]
-    return own + [fact for fact in curvature if not fact.subject.startswith("gradient")]

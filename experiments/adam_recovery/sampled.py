@@ -14,7 +14,7 @@ from jax import Array
 
 from beliefnav import Posterior, beliefs, filters, inference, recording
 from beliefnav.inference import Fit
-from beliefnav.recording import Recording
+from beliefnav.recording import Recording, from_arrays
 from experiments.adam_recovery.config import Config
 from experiments.adam_recovery.slopes import LOW_NOISE, LOW_RATIO, POLICIES, Reading
 from experiments.adam_recovery.streams import Generator, Stream, curved, low_signal, simulate
@@ -107,7 +107,7 @@ def read_samples(config: Config, key: Array, progress_bar: bool = True) -> Sampl
 
 def standardised(stream: Stream, unit: Array, step_unit: Array) -> "xr.Dataset":
     """A stream in units of its own size and of that of its displacements."""
-    values = inference.stream(stream.gradient / unit, stream.displacement / step_unit)
+    values = from_arrays(stream.gradient / unit, stream.displacement / step_unit)
     return values.rename(param="coordinate")  # the model has a "param" of its own
 
 

@@ -18,6 +18,7 @@ import numpyro
 from numpyro import distributions as dist
 
 from beliefnav import beliefs, inference
+from beliefnav.recording import from_arrays
 
 SITES = ["correlation", "signal_to_noise", "noise_variance"]
 
@@ -53,7 +54,7 @@ def run(config: Config) -> None:
     truth = beliefs.OrnsteinUhlenbeck(0.9, process_variance=0.19, noise_variance=1.0)
     keys = jax.random.split(jax.random.key(config.seed))
     _, recording = inference.simulate(lambda: truth, key=keys[0], num_steps=config.num_steps)
-    stream = inference.stream(recording.gradient)
+    stream = from_arrays(recording.gradient)
     rates = {}
     print(f"{'':<28}{'seconds':>9}{'with compiling':>16}{'least ESS':>11}{'ESS/s':>9}{'r-hat':>8}")
     for name, sampler, integrate in (

@@ -14,7 +14,7 @@ import numpy as np
 from numpyro import handlers
 
 from beliefnav import beliefs, filters, inference
-from beliefnav.recording import Recording
+from beliefnav.recording import Recording, from_arrays
 from experiments import report
 from experiments.task_switch.config import Config
 from models import task_switch
@@ -59,7 +59,7 @@ def infer(config: Config) -> Inferred:
         streams, steps, samples = min(streams, 4), min(steps, 60), min(samples, 100)
     paths = [simulate(key, steps) for key in jax.random.split(jax.random.key(config.seed), streams)]
     gradient = np.stack([path["observation"]["value"] for path in paths], 1)
-    stream = inference.stream(gradient, np.zeros_like(gradient))
+    stream = from_arrays(gradient, np.zeros_like(gradient))
     target = inference.target(task_switch.switching(steps), stream, separate="param")
     key, chains = jax.random.key(config.seed + 1), config.num_chains
     fit = inference.laplace(target, key=key, num_draws=2 * samples, num_chains=chains)

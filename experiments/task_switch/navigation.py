@@ -12,6 +12,7 @@ rest, move toward the mean of all tasks: by $1 - (1 - \pi) w$ of where their opt
 to be.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -121,7 +122,7 @@ def learners(hazard: float) -> dict[str, Learner]:
     """The learners that are compared, by name."""
     curvature = jnp.array(CURVATURES)
     model = beliefs.SwitchingOptimum(curvature, NOISE_VARIANCE, PRIOR_VARIANCE, hazard)
-    never = beliefs.TwoHypotheses(model._replace(hazard=0.0))
+    never = beliefs.TwoHypotheses(dataclasses.replace(model, hazard=0.0))
     return {
         "BOCPD": Learner(beliefs.RunLengths(model, CAPACITY)),
         "two hypotheses": Learner(beliefs.TwoHypotheses(model)),
@@ -218,10 +219,10 @@ def walk(learner: Learner, switched: np.ndarray, optima: np.ndarray, noise: np.n
         updates, state = update(curvature * away + noise, state, params)
         belief = state[0].belief
         recent, switch_probability = jnp.nan, getattr(belief, "switch_probability", jnp.nan)
-        if isinstance(belief, beliefs.RunLengthsState):
+        if hasattr(belief, "run_length"):
             recent = jnp.exp(belief.log_weights).sum(0) @ (belief.run_length <= 5)
         loss = (curvature * away**2).sum() / 2
-        seen = params, belief.optimum(params)[0], recent, switch_probability, loss
+        seen = params, belief.posterior().optimum(params)[0], recent, switch_probability, loss
         return (params + updates, state), seen
 
     stream = jnp.asarray(switched), *(jnp.asarray(x, jnp.float32) for x in (optima, noise))
@@ -250,12 +251,12 @@ def reset_fractions(learner: Learner) -> Resets:
     seen = jnp.broadcast_to(-curvature * optimum, (30, len(CURVATURES)))
     settle: Any = jax.jit(lambda g: filters.last_state(learner.belief, g, jnp.zeros_like(g)))
     state = settle(seen)
-    believed = state.optimum(start)[0]
+    believed = state.posterior().optimum(start)[0]
     predicted = filter_.predict(state, still)
 
     def after(surprise: Array) -> tuple[Array, Array]:
         gradient = jnp.full_like(start, jnp.nan).at[0].set(-curvature[0] + surprise)
-        state, _ = filter_.update(predicted, gradient)
+        state = filter_.update(predicted, gradient)
         posterior = state.posterior()
 
         def velocity(params: Array) -> Array:

@@ -93,7 +93,7 @@ def track(config: Config) -> Tracked:
         for name, belief in compared.items():
             mean, state = jax.jit(lambda g, b=belief: follow(b, g, optimum))(gradient)
             error[name] = float(mean_error(mean))
-            if isinstance(state, beliefs.RunLengthsState):
+            if name == "BOCPD":
                 dropped = float(state.dropped_mass) / len(truth)
         oracle = beliefs.TwoHypotheses(forgetful)
         told = jax.jit(lambda g, s: follow(oracle, g, optimum, s))(gradient, jnp.asarray(switched))
@@ -135,7 +135,7 @@ def follow(
         y, switched = now
         if switched is not None:
             state = told_of(state, switched, fresh)
-        state, _ = filter_.update(filter_.predict(state, jnp.zeros_like(y)), y)
+        state = filter_.update(filter_.predict(state, jnp.zeros_like(y)), y)
         return state, read(state)
 
     last, values = lax.scan(step, fresh, (gradient, told))

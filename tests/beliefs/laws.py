@@ -8,8 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from beliefnav import filters
-from beliefnav.beliefs import Belief
+from beliefnav.beliefs import Belief, Filter, Info
 from tests import oracles
+
+
+def observe(filter_: Filter, *seen: Any) -> tuple[Any, Info]:
+    """The state after an observation of a prediction, and what it did."""
+    info = Info() if filter_.diagnose is None else filter_.diagnose(*seen)
+    return filter_.update(*seen), info
 
 
 def assert_filter_is_exact(model: Belief, oracle: Callable[[np.ndarray], oracles.Gaussian]) -> None:
@@ -43,7 +49,7 @@ def assert_any_tree_is_believed(
     def believe(y: Any) -> Any:
         state = filter_.init(y)
         for _ in range(2):
-            state, _ = filter_.update(filter_.predict(state), y, reading(y))
+            state = filter_.update(filter_.predict(state), y, reading(y))
         return state, state.posterior()
 
     y = {"a": jnp.asarray([[0.5, -2.0, 1.25]], jnp.bfloat16), "b": [None, jnp.bfloat16(0.75)]}

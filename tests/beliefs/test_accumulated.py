@@ -46,7 +46,7 @@ def test_variance_is_the_square_deviation_of_that_many_inverse_precisions():
 
 def test_before_anything_is_seen_the_sum_is_zero_and_nothing_is_known():
     for prior, variance in (((0.0, 0.0), np.inf), ((0.1, 2.0), np.inf), ((0.5, 8.0), 4 * 2 * 3.0)):
-        state = accumulated(PrecisionWalk(1.0, *prior)).filter(shared=True).init(jnp.ones(2))
+        state = accumulated(PrecisionWalk(1.0, *prior)).shared_filter().init(jnp.ones(2))
         posterior = state.posterior()
         np.testing.assert_allclose(posterior.curvature_mean, np.prod(prior), rtol=1e-6)
         # n^2 times 2 (S/n)^2 (n + 4) / ((n - 2) (n - 4)) for S = 4, n = 8: 32 * 12 / 24.

@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from beliefnav import beliefs, control, filters, navigator
+from beliefnav.beliefs.contract import as_belief
 
 
 class Sign(NamedTuple):
@@ -28,9 +29,15 @@ class Sign(NamedTuple):
             del curvature
             seen = jax.tree.map(lambda y: jnp.nan_to_num(jnp.sign(y)), gradient)
             mean = jax.tree.map(lambda m, y: m + (1 - self.discount) * y, predicted.mean, seen)
-            return SignState(mean), beliefs.Info(innovation=seen)
+            return SignState(mean)
 
-        return beliefs.Filter(init, predict, update)
+        def diagnose(predicted: "SignPredicted", gradient: Any, curvature: Any = None) -> Any:
+            del predicted, curvature
+            return beliefs.Info(
+                innovation=jax.tree.map(lambda y: jnp.nan_to_num(jnp.sign(y)), gradient)
+            )
+
+        return beliefs.Filter(init, predict, update, diagnose)
 
 
 class SignState(NamedTuple):
@@ -50,13 +57,15 @@ MEANS = np.array([[0.5, -0.5], [0.75, -0.25], [-0.125, -0.625]])
 
 
 def test_anything_with_a_filter_is_a_belief():
-    assert isinstance(Sign(0.5), beliefs.Belief)
-    assert isinstance(Sign(0.5).filter(), beliefs.Belief)
-    assert isinstance(beliefs.LocalLevel(0.5), beliefs.Belief)
-    assert not isinstance(jnp.sign, beliefs.Belief)
-    filter_ = Sign(0.5).filter()
-    assert filter_.filter() is filter_
-    assert filter_.uses_displacement is False
+    level, filter_ = beliefs.LocalLevel(0.5), Sign(0.5).filter()
+    assert as_belief(level) is level
+    for given in (Sign(0.5), filter_):
+        held = as_belief(given)
+        assert held.name == type(given).__name__
+        assert not held.filter().uses_displacement
+    for given in (jnp.sign, Sign, 3):
+        with pytest.raises(TypeError, match="must be one of beliefnav.beliefs or anything with a"):
+            as_belief(given)
 
 
 def test_it_filters_recordings():

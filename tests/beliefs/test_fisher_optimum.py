@@ -1,5 +1,6 @@
 """Optimum with a curvature that is read: filter and program against the joint Gaussian."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from scipy import stats
 
 from beliefnav import beliefs
 from beliefnav.beliefs import FisherOptimum, SwitchingOptimum, initial_variance
+from tests.beliefs import laws
 
 MODEL = FisherOptimum(hazard=0.2, examples=8, prior_variance=1.5)
 STEPS = 12
@@ -38,8 +40,10 @@ def run(model: FisherOptimum, y: Any, h: Any, moved: Any) -> list[Any]:
     for t in range(len(y)):
         params = params + before[t]
         predicted = filter_.predict(state, jnp.asarray(before[t]))
-        state, info = filter_.update(predicted, jnp.asarray(y[t]), None if h is None else h[t])
-        mean, variance = state.optimum(params)
+        state, info = laws.observe(
+            filter_, predicted, jnp.asarray(y[t]), None if h is None else h[t]
+        )
+        mean, variance = state.posterior().optimum(params)
         rows.append((mean - 3.0, variance, info.log_density, state, info))
     return rows
 
@@ -62,7 +66,7 @@ def conditioned(model: FisherOptimum, y: Any, h: Any, position: Any) -> tuple[An
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("hazard", [0.0, 0.2, 1.0])
 def test_filter_is_the_joint_gaussian_conditioned(hazard: float) -> None:
-    model = MODEL._replace(hazard=hazard)
+    model = dataclasses.replace(MODEL, hazard=hazard)
     y, h, moved = recording(0)
     position = np.concatenate([np.zeros((1, 2)), np.cumsum(moved, 0)[:-1]])
     found = run(model, y, h, moved)
@@ -140,8 +144,8 @@ def test_a_reading_of_nothing_beside_a_gradient_is_no_reading() -> None:
     filter_ = MODEL.filter()
     predicted = filter_.predict(filter_.init(jnp.zeros(3)), jnp.zeros(3))
     y = jnp.array([0.5, 0.5, 0.0])
-    state, info = filter_.update(predicted, y, jnp.array([0.0, 2.0, 0.0]))
-    alone, _ = filter_.update(predicted, y)
+    state, info = laws.observe(filter_, predicted, y, jnp.array([0.0, 2.0, 0.0]))
+    alone = filter_.update(predicted, y)
     assert state.distance_mean[0] == alone.distance_mean[0] != 0
     assert info.missing.tolist() == [False, False, True]
 
@@ -152,7 +156,7 @@ def test_sizes_that_overflow_leave_a_finite_belief(size: float) -> None:
     state = filter_.init(jnp.zeros(2))
     for _ in range(3):
         predicted = filter_.predict(state, state.distance_mean)
-        state, info = filter_.update(predicted, jnp.array([size, 0.1]))
+        state, info = laws.observe(filter_, predicted, jnp.array([size, 0.1]))
         assert all(np.isfinite(x).all() for x in jax.tree.leaves((state, state.posterior())))
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(info))
 
@@ -161,9 +165,9 @@ def test_sizes_that_overflow_leave_a_finite_belief(size: float) -> None:
 def test_a_reading_that_is_no_fisher_information_leaves_the_entry_predicted(reading: float) -> None:
     filter_ = MODEL.filter()
     start = filter_.init(jnp.zeros(2))
-    state, _ = filter_.update(filter_.predict(start, jnp.zeros(2)), jnp.ones(2), jnp.ones(2))
+    state = filter_.update(filter_.predict(start, jnp.zeros(2)), jnp.ones(2), jnp.ones(2))
     predicted = filter_.predict(state, jnp.ones(2))
-    state, info = filter_.update(predicted, jnp.ones(2), jnp.array([reading, 1.0]))
+    state, info = laws.observe(filter_, predicted, jnp.ones(2), jnp.array([reading, 1.0]))
     assert info.missing.tolist() == [True, False]
     assert float(info.log_density[0]) == float(info.surprise[0]) == 0
     assert state.distance_mean[0] == predicted.distance_mean[0]
@@ -205,7 +209,7 @@ def test_the_prior_is_as_wide_as_the_initial_parameters() -> None:
     # A parameter that starts at a constant learns.
     filter_ = FisherOptimum(0.1, 8).filter()
     still = jax.tree.map(jnp.zeros_like, params)
-    state, _ = filter_.update(filter_.predict(state, still), params)
+    state = filter_.update(filter_.predict(state, still), params)
     assert np.all(np.asarray(state.distance_mean["norm"]["scale"]) < 0)
 
 
@@ -213,12 +217,12 @@ def test_without_evidence_the_belief_goes_back_to_its_prior() -> None:
     filter_ = FisherOptimum(0.1, 8).filter()
     params = {"w": jnp.array([1.0, 3.0]), "b": jnp.array([2.0])}
     moved = jax.tree.map(jnp.ones_like, params)
-    state, _ = filter_.update(filter_.predict(filter_.init(params), moved), params)
+    state = filter_.update(filter_.predict(filter_.init(params), moved), params)
     nothing = jax.tree.map(lambda p: jnp.nan * p, params)
     still = jax.tree.map(jnp.zeros_like, params)
     for _ in range(300):
-        state, _ = filter_.update(filter_.predict(state, still), nothing)
-    mean, variance = state.optimum(jax.tree.map(jnp.add, params, moved))
+        state = filter_.update(filter_.predict(state, still), nothing)
+    mean, variance = state.posterior().optimum(jax.tree.map(jnp.add, params, moved))
     jax.tree.map(lambda m, p: np.testing.assert_allclose(m, p, rtol=1e-5), mean, params)
     prior = initial_variance(params)
     jax.tree.map(lambda v, v0: np.testing.assert_allclose(v, v0, rtol=1e-5), variance, prior)
@@ -227,11 +231,11 @@ def test_without_evidence_the_belief_goes_back_to_its_prior() -> None:
 def test_half_precision_has_a_float32_belief_and_no_parameters_are_no_error() -> None:
     filter_ = FisherOptimum(0.1, 8).filter()
     params = {"a": jnp.ones((2, 3), jnp.bfloat16), "b": None}
-    state, _ = filter_.update(filter_.predict(filter_.init(params), params), params)
+    state = filter_.update(filter_.predict(filter_.init(params), params), params)
     assert {x.dtype for x in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
     shapes = jax.eval_shape(filter_.init, params)
     assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
-    state, _ = filter_.update(filter_.predict(filter_.init({}), {}), {})
+    state = filter_.update(filter_.predict(filter_.init({}), {}), {})
     assert float(state.surprise) == 0
 
 

@@ -1,5 +1,6 @@
 """Priors over the hazard: means of parts of a Beta distribution, equal steps of the logarithm."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -16,7 +17,9 @@ MODEL = SwitchingOptimum(1.0, 0.5, 1.0, 0.1)
 
 def believed(grid: Any) -> Any:
     """What a filter makes of it: hazards and their probabilities."""
-    state = beliefs.TwoHypotheses(MODEL._replace(hazard=grid)).filter().init(jnp.zeros(2))
+    state = (
+        beliefs.TwoHypotheses(dataclasses.replace(MODEL, hazard=grid)).filter().init(jnp.zeros(2))
+    )
     hazard = state.hazard_belief
     return np.asarray(hazard.hazards), np.exp(hazard.log_weights)
 
@@ -93,7 +96,10 @@ def test_a_grid_of_one_point_is_a_number(belief: Any):
 
     @jax.jit
     def run() -> Any:
-        points = MODEL, MODEL._replace(hazard=HazardGrid(jnp.array([0.1]), jnp.array([7.0])))
+        points = (
+            MODEL,
+            dataclasses.replace(MODEL, hazard=HazardGrid(jnp.array([0.1]), jnp.array([7.0]))),
+        )
         return [filters.filter_recording(belief(model), y, d) for model in points]
 
     number, grid = run()
@@ -146,8 +152,8 @@ GRIDS: dict[str, Any] = {
 def test_an_improper_grid_is_refused_by_name(name: str):
     grid, message = GRIDS[name]
     for belief in (
-        beliefs.TwoHypotheses(MODEL._replace(hazard=grid)),
-        RunLengths(MODEL._replace(hazard=grid), 3),
+        beliefs.TwoHypotheses(dataclasses.replace(MODEL, hazard=grid)),
+        RunLengths(dataclasses.replace(MODEL, hazard=grid), 3),
     ):
         with pytest.raises(ValueError, match=f"{type(belief).__name__}: .*{message}"):
             belief.filter().init(jnp.zeros(2))

@@ -21,7 +21,7 @@ def test_each_belief_is_what_it_is_alone():
     posterior, info = filters.filter_recording(joined, y)
     one, one_info = filters.filter_recording(GRADIENT, y)
     other, _ = filters.filter_recording(CURVATURE, y)
-    want = beliefs.Posterior(*one[:2], *other[2:])
+    want = beliefs.Posterior(*one[:2], *other[2:4])
 
     # The same operations, compiled together or apart: float64 round-off.
     def close(a: Any, b: Any) -> None:
@@ -34,7 +34,7 @@ def test_each_belief_is_what_it_is_alone():
 
 def test_filters_can_be_joined_and_keep_their_memory():
     params = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(5)}
-    one, other = beliefs.LocalLevel(0.9).filter(shared=True), CURVATURE.filter(shared=True)
+    one, other = beliefs.LocalLevel(0.9).shared_filter(), CURVATURE.shared_filter()
     state = beliefs.independent(gradient=one, curvature=other).filter().init(params)
     assert sum(x.size for x in jax.tree.leaves(state)) == 2 * (11 + 1)
 
@@ -58,9 +58,10 @@ class Spy(NamedTuple):
         def update(predicted: "SpyState", gradient: Any, curvature: Any = None) -> Any:
             del gradient
             total = predicted.total if curvature is None else predicted.total + curvature
-            return SpyState(total), beliefs.Info()
+            return SpyState(total)
 
-        return beliefs.Filter(SpyState, predict, update, self.uses_displacement)
+        uses = self.uses_displacement
+        return beliefs.Filter(SpyState, predict, update, uses_displacement=uses)
 
 
 class SpyState(NamedTuple):
@@ -76,7 +77,7 @@ def test_displacement_and_second_sensor_reach_both(one: bool, other: bool):
     filter_ = beliefs.independent(gradient=Spy(one), curvature=Spy(other)).filter()
     assert filter_.uses_displacement == (one or other)
     predicted = filter_.predict(filter_.init(jnp.asarray(1.0)), jnp.asarray(10.0))
-    state, _ = filter_.update(predicted, jnp.asarray(0.0), jnp.asarray(100.0))
+    state = filter_.update(predicted, jnp.asarray(0.0), jnp.asarray(100.0))
     posterior = state.posterior()
     assert (posterior.gradient_mean, posterior.curvature_mean) == (111, -111)
 

@@ -1,5 +1,6 @@
 """Local level with discount: filter and program against the joint Gaussian."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -97,7 +98,11 @@ def test_bias_correction_is_a_prior(shared: bool):
 
     @jax.vmap
     def means(beta: jax.Array, n0: jax.Array) -> jax.Array:
-        filter_ = LocalLevel(beta, prior_sample_size=n0).filter(shared=shared)
+        filter_ = (
+            LocalLevel(beta, prior_sample_size=n0).shared_filter()
+            if shared
+            else LocalLevel(beta, prior_sample_size=n0).filter()
+        )
         return filters.filter_recording(filter_, jnp.asarray(y))[0].gradient_mean
 
     n0 = [0.0] * 3 + [steady_sample_size(b) for b in betas]
@@ -119,7 +124,7 @@ def test_without_forgetting_it_is_the_mean_of_all_that_was_seen():
 @pytest.mark.usefixtures("x64")
 def test_shared_sample_size_is_exact_with_complete_observations_and_smaller():
     recorded = oracles.random_stream(seed=4, num_steps=12, missing=0.0)["matrix"]
-    each, one = MODEL.filter(), MODEL.filter(shared=True)
+    each, one = MODEL.filter(), MODEL.shared_filter()
     full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), full, shared
@@ -181,9 +186,9 @@ def test_hyper_parameters_vmap():
 @pytest.mark.parametrize("shared", [False, True])
 def test_half_precision_streams_are_believed_in_float32(dtype: Any, shared: bool):
     y = jnp.asarray([-0.3, jnp.nan, 2.0], dtype)
-    filter_ = MODEL.filter(shared=shared)
+    filter_ = MODEL.shared_filter() if shared else MODEL.filter()
     predicted = filter_.predict(filter_.init(y))
-    half, single = (filter_.update(predicted, x) for x in (y, y.astype(jnp.float32)))
+    half, single = (laws.observe(filter_, predicted, x) for x in (y, y.astype(jnp.float32)))
     leaves = jax.tree.leaves((half[0], half[0].posterior()))
     assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
     jax.tree.map(np.testing.assert_array_equal, half, single)
@@ -302,7 +307,7 @@ def test_numbers_out_of_range_are_named(name: str, value: float):
     with pytest.raises(ValueError, match=f"LocalLevel: {name} must be"):
         LocalLevel(**({"discount": 0.5} | {name: value}))
     with pytest.raises(ValueError, match=f"LocalLevel: {name} must be"):
-        MODEL._replace(**{name: value})
+        dataclasses.replace(MODEL, **{name: value})
 
 
 @pytest.mark.parametrize("arguments", [{}, {"gradient": np.zeros(3), "num_steps": 3}])
@@ -314,12 +319,12 @@ def test_program_needs_either_a_recording_or_a_length(arguments: dict[str, Any])
 @pytest.mark.parametrize("discount", [0, 1, 0.0, 1.0])
 def test_program_needs_a_proper_walk(discount: float):
     with pytest.raises(ValueError, match="LocalLevel: .* 0 < discount < 1"):
-        MODEL._replace(discount=discount).numpyro_model(np.zeros(3))
+        dataclasses.replace(MODEL, discount=discount).numpyro_model(np.zeros(3))
 
 
 def test_program_needs_the_noise_variance():
     with pytest.raises(ValueError, match="LocalLevel: .* noise_variance"):
-        MODEL._replace(noise_variance=None).numpyro_model(np.zeros(3))
+        dataclasses.replace(MODEL, noise_variance=None).numpyro_model(np.zeros(3))
 
 
 def test_improper_prior_cannot_be_simulated():

@@ -74,7 +74,11 @@ def test_variance_is_that_of_the_level_and_all_prior_sample_sizes_are_finite():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("shared", [False, True])
 def test_missing_entry_is_taken_to_be_the_mean(shared: bool):
-    filter_ = look_ahead(LocalLevel(0.8, prior_mean=0.5)).filter(shared=shared)
+    filter_ = (
+        look_ahead(LocalLevel(0.8, prior_mean=0.5)).shared_filter()
+        if shared
+        else look_ahead(LocalLevel(0.8, prior_mean=0.5)).filter()
+    )
 
     @jax.jit
     def run(y: Any) -> Any:
@@ -82,7 +86,7 @@ def test_missing_entry_is_taken_to_be_the_mean(shared: bool):
         np.testing.assert_array_equal(state.posterior().gradient_mean, 0.5)
         read = []
         for row in y:
-            state, _ = filter_.update(filter_.predict(state), row)
+            state = filter_.update(filter_.predict(state), row)
             n = jnp.broadcast_to(state.level.sample_size, row.shape)
             read.append((state.level.mean, n, state.anticipated_mean))
         return read

@@ -1,5 +1,6 @@
 """Drifting optimum: filter and program against a scalar Kalman filter on where the optimum is."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -11,8 +12,9 @@ from numpyro.infer.util import log_density
 from scipy import stats
 
 from beliefnav import filters
-from beliefnav.beliefs import Optimum, OptimumState
+from beliefnav.beliefs import Optimum
 from tests import oracles
+from tests.beliefs import laws
 
 MODEL = Optimum(
     curvature=1.7,
@@ -67,8 +69,8 @@ def test_filter_is_a_kalman_filter_of_the_absolute_optimum():
     for model in (
         MODEL,
         Optimum(-0.4, 1e-8, 3.0),
-        MODEL._replace(autocorrelation=0.0),
-        MODEL._replace(process_variance=0.0, autocorrelation=1.0, prior_mean=5.0),
+        dataclasses.replace(MODEL, autocorrelation=0.0),
+        dataclasses.replace(MODEL, process_variance=0.0, autocorrelation=1.0, prior_mean=5.0),
     ):
         posterior, info = filtered(jax.tree.map(jnp.asarray, model), y, d)
         position, m, v, density = kalman(model, y, d)
@@ -95,8 +97,8 @@ def test_online_loop_on_a_tree_tells_where_the_optimum_is():
 
     filter_ = MODEL.filter()
     assert filter_.uses_displacement
-    update = jax.jit(lambda s, moved, y: filter_.update(filter_.predict(s, moved), y)[0])
-    state: OptimumState = filter_.init(tree(origin))
+    update = jax.jit(lambda s, moved, y: filter_.update(filter_.predict(s, moved), y))
+    state = filter_.init(tree(origin))
     moved = tree(jnp.zeros(6))
     for t in range(6):
         state = update(state, moved, tree(y[t]))
@@ -104,7 +106,7 @@ def test_online_loop_on_a_tree_tells_where_the_optimum_is():
         params = tree(origin + position[t])
         for part in (lambda x: x["a"].ravel(), lambda x: x["b"][0]):
             index = slice(None, 4) if part(params).size == 4 else slice(4, None)
-            mean, variance = map(part, state.optimum(params))
+            mean, variance = map(part, state.posterior().optimum(params))
             gradient = part(state.posterior().gradient_mean)
             # Rounding of the position, 1e6 * 1e-16, in the sum alone.
             np.testing.assert_allclose(mean - origin[index], m[t, index], atol=3e-9)
@@ -131,7 +133,7 @@ def test_flat_parameters_are_harmless():
     posterior, position = state.posterior(), jnp.cumsum(d, 0)[-2]
     np.testing.assert_array_equal(posterior.gradient_mean, 0)
     np.testing.assert_array_equal(posterior.gradient_variance, 0)
-    mean, variance = state.optimum(position)
+    mean, variance = state.posterior().optimum(position)
     # The distance is a sum of 19 displacements.
     np.testing.assert_allclose(mean, -0.6, rtol=1e-13)
     np.testing.assert_array_equal(variance, 2.0)
@@ -141,7 +143,7 @@ def test_flat_parameters_are_harmless():
 def test_the_belief_returns_to_its_prior_when_nothing_is_seen():
     y, d = recording(4)
     y = y.at[1:].set(jnp.nan).at[0].set(3.0)
-    stationary = MODEL._replace(process_variance=2.0 * (1 - 0.8**2))
+    stationary = dataclasses.replace(MODEL, process_variance=2.0 * (1 - 0.8**2))
     posterior, _ = filtered(jax.tree.map(jnp.asarray, stationary), y, d)
     position = np.concatenate([np.zeros((1, 6)), np.cumsum(d, 0)[:-1]])
     variance = posterior.gradient_variance / 1.7**2
@@ -158,7 +160,7 @@ def test_half_precision_streams_are_believed_in_float32(dtype: Any):
 
     @jax.jit
     def step(y: Any, d: Any) -> Any:
-        state, _ = filter_.update(filter_.predict(filter_.init(y), d), y)
+        state = filter_.update(filter_.predict(filter_.init(y), d), y)
         return state, state.posterior()
 
     half, single = step(y, d), step(y.astype(jnp.float32), d.astype(jnp.float32))
@@ -173,8 +175,8 @@ def test_trees_without_some_or_all_leaves(tree: Any):
 
     def step(tree: Any) -> Any:
         start = filter_.init(tree)
-        state, info = filter_.update(filter_.predict(start, tree), tree)
-        return start, state, info[:6], state.posterior()[:4], state.optimum(tree)
+        state, info = laws.observe(filter_, filter_.predict(start, tree), tree)
+        return start, state, info[:6], state.posterior()[:4], state.posterior().optimum(tree)
 
     start, state, *read = jax.eval_shape(step, tree)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), start) == jax.tree.map(
@@ -192,7 +194,7 @@ def test_trees_without_some_or_all_leaves(tree: Any):
 def test_density_of_the_program_is_the_model_written_out(walks: bool):
     rng = np.random.default_rng(5)
     y, d = (np.asarray(x[:5, :3]) for x in recording(5))
-    model = MODEL if walks else MODEL._replace(process_variance=0.0)
+    model = MODEL if walks else dataclasses.replace(MODEL, process_variance=0.0)
     path = rng.normal(size=y.shape)
     want = stats.norm.logpdf(path[0], -0.6, np.sqrt(2.0)).sum()
     for t in range(1, 5):
@@ -220,7 +222,7 @@ def test_simulated_moments():
     program = numpyro.handlers.seed(MODEL.numpyro_model, jax.random.key(6))
     y = np.asarray(program(displacement=np.repeat(d[:, None], size, 1)))
     assert y.shape == (4, size)
-    model = oracles.optimum_model(np.full(4, np.nan), d, **MODEL._asdict())
+    model = oracles.optimum_model(np.full(4, np.nan), d, **vars(MODEL))
     prior = oracles.joint(model)
     position = np.concatenate([[0], np.cumsum(d)[:-1]])
     mean = 1.7 * (position - prior.smoothed_mean[:, 0])
@@ -247,11 +249,13 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_numbers_out_of_range_are_named(name: str, value: float):
-    arguments = dict.fromkeys(Optimum._fields[:3], 1.0) | {name: value}
+    arguments = dict.fromkeys([f.name for f in dataclasses.fields(Optimum)][:3], 1.0) | {
+        name: value
+    }
     with pytest.raises(ValueError, match=f"Optimum: {name} must be"):
         Optimum(**arguments)
     with pytest.raises(ValueError, match=f"Optimum: {name} must be"):
-        MODEL._replace(**{name: value})
+        dataclasses.replace(MODEL, **{name: value})
 
 
 def test_prediction_needs_a_displacement():

@@ -1,5 +1,6 @@
 """Ornstein-Uhlenbeck gradient: filter and program against the joint Gaussian."""
 
+import dataclasses
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -130,7 +131,7 @@ def test_without_noise_and_memory_the_belief_is_what_was_just_seen():
 @pytest.mark.usefixtures("x64")
 def test_shared_variance_is_exact_with_complete_observations_and_smaller():
     recorded = oracles.random_stream(seed=2, num_steps=12, missing=0.0)["matrix"]
-    each, one = MODEL.filter(), MODEL.filter(shared=True)
+    each, one = MODEL.filter(), MODEL.shared_filter()
     full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), full, shared
@@ -185,9 +186,9 @@ def test_hyper_parameters_vmap():
 @pytest.mark.parametrize("shared", [False, True])
 def test_half_precision_streams_are_believed_in_float32(dtype: Any, shared: bool):
     y = jnp.asarray([-0.3, jnp.nan, 2.0], dtype)
-    filter_ = MODEL.filter(shared=shared)
+    filter_ = MODEL.shared_filter() if shared else MODEL.filter()
     predicted = filter_.predict(filter_.init(y))
-    half, single = (filter_.update(predicted, x) for x in (y, y.astype(jnp.float32)))
+    half, single = (laws.observe(filter_, predicted, x) for x in (y, y.astype(jnp.float32)))
     leaves = jax.tree.leaves((half[0], half[0].posterior()))
     assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
     jax.tree.map(np.testing.assert_array_equal, half, single)
@@ -277,7 +278,7 @@ def test_numbers_out_of_range_are_named(name: str, value: float):
     with pytest.raises(ValueError, match=f"OrnsteinUhlenbeck: {name} must be"):
         OrnsteinUhlenbeck(**(hyper | {name: value}))
     with pytest.raises(ValueError, match=f"OrnsteinUhlenbeck: {name} must be"):
-        MODEL._replace(**{name: value})
+        dataclasses.replace(MODEL, **{name: value})
 
 
 @pytest.mark.parametrize("arguments", [{}, {"gradient": np.zeros(3), "num_steps": 3}])

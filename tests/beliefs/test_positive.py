@@ -114,7 +114,7 @@ def test_moments_of_the_gradient(correlation: float):
         fields = (m, s**2, t * sigma, sigma**2, covariance[0, 1])
         got = read_as_positive(Posterior(*(jnp.full(1, x) for x in fields)))
         # The box leaves out densities of 1e-17; the density is smooth on it.
-        np.testing.assert_allclose(np.ravel(got), want, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(np.ravel(got[:5]), want[:5], rtol=1e-8, atol=1e-10)
 
 
 def test_what_is_certain_and_what_is_unknown():
@@ -143,7 +143,7 @@ def test_derivatives_are_finite_where_a_variance_is_zero_or_a_mean_far_below():
     def total(mean: Any, variance: Any) -> Any:
         one = jnp.ones_like(mean)
         read = read_as_positive(Posterior(one, one, mean, variance, 0.1 * variance))
-        return sum(jnp.sum(x) for x in read)
+        return sum(jnp.sum(x) for x in read[:5])
 
     slopes = jax.grad(total, argnums=(0, 1))(mean, variance)
     assert all(np.all(np.isfinite(x)) for x in slopes)
@@ -183,9 +183,9 @@ def test_a_static_curvature_that_is_positive_is_exactly_this():
             return np.exp(total)
 
         want = plane(density, [(-9, 9), (0, 9)])
-        got = [x[t] for x in posterior]
+        got = [x[t] for x in posterior[:5]]
         # The density at the edges of the box is below 1e-13.
-        np.testing.assert_allclose(got, list(want), rtol=1e-8, atol=1e-9)
+        np.testing.assert_allclose(got, list(want[:5]), rtol=1e-8, atol=1e-9)
         assert got[2] > plain.curvature_mean[t]
 
 
@@ -194,7 +194,7 @@ def test_a_curvature_that_is_certain_and_negative_is_read_as_zero():
     filter_ = model.filter()
     assert filter_.uses_displacement
     params = {"a": jnp.ones(2), "b": None}
-    state, _ = filter_.update(filter_.predict(filter_.init(params), params), params)
+    state = filter_.update(filter_.predict(filter_.init(params), params), params)
     read = state.posterior()
     np.testing.assert_array_equal(read.curvature_mean["a"], 0)
     np.testing.assert_array_equal(
@@ -223,7 +223,7 @@ def test_for_a_walking_curvature_it_is_close_to_the_truncated_walk():
     y = g + np.sqrt(0.05) * rng.normal(size=(num_steps, size))
 
     def program(y: Any) -> Any:
-        return model.numpyro_model(y, d, positive=True)
+        return beliefs.positive(model).numpyro_model(y, d)
 
     draws = oracles.nuts(program, jnp.asarray(y), seed=0, num_samples=1000)["curvature"][:, :, -1]
     exact, spread = draws.mean((0, 1)), draws.std((0, 1))

@@ -1,5 +1,6 @@
 """Precision walk with discount: filter and program against sums, grids and paths."""
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -12,8 +13,10 @@ from numpyro.infer.util import log_density
 from scipy import integrate, stats
 
 from beliefnav import filters
-from beliefnav.beliefs import PrecisionWalk, PrecisionWalkState, steady_sample_size
+from beliefnav.beliefs import PrecisionWalk, steady_sample_size
+from beliefnav.beliefs.second_moment.precision_walk import PrecisionWalkState
 from tests import oracles
+from tests.beliefs import laws
 
 BETA, V0, N0 = 0.8, 0.6, 2.5
 MODEL = PrecisionWalk(BETA, V0, N0)
@@ -93,7 +96,11 @@ def test_bias_correction_is_a_prior(shared: bool):
 
     @jax.vmap
     def second_moments(beta: jax.Array, n0: jax.Array) -> jax.Array:
-        filter_ = PrecisionWalk(beta, prior_degrees_of_freedom=n0).filter(shared=shared)
+        filter_ = (
+            PrecisionWalk(beta, prior_degrees_of_freedom=n0).shared_filter()
+            if shared
+            else PrecisionWalk(beta, prior_degrees_of_freedom=n0).filter()
+        )
         return filters.filter_recording(filter_, jnp.asarray(y))[0].curvature_mean
 
     n0 = [0.0] * 3 + [steady_sample_size(b) for b in betas]
@@ -105,7 +112,7 @@ def test_bias_correction_is_a_prior(shared: bool):
 @pytest.mark.usefixtures("x64")
 def test_shared_degrees_of_freedom_are_exact_with_complete_observations_and_smaller():
     recorded = oracles.random_stream(seed=4, num_steps=12, missing=0.0)["matrix"]
-    each, one = MODEL.filter(), MODEL.filter(shared=True)
+    each, one = MODEL.filter(), MODEL.shared_filter()
     full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
     # Float64 round-off of 12 steps.
     jax.tree.map(
@@ -165,9 +172,9 @@ def test_hyper_parameters_vmap():
 def test_half_precision_streams_are_believed_in_float32(dtype: Any, shared: bool):
     # 300^2 overflows float16: squares are taken in float32.
     y = jnp.asarray([300.0, jnp.nan, 2.0], dtype)
-    filter_ = MODEL.filter(shared=shared)
+    filter_ = MODEL.shared_filter() if shared else MODEL.filter()
     predicted = filter_.predict(filter_.init(y))
-    half, single = (filter_.update(predicted, x) for x in (y, y.astype(jnp.float32)))
+    half, single = (laws.observe(filter_, predicted, x) for x in (y, y.astype(jnp.float32)))
     leaves = jax.tree.leaves((half[0], half[0].posterior()))
     assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
     jax.tree.map(np.testing.assert_array_equal, half, single)
@@ -280,7 +287,7 @@ def test_numbers_out_of_range_are_named(name: str, value: float):
     with pytest.raises(ValueError, match=f"PrecisionWalk: {name} must be"):
         PrecisionWalk(**({"discount": 0.5} | {name: value}))
     with pytest.raises(ValueError, match=f"PrecisionWalk: {name} must be"):
-        MODEL._replace(**{name: value})
+        dataclasses.replace(MODEL, **{name: value})
 
 
 @pytest.mark.parametrize("arguments", [{}, {"gradient": np.zeros(3), "num_steps": 3}])
@@ -292,12 +299,12 @@ def test_program_needs_either_a_recording_or_a_length(arguments: dict[str, Any])
 @pytest.mark.parametrize("discount", [0, 1, 0.0, 1.0])
 def test_program_needs_a_proper_walk(discount: float):
     with pytest.raises(ValueError, match="PrecisionWalk: .* 0 < discount < 1"):
-        MODEL._replace(discount=discount).numpyro_model(np.zeros(3))
+        dataclasses.replace(MODEL, discount=discount).numpyro_model(np.zeros(3))
 
 
 def test_program_needs_a_positive_prior_second_moment():
     with pytest.raises(ValueError, match="PrecisionWalk: .* prior_second_moment"):
-        MODEL._replace(prior_second_moment=0).numpyro_model(np.zeros(3))
+        dataclasses.replace(MODEL, prior_second_moment=0).numpyro_model(np.zeros(3))
 
 
 def test_improper_prior_cannot_be_simulated():

@@ -15,7 +15,7 @@ from tests.beliefs import laws
 def step(model: RetractedLevel, reading: Any) -> Any:
     """One reading [...], at the prior."""
     filter_ = model.filter()
-    state, info = filter_.update(filter_.predict(filter_.init(reading)), reading)
+    state, info = laws.observe(filter_, filter_.predict(filter_.init(reading)), reading)
     return state.posterior().gradient_mean, info
 
 
@@ -30,7 +30,7 @@ def test_update_is_that_of_ivon():
     @jax.jit
     def run(readings: Any) -> Any:
         def step(state: Any, c: Any) -> Any:
-            state, _ = filter_.update(filter_.predict(state), c)
+            state = filter_.update(filter_.predict(state), c)
             return state, state.level
 
         return jax.lax.scan(step, filter_.init(readings[0]), readings)[1]
@@ -92,7 +92,7 @@ def test_readings_of_any_size_leave_a_number():
     @jax.jit
     def run(first: Any) -> Any:
         def step(state: Any, c: Any) -> Any:
-            state, _ = filter_.update(filter_.predict(state), c)
+            state = filter_.update(filter_.predict(state), c)
             return state, state.level
 
         readings = jnp.concatenate([first[None], jnp.ones((300, first.size))])

@@ -1,5 +1,6 @@
 """Run lengths: against all patterns of switches there may have been, and a dict of run lengths."""
 
+import dataclasses
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jax import Array
 from beliefnav import beliefs, filters
 from beliefnav.beliefs import HazardGrid, Info, Posterior, RunLengths, SwitchingOptimum
 from tests import oracles
+from tests.beliefs import laws
 
 # Steep, turned over, flat, and hardly curved; the hazard is filled in.
 MODEL = SwitchingOptimum(
@@ -45,8 +47,8 @@ def follow(model: SwitchingOptimum, y: Array, d: Array, capacity: int) -> Follow
         state, params = before
         y, moved = now
         params = params + moved
-        state, info = filter_.update(filter_.predict(state, moved), y)
-        mean, variance = state.optimum(params)
+        state, info = laws.observe(filter_, filter_.predict(state, moved), y)
+        mean, variance = state.posterior().optimum(params)
         said = Followed(
             mean,
             variance,
@@ -101,7 +103,7 @@ HAZARDS: dict[str, Any] = {"never": 0.0, "rarely": 0.01, "often": 0.3, "always":
 def test_all_patterns_of_switches_are_believed(name: str):
     y, d = oracles.switching_recording(MODEL, 0, 12)
     assert not np.isfinite(y[6]).any() and 0 < np.isfinite(y[:6]).mean() < 1
-    model = MODEL._replace(hazard=HAZARDS[name])
+    model = dataclasses.replace(MODEL, hazard=HAZARDS[name])
     want, _ = oracles.switch_patterns(oracles.tasks(model), y, d)
     got = followed(model, y, d, 12)
     assert_same(got, model, want, y, d)
@@ -112,7 +114,7 @@ def test_all_patterns_of_switches_are_believed(name: str):
 def test_a_grid_that_holds_the_impossible_learns_that_it_is():
     """Hazards of 0 and 1 are on it, and have no probability left when they are ruled out."""
     y, d = oracles.switching_recording(MODEL, 1, 12)
-    model = MODEL._replace(hazard=HazardGrid(np.array([0.0, 0.2, 1.0]), np.ones(3)))
+    model = dataclasses.replace(MODEL, hazard=HazardGrid(np.array([0.0, 0.2, 1.0]), np.ones(3)))
     want, _ = oracles.switch_patterns(oracles.tasks(model), y, d)
     assert_same(followed(model, y, d, 12), model, want, y, d)
 
@@ -152,7 +154,7 @@ def test_diagnostics_are_those_of_what_was_predicted():
 @pytest.mark.parametrize("name", ["often", "grid"])
 def test_the_likeliest_run_lengths_are_kept(capacity: int, name: str):
     y, d = oracles.switching_recording(MODEL, 4, 30)
-    model = MODEL._replace(hazard=HAZARDS[name])
+    model = dataclasses.replace(MODEL, hazard=HAZARDS[name])
     want = oracles.kept_run_lengths(oracles.tasks(model), y, d, capacity)
     got = followed(model, y, d, capacity)
     assert_same(got, model, want, y, d)
@@ -163,7 +165,7 @@ def test_the_likeliest_run_lengths_are_kept(capacity: int, name: str):
 @pytest.mark.parametrize("hazards", [[0.0, 0.2], [0.2, 1.0]], ids=["never", "always"])
 def test_a_hazard_whose_run_lengths_are_all_dropped_is_ruled_out(hazards: list[float]):
     y, d = oracles.switching_recording(MODEL, 5, 30)
-    model = MODEL._replace(hazard=HazardGrid(np.array(hazards), np.ones(2)))
+    model = dataclasses.replace(MODEL, hazard=HazardGrid(np.array(hazards), np.ones(2)))
     want = oracles.kept_run_lengths(oracles.tasks(model), y, d, 2)
     assert_same(followed(model, y, d, 2), model, want, y, d)
 
@@ -215,7 +217,7 @@ def test_an_outlier_is_forgiven_however_unlikely():
     y = rng.normal(rng.normal(0, 3.0, size), 0.1, (num_steps, size)).astype(np.float32)
     y[6, 0] += 4.3
     model = SwitchingOptimum(-np.ones(size), np.full(size, 0.01), np.full(size, 9.0), 0.01)
-    full = oracles.tasks(model._replace(prior_mean=np.zeros(size)))
+    full = oracles.tasks(dataclasses.replace(model, prior_mean=np.zeros(size)))
     want = oracles.kept_run_lengths(full, y.astype(np.float64), np.zeros(y.shape), num_steps)
     assert want.run_length[6, 6] < np.exp(-104)
     assert want.run_length[9, 9] > 0.99
@@ -234,7 +236,7 @@ def test_what_is_kept_of_the_past_decides_how_well_an_optimum_is_tracked():
     p, num_steps, num_streams, begin = 0.02, 1000, 40, 100
     optimum, y = oracles.switching_streams(9, num_steps, num_streams, p, 1.0, 1.0)
     model = SwitchingOptimum(1.0, 1.0, 1.0, p)
-    never = model._replace(hazard=0.0).linear()
+    never = dataclasses.replace(model, hazard=0.0).linear()
     compared = RunLengths(model, 30), beliefs.TwoHypotheses(model), model.linear(), never
 
     @jax.jit

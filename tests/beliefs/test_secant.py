@@ -1,5 +1,6 @@
 """Secant landscape: filter and program against a textbook Kalman filter and written-out laws."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,10 +11,11 @@ import pytest
 from numpyro.infer.util import log_density
 from scipy import stats
 
-from beliefnav import filters
+from beliefnav import beliefs, filters
 from beliefnav.beliefs import Posterior, Secant
 from beliefnav.recording import Recording
 from tests import oracles
+from tests.beliefs import laws
 
 MODEL = Secant(
     noise_variance=0.3,
@@ -45,7 +47,10 @@ def filtered(model: Secant, y: Any, d: Any, c: Any = None) -> Any:
 def assert_is_the_oracle(got: Any, want: oracles.Secant, y: Any) -> None:
     posterior, info = got
     np.testing.assert_array_equal(info.missing, ~np.isfinite(y))
-    read = posterior._asdict() | {"log_density": info.log_density, "surprise": info.surprise}
+    read = dict(zip(posterior._fields[:5], posterior, strict=False)) | {
+        "log_density": info.log_density,
+        "surprise": info.surprise,
+    }
     for name, value in read.items():
         expected = getattr(want, name)
         # Float64 round-off of 20 steps relative to the largest: nothing cancels at any noise.
@@ -97,7 +102,7 @@ def test_online_loop_on_a_tree_is_the_filter_of_the_recording():
 
     filter_ = MODEL.filter()
     assert filter_.uses_displacement
-    update = jax.jit(lambda s, *now: filter_.update(filter_.predict(s, now[0]), *now[1:]))
+    update = jax.jit(lambda s, *now: laws.observe(filter_, filter_.predict(s, now[0]), *now[1:]))
     state = filter_.init(tree(y[0]))
     moved = tree(jnp.zeros(6))
     for t in range(6):
@@ -119,11 +124,13 @@ def test_online_loop_on_a_tree_is_the_filter_of_the_recording():
 def test_no_time_passes_before_the_first_observation():
     """The prior is that of the first gradient, whatever the process noise."""
     y, d = jnp.asarray([1.3, -0.2]), jnp.asarray([0.5, 0.0])
-    model = MODEL._replace(gradient_process_variance=3.0, curvature_process_variance=4.0)
+    model = dataclasses.replace(
+        MODEL, gradient_process_variance=3.0, curvature_process_variance=4.0
+    )
     first = jax.tree.map(lambda x: x[0], filters.filter_recording(model, y, d)[0])
     gain = 2.0 / (2.0 + 0.3)
     want = Posterior(0.4 + gain * (1.3 - 0.4), 2.0 * 0.3 / (2.0 + 0.3), -0.7, 1.5, 0.0)
-    np.testing.assert_allclose(first, want, rtol=1e-14)
+    np.testing.assert_allclose(first[:5], want[:5], rtol=1e-14)
 
 
 @pytest.mark.usefixtures("x64")
@@ -132,7 +139,7 @@ def test_displacement_shifted_by_one_is_another_belief():
     _, d, _ = recording(3)
     h, start = 2.0, 0.3
     y = start + h * jnp.concatenate([jnp.zeros((1, 6)), jnp.cumsum(d, 0)[:-1]])
-    model = jax.tree.map(jnp.asarray, STATIC._replace(noise_variance=1e-6))
+    model = jax.tree.map(jnp.asarray, dataclasses.replace(STATIC, noise_variance=1e-6))
     right = filtered(model, y, d)[0].curvature_mean
     # Exact readings, of which the prior keeps R / (travelled^2 P_h) < 1e-5 after five steps.
     np.testing.assert_allclose(right[5:], h, rtol=1e-4)
@@ -144,8 +151,11 @@ def test_displacement_shifted_by_one_is_another_belief():
 @pytest.mark.usefixtures("x64")
 def test_where_nothing_moves_nothing_is_learned_of_the_curvature():
     y, _, _ = recording(4)
-    model = STATIC._replace(
-        prior_curvature_mean=0.7, gradient_process_variance=0.1, gradient_autocorrelation=0.9
+    model = dataclasses.replace(
+        STATIC,
+        prior_curvature_mean=0.7,
+        gradient_process_variance=0.1,
+        gradient_autocorrelation=0.9,
     )
     posterior, _ = filtered(jax.tree.map(jnp.asarray, model), y, jnp.zeros_like(y))
     np.testing.assert_array_equal(posterior.curvature_mean, 0.7)
@@ -175,7 +185,7 @@ def test_a_missing_entry_is_predicted_only_and_disturbs_no_other():
     filter_ = MODEL.filter()
     y, c = jnp.asarray([0.5, jnp.nan, -jnp.inf, 1.0]), jnp.asarray([jnp.inf, 0.3, jnp.nan, 0.2])
     predicted = filter_.predict(filter_.init(y), jnp.ones(4))
-    update = jax.jit(filter_.update)
+    update = jax.jit(lambda *seen: laws.observe(filter_, *seen))
     state, info = update(predicted, y, c)
     complete, _ = update(predicted, jnp.where(jnp.isfinite(y), y, 9.0), c)
     for leaf, other in zip(*map(jax.tree.leaves, (state, complete)), strict=True):
@@ -199,7 +209,7 @@ def test_a_missing_entry_is_predicted_only_and_disturbs_no_other():
 def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
     y, d, c = (x[:10, :2] for x in recording(6))
     y = y.at[0].set(jnp.nan)
-    names = Secant._fields
+    names = [f.name for f in dataclasses.fields(Secant)]
 
     @jax.jit
     @jax.grad
@@ -211,22 +221,26 @@ def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
         model = Secant(**dict(zip(names, hyper.tolist(), strict=True)))
         return oracles.secant(model, y, d, c).log_density.sum()
 
-    point, h = np.array(MODEL), 1e-5
+    point, h = np.array(jax.tree.leaves(MODEL)), 1e-5
     want = [(exact(point + h * e) - exact(point - h * e)) / (2 * h) for e in np.eye(len(point))]
     # Central differences with step h: error h^2 f''' + eps f / h ~ 1e-9, relative to O(10).
-    np.testing.assert_allclose(slopes(list(map(jnp.asarray, MODEL)), y), want, rtol=1e-7, atol=1e-7)
+    np.testing.assert_allclose(
+        slopes(list(map(jnp.asarray, jax.tree.leaves(MODEL))), y), want, rtol=1e-7, atol=1e-7
+    )
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_half_precision_streams_are_believed_in_float32(dtype: Any):
     y, c, d = (jnp.asarray(x, dtype) for x in ([-0.3, jnp.nan, 2.0], [0.1, 1, 3], [0.5, -1.5, 0]))
-    model = MODEL._replace(noise_variance=jnp.float16(0.5))  # nor is the state that of a number
+    model = dataclasses.replace(
+        MODEL, noise_variance=jnp.float16(0.5)
+    )  # nor is the state that of a number
     filter_ = model.filter()
 
     @jax.jit
     def two_steps(y: Any, c: Any, d: Any) -> Any:
-        state, _ = filter_.update(filter_.predict(filter_.init(y), jnp.zeros_like(d)), y, c)
-        state, _ = filter_.update(filter_.predict(state, d), y, c)
+        state = filter_.update(filter_.predict(filter_.init(y), jnp.zeros_like(d)), y, c)
+        state = filter_.update(filter_.predict(state, d), y, c)
         return state.landscape, state.posterior()
 
     half, single = (two_steps(*x) for x in ((y, c, d), (z.astype(jnp.float32) for z in (y, c, d))))
@@ -239,8 +253,8 @@ def test_trees_without_some_or_all_leaves(tree: Any):
     filter_ = MODEL.filter()
 
     def step(tree: Any) -> Any:
-        state, info = filter_.update(filter_.predict(filter_.init(tree), tree), tree, tree)
-        return *state.posterior(), *info[:6]  # a Gaussian predictive has no degrees of freedom
+        state, info = laws.observe(filter_, filter_.predict(filter_.init(tree), tree), tree, tree)
+        return *state.posterior()[:5], *info[:6]  # a Gaussian predictive has no degrees of freedom
 
     structure = jax.tree.structure(tree)
     assert all(jax.tree.structure(field) == structure for field in jax.eval_shape(step, tree))
@@ -267,7 +281,7 @@ def test_intervals_cover_the_truth_at_every_noise():
     rng = np.random.default_rng(6)
     levels = np.array([1e-4, 1e-2, 1.0])
     noise = np.broadcast_to(levels[:, None], (3, size))
-    model = MODEL._replace(noise_variance=noise, curvature_noise_variance=None)
+    model = dataclasses.replace(MODEL, noise_variance=noise, curvature_noise_variance=None)
     shape = noise.shape
     g = 0.4 + np.sqrt(2.0) * rng.normal(size=shape)
     h = -0.7 + np.sqrt(1.5) * rng.normal(size=shape)
@@ -336,7 +350,8 @@ def test_density_of_the_program_is_the_model_written_out(
 ):
     rng = np.random.default_rng(7)
     y, d, c = (np.asarray(x[:5, :3]) for x in recording(7))
-    model = MODEL._replace(
+    model = dataclasses.replace(
+        MODEL,
         gradient_process_variance=0.05 if g_walks else 0.0,
         curvature_process_variance=0.02 if h_walks else 0.0,
     )
@@ -350,9 +365,9 @@ def test_density_of_the_program_is_the_model_written_out(
     latents |= {"curvature": h} if h_walks else {"initial_curvature": h[0]}
     sensed = c if second_sensor else None
     got, sites = log_density(
-        model.numpyro_model,
+        (beliefs.positive(model) if positive else model).numpyro_model,
         (y, d, sensed),
-        {"positive": positive},
+        {},
         jax.tree.map(jnp.asarray, latents),
     )
     # Float64 round-off of a sum of 50 terms.
@@ -375,7 +390,7 @@ def test_simulated_moments():
     assert {k: v for k, v in shapes.items() if k in names} == dict.fromkeys(names, (4, size))
     draws = np.concatenate([sites[name]["value"] for name in names])
 
-    hyper = MODEL._asdict()
+    hyper = vars(MODEL)
     nothing = np.full(4, np.nan)
     exact = oracles.joint(oracles.secant_model(nothing, d, None, **hyper))
     latent = exact.smoothed_covariance.transpose(1, 0, 3, 2).reshape(8, 8)
@@ -394,11 +409,9 @@ def test_simulated_moments():
 @pytest.mark.usefixtures("rank_promotion")
 def test_simulated_positive_curvature_is_positive_and_a_truncated_walk():
     size = 20_000
-    model = MODEL._replace(curvature_noise_variance=None)
-    program = numpyro.handlers.seed(model.numpyro_model, jax.random.key(9))
-    sites = numpyro.handlers.trace(program).get_trace(
-        displacement=np.zeros((2, size)), positive=True
-    )
+    model = dataclasses.replace(MODEL, curvature_noise_variance=None)
+    program = numpyro.handlers.seed(beliefs.positive(model).numpyro_model, jax.random.key(9))
+    sites = numpyro.handlers.trace(program).get_trace(displacement=np.zeros((2, size)))
     h = np.asarray(sites["curvature"]["value"], np.float64)
     assert "curvature_observation" not in sites
     scale = np.sqrt(0.02)
@@ -429,11 +442,11 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_numbers_out_of_range_are_named(name: str, value: float):
-    arguments = dict.fromkeys(Secant._fields[:3], 1.0) | {name: value}
+    arguments = dict.fromkeys([f.name for f in dataclasses.fields(Secant)][:3], 1.0) | {name: value}
     with pytest.raises(ValueError, match=f"Secant: {name} must be"):
         Secant(**arguments)
     with pytest.raises(ValueError, match=f"Secant: {name} must be"):
-        MODEL._replace(**{name: value})
+        dataclasses.replace(MODEL, **{name: value})
 
 
 def test_a_second_sensor_needs_its_noise():
@@ -441,7 +454,7 @@ def test_a_second_sensor_needs_its_noise():
     predicted = filter_.predict(filter_.init(jnp.ones(2)), jnp.zeros(2))
     with pytest.raises(ValueError, match="curvature= .* curvature_noise_variance"):
         filter_.update(predicted, jnp.ones(2), jnp.ones(2))
-    with pytest.raises(ValueError, match="curvature needs a curvature_noise_variance"):
+    with pytest.raises(ValueError, match="Cannot use curvature= .* curvature_noise_variance"):
         STATIC.numpyro_model(np.zeros(2), np.zeros(2), np.zeros(2))
 
 

@@ -46,11 +46,11 @@ def test_without_readings_the_prior_stays():
     gradient = jnp.asarray(READINGS, jnp.float32)
     filter_ = sensed(MODEL).filter()
     start = filter_.init(gradient)
-    state, info = filter_.update(filter_.predict(start), gradient)
+    state, info = laws.observe(filter_, filter_.predict(start), gradient)
     jax.tree.map(np.testing.assert_array_equal, state, start)
     assert info == beliefs.Info()
     # So does it where a reading comes and says nothing.
-    state, _ = filter_.update(filter_.predict(start), gradient, jnp.full_like(gradient, jnp.nan))
+    state = filter_.update(filter_.predict(start), gradient, jnp.full_like(gradient, jnp.nan))
     jax.tree.map(np.testing.assert_array_equal, state, start)
 
 
@@ -63,7 +63,7 @@ def test_matrices_are_read_entry_by_entry():
     @jax.jit
     def run(readings: Any) -> Any:
         def step(state: Any, reading: Any) -> Any:
-            return filter_.update(filter_.predict(state), params, reading)
+            return filter_.update(filter_.predict(state), params, reading), None
 
         return jax.lax.scan(step, filter_.init(params), readings)[0].posterior()
 

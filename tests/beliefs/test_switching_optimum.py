@@ -1,5 +1,6 @@
 """Switching optimum: its best linear filter, and the program against what defines it."""
 
+import dataclasses
 from functools import partial
 from typing import Any
 
@@ -29,13 +30,13 @@ GRID = HazardGrid(np.array([0.1, 0.5]), np.array([3.0, 1.0]))
 
 
 def test_linear_has_the_numbers_of_the_stationary_walk():
-    got = MODEL._replace(hazard=0.25).linear()
+    got = dataclasses.replace(MODEL, hazard=0.25).linear()
     assert isinstance(got, Optimum)
     np.testing.assert_array_equal(got.autocorrelation, 0.75)
     np.testing.assert_allclose(got.process_variance, np.array([2.0, 0.7]) * (1 - 0.5625))
     for name in ("curvature", "noise_variance", "prior_variance", "prior_mean"):
         np.testing.assert_array_equal(getattr(got, name), getattr(MODEL, name))
-    still = MODEL._replace(hazard=0).linear()
+    still = dataclasses.replace(MODEL, hazard=0).linear()
     np.testing.assert_array_equal(still.autocorrelation, 1)
     np.testing.assert_array_equal(still.process_variance, 0)
 
@@ -75,7 +76,7 @@ def test_long_run_error_is_the_analytic_one_and_less_than_of_any_other_hazard(
     @jax.jit
     def steady_variance(assumed: Any) -> Any:
         nothing = jnp.zeros(2000)
-        belief = model._replace(hazard=assumed).linear()
+        belief = dataclasses.replace(model, hazard=assumed).linear()
         return filters.last_state(belief, nothing, nothing).posterior().gradient_variance
 
     def long_run_error(assumed: float) -> float:
@@ -147,7 +148,7 @@ def test_simulated_tasks_are_those_of_the_definition():
 
 @pytest.mark.usefixtures("rank_promotion")
 def test_simulated_hazards_are_drawn_from_the_grid_once():
-    sites = simulated(MODEL._replace(hazard=GRID), np.zeros((6, 2)), 4000, 3)
+    sites = simulated(dataclasses.replace(MODEL, hazard=GRID), np.zeros((6, 2)), 4000, 3)
     hazard = sites["hazard"]
     assert_mean(np.isclose(hazard, 0.5), 0.25)
     np.testing.assert_array_equal(np.isclose(hazard, 0.5) | np.isclose(hazard, 0.1), True)
@@ -162,7 +163,7 @@ def test_density_of_the_program_is_the_model_written_out(learned: bool):
     rng = np.random.default_rng(5)
     drawn = rng.normal(size=y.shape)
     switch = np.array([0, 1, 0, 0, 1, 0])
-    model = MODEL._replace(hazard=GRID) if learned else MODEL
+    model = dataclasses.replace(MODEL, hazard=GRID) if learned else MODEL
     latents: dict[str, Any] = {"switch": switch, "drawn_optimum": drawn}
     p, want = 0.3, 0.0
     if learned:
@@ -253,16 +254,18 @@ BAD = [
 
 @pytest.mark.parametrize(("name", "value"), BAD)
 def test_numbers_out_of_range_are_named(name: str, value: float):
-    arguments = dict.fromkeys(SwitchingOptimum._fields[:4], 1.0) | {name: value}
+    arguments = dict.fromkeys([f.name for f in dataclasses.fields(SwitchingOptimum)][:4], 1.0) | {
+        name: value
+    }
     with pytest.raises(ValueError, match=f"SwitchingOptimum: {name} must be"):
         SwitchingOptimum(**arguments)
     with pytest.raises(ValueError, match=f"SwitchingOptimum: {name} must be"):
-        MODEL._replace(**{name: value})
+        dataclasses.replace(MODEL, **{name: value})
 
 
 def test_a_linear_filter_learns_no_hazard():
     with pytest.raises(ValueError, match="Cannot use SwitchingOptimum.linear with a HazardGrid"):
-        MODEL._replace(hazard=GRID).linear()
+        dataclasses.replace(MODEL, hazard=GRID).linear()
 
 
 def test_the_program_checks_what_it_is_given():
@@ -270,9 +273,9 @@ def test_the_program_checks_what_it_is_given():
         MODEL.numpyro_model(np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"displacement has shape \(3,\), but gradient .* \(2,\)"):
         MODEL.numpyro_model(np.zeros(2), np.zeros(3))
-    simulate = partial(MODEL._replace, hazard=np.array([0.1, 0.2]))
+    simulate = partial(dataclasses.replace, MODEL, hazard=np.array([0.1, 0.2]))
     with pytest.raises(ValueError, match="SwitchingOptimum: the hazard is one number"):
         simulate().numpyro_model(displacement=np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"SwitchingOptimum: hazards must be in \[0, 1\]"):
         grid = HazardGrid(np.array([0.1, 1.2]))
-        MODEL._replace(hazard=grid).numpyro_model(displacement=np.zeros((3, 2)))
+        dataclasses.replace(MODEL, hazard=grid).numpyro_model(displacement=np.zeros((3, 2)))

@@ -185,7 +185,7 @@ def test_variances_stay_exact_in_single_precision():
     @jax.jit
     def run() -> Any:
         def step(state: Any, _: Any) -> Any:
-            state, _ = filter_.update(filter_.predict(state), jnp.ones(1))
+            state = filter_.update(filter_.predict(state), jnp.ones(1))
             return state, state.transient_variance
 
         return jax.lax.scan(step, filter_.init(jnp.ones(1)), None, length=20_000)[1]

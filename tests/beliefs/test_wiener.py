@@ -1,5 +1,6 @@
 """Empirical-Bayes Wiener average: filter against explicit weighted sums."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import pytest
 from beliefnav import filters
 from beliefnav.beliefs import Wiener
 from tests import oracles
+from tests.beliefs import laws
 
 
 @pytest.mark.usefixtures("x64")
@@ -72,7 +74,7 @@ def test_missing_entry_keeps_its_averages_and_counts_as_observed():
     state = filter_.init(y[0])
     states, infos = [], []
     for row in y:
-        state, info = filter_.update(filter_.predict(state), row)
+        state, info = laws.observe(filter_, filter_.predict(state), row)
         states.append(state)
         infos.append(info)
     for t in (2, 3):
@@ -114,7 +116,7 @@ def test_half_precision_streams_are_believed_in_float32(dtype: Any):
     y = jnp.asarray([300.0, jnp.nan, 2.0], dtype)
     filter_ = Wiener(0.9, 0.99).filter()
     predicted = filter_.predict(filter_.init(y))
-    half, single = (filter_.update(predicted, x) for x in (y, y.astype(jnp.float32)))
+    half, single = (laws.observe(filter_, predicted, x) for x in (y, y.astype(jnp.float32)))
     leaves = jax.tree.leaves((half[0], half[0].posterior()))
     assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
     jax.tree.map(np.testing.assert_array_equal, half, single)
@@ -126,4 +128,4 @@ def test_numbers_out_of_range_are_named(name: str, value: float):
     with pytest.raises(ValueError, match=f"Wiener: {name} must be"):
         Wiener(**({"discount": 0.5, "curvature_discount": 0.5} | {name: value}))
     with pytest.raises(ValueError, match=f"Wiener: {name} must be"):
-        Wiener(0.5, 0.5)._replace(**{name: value})
+        dataclasses.replace(Wiener(0.5, 0.5), **{name: value})

@@ -9,7 +9,7 @@ import pytest
 from scipy import linalg
 
 from beliefnav import Objective, beliefs, control, filters
-from beliefnav.beliefs import Kronecker, Posterior, TaskPosterior
+from beliefnav.beliefs import Kronecker, Posterior
 from tests import oracles
 from tests.control.laws import assert_settles_near_the_start, flat
 
@@ -117,7 +117,7 @@ def test_matrix_resetting_of_a_diagonal_is_resetting(hazard: float, discount: fl
 @pytest.mark.parametrize("make", RESETTING)
 def test_the_hazard_may_be_that_of_the_belief(make: Any):
     p, time_step = 0.2, 0.5
-    belief = TaskPosterior(*POSTERIOR, hazard=jnp.asarray(p))
+    belief = Posterior(*POSTERIOR, hazard=jnp.asarray(p))
     got = make(time_step=time_step).step(belief, THETA, START)
     want = make(-np.log(1 - p) / time_step).step(POSTERIOR, THETA, START)
     np.testing.assert_allclose(flat(got), flat(want), rtol=1e-13)
@@ -125,7 +125,7 @@ def test_the_hazard_may_be_that_of_the_belief(make: Any):
     got = make(0.3, time_step=time_step).step(belief, THETA, START)
     np.testing.assert_array_equal(flat(got), flat(make(0.3).step(POSTERIOR, THETA, START)))
     # A switch that is certain: only the prior mean counts.
-    belief = TaskPosterior(*POSTERIOR, hazard=jnp.ones(()))
+    belief = Posterior(*POSTERIOR, hazard=jnp.ones(()))
     v = flat(V)
     r = v / (np.sqrt(1 / 4 + v) + 1 / 2)
     got = flat(make().step(belief, THETA, START))
@@ -203,7 +203,7 @@ def test_anticipating_takes_the_forecast_of_a_belief():
     belief = beliefs.OrnsteinUhlenbeck(0.9, 0.3, 1.0)
     filter_ = belief.filter()
     state = filter_.init(jnp.zeros(2))
-    state, _ = filter_.update(filter_.predict(state), jnp.asarray([1.0, -2.0]))
+    state = filter_.update(filter_.predict(state), jnp.asarray([1.0, -2.0]))
     now = state.posterior()._replace(curvature_mean=jnp.asarray([0.3, 2.0]))
 
     def forecast(posterior: Posterior, params: Any, start: Any) -> Any:

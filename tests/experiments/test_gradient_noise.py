@@ -8,7 +8,7 @@ import arviz
 import numpy as np
 import pytest
 
-from beliefnav import inference
+from beliefnav.recording import from_arrays
 from experiments import gradient_noise
 from experiments.gradient_noise import streams, training
 
@@ -49,7 +49,7 @@ def test_layers_that_were_not_asked_are_trained_with_the_memories_of_adam() -> N
 
 
 def write(path: Path, gradient: Any, name: str = "gradient", dims: Any = ("step", "param")) -> Path:
-    stream = inference.stream(gradient).rename({"gradient": name})
+    stream = from_arrays(gradient).rename({"gradient": name})
     stream = stream.rename(dict(zip(("step", "param"), dims, strict=True)))
     stream.to_netcdf(path, engine="h5netcdf")
     return path
@@ -112,7 +112,7 @@ def test_zeros_count_as_missing_and_silent_coordinates_are_left_out() -> None:
     gradient[5, 2] = 0.0
     labels = [f"a[{i}]" for i in range(6)] + [f"b[{i}]" for i in range(3)] + ["c"] * 3
     labels[9:] = [f"c[{i}]" for i in range(3)]
-    recording = inference.stream(gradient, labels=labels)
+    recording = from_arrays(gradient, labels=labels)
     config = gradient_noise.Config(coordinates=4, stage_steps=100)
     stream = streams.prepare(config, "file", recording, 3)
     assert stream.values["param"].values.tolist() == ["a[2]", "a[3]", "a[4]", "a[5]"]

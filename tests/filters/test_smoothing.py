@@ -18,6 +18,7 @@ from beliefnav import beliefs, filters
 from beliefnav.beliefs import LocalLevel, Optimum, OrnsteinUhlenbeck, Secant, UnknownNoise
 from beliefnav.recording import Recording
 from tests import oracles
+from tests.beliefs import laws
 
 # A third of the time to compile what runs for a moment.
 jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -192,7 +193,7 @@ def assert_posterior(
     posterior: Any, like: PyTree, means: list[np.ndarray], covariances: list[np.ndarray]
 ) -> None:
     """Means [step, k, ...] and covariances [step, k, k, ...] of every leaf."""
-    fields = [leaves_of(field, like) for field in posterior]
+    fields = [leaves_of(field, like) for field in posterior[:5]]
     for entry in zip(*fields, means, covariances, strict=True):
         g, gg, h, hh, gh, mean, covariance = entry
         assert g.dtype == np.float64
@@ -294,7 +295,7 @@ def test_last_state_goes_on_as_in_the_loop_and_ahead(name: str):
         moved = jax.tree.map(lambda d: jnp.asarray(d[CUT - 1 :]), recording.displacement)
         filter_ = belief.filter()
         predicted = filter_.predict(state, jax.tree.map(lambda d: d[0], moved))
-        going_on, info = filter_.update(predicted, now.gradient, now.curvature)
+        going_on, info = laws.observe(filter_, predicted, now.gradient, now.curvature)
         if moved is None:
             ahead = filters.forecast(belief, state, num_steps=T - CUT)
         else:
@@ -668,7 +669,7 @@ def test_what_cannot_be_smoothed_says_why():
         for belief, name in (
             (beliefs.PrecisionWalk(0.9), "PrecisionWalk"),
             (LEVEL_MODEL.filter(), "Filter"),
-            (beliefs.positive(beliefs.PrecisionWalk(0.9)), "PrecisionWalk"),
+            (beliefs.positive(beliefs.PrecisionWalk(0.9)), "Positive"),
         ):
             with pytest.raises(ValueError, match=f"Cannot {purpose} with {name}.*linear-Gaussian"):
                 run(belief)
@@ -714,9 +715,7 @@ def test_smoothing_checks_its_streams(run: Any):
         run(Y)
     with pytest.raises(ValueError, match="displacement must be recorded like the gradient"):
         run(Y, Y[:2])
-    with pytest.raises(ValueError, match="curvature must be recorded like the gradient"):
-        run(Y, Y, Y[:, None])
-    with pytest.raises(ValueError, match="no second sensor.*curvature_noise_variance"):
+    with pytest.raises(ValueError, match="no part of it reads a second sensor.*curvature_noise"):
         run(Y, Y, Y)
     with pytest.raises(ValueError, match="streams .* of one length of at least 1"):
         run(Y[0], Y[0])

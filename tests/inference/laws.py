@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from numpyro import distributions as dist
 from scipy import special, stats
 
-from beliefnav import beliefs, inference
+from beliefnav import beliefs
+from beliefnav.recording import from_arrays
 from tests import oracles
 
 Floats = NDArray[np.float64]
@@ -40,7 +41,7 @@ def streams() -> xr.Dataset:
         columns.append(np.linalg.cholesky(covariance) @ rng.normal(size=NUM_STEPS))
     gradient = np.stack(columns, 1)
     gradient[[3, 20, 21], 0] = np.nan, np.inf, np.nan
-    return inference.stream(gradient, labels=LABELS)
+    return from_arrays(gradient, labels=LABELS)
 
 
 def log_joint(z: Floats, y: Floats) -> float:

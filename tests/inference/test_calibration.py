@@ -17,6 +17,7 @@ from numpyro import distributions as dist
 from scipy import stats
 
 from beliefnav import beliefs, inference
+from beliefnav.recording import from_arrays
 from tests.inference import laws
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rank_promotion")]
@@ -50,7 +51,7 @@ def simulated(prior: Any, seed: int, num_units: int, **how: Any) -> tuple[Any, x
 
     with jax.numpy_rank_promotion("allow"):
         truth, recording = jax.jit(jax.vmap(one))(keys, moved)
-    return truth, inference.stream(
+    return truth, from_arrays(
         recording.gradient.T, None if moved is None else recording.displacement.T
     )
 

@@ -16,6 +16,7 @@ from scipy import stats
 from beliefnav import beliefs, filters, inference, recording
 from beliefnav.inference.fits import diagnose
 from beliefnav.inference.targets import density
+from beliefnav.recording import from_arrays
 from tests.inference import laws
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("rank_promotion")]
@@ -145,7 +146,7 @@ def test_replicates_have_the_predictive_law(learned: bool) -> None:
     number = 4000
     posterior = draws(2, number // 2)
     posterior["correlation"] = xr.full_like(posterior["correlation"], 0.7)
-    target = inference.target(prior, inference.stream(y))
+    target = inference.target(prior, from_arrays(y))
     found = inference.predict(target, posterior, key=jax.random.key(1))
     replicates = found["posterior_predictive"]["gradient"].values.reshape(number, 25)
     np.testing.assert_array_equal(np.isnan(replicates), np.broadcast_to(np.isnan(y), (number, 25)))
@@ -171,7 +172,7 @@ def test_nothing_is_replicated_where_nothing_is_predicted() -> None:
     def prior() -> beliefs.LocalLevel:
         return beliefs.LocalLevel(numpyro.sample("correlation", dist.Uniform(0, 1)), 1.0)
 
-    target = inference.target(prior, inference.stream(y), separate="param")
+    target = inference.target(prior, from_arrays(y), separate="param")
     found = inference.predict(target, draws(1, 4, labels=[0, 1]), key=jax.random.key(1))
     empty = np.isnan(found["posterior_predictive"]["gradient"].values[0, 0])
     want = np.zeros((25, 2), bool)
@@ -185,7 +186,7 @@ def test_a_longer_stream_is_predicted_as_it_goes_on() -> None:
     rng = np.random.default_rng(3)
     y = rng.normal(size=(2 * laws.NUM_STEPS, 3))
     y[: laws.NUM_STEPS] = laws.streams()["gradient"]
-    longer = TARGET._replace(stream=inference.stream(y, labels=laws.LABELS))
+    longer = TARGET._replace(stream=from_arrays(y, labels=laws.LABELS))
     posterior = draws(1, 4, labels=laws.LABELS)
     short, long = (
         inference.predict(t, posterior, key=jax.random.key(0))["log_likelihood"]["gradient"]

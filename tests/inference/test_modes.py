@@ -10,6 +10,7 @@ from numpyro import distributions as dist
 from scipy import integrate, optimize, special, stats
 
 from beliefnav import beliefs, inference
+from beliefnav.recording import from_arrays
 from tests import oracles
 from tests.inference import laws
 
@@ -51,7 +52,7 @@ def plates() -> beliefs.LocalLevel:
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("apart", [True, False], ids=["separate", "joint"])
 def test_laplace_is_exact_for_a_gaussian_posterior(apart: bool) -> None:
-    stream = inference.stream(Y, labels=list("abc"))
+    stream = from_arrays(Y, labels=list("abc"))
     target = inference.target(
         level if apart else plates, stream, separate="param" if apart else None
     )
@@ -141,7 +142,7 @@ def test_log_evidence_approaches_that_of_quadrature() -> None:
         noise = numpyro.sample("noise_variance", dist.LogNormal(0, 1))
         return beliefs.OrnsteinUhlenbeck(0.6, 1.0, noise)
 
-    target = inference.target(prior, inference.stream(y))
+    target = inference.target(prior, from_arrays(y))
     fit = inference.laplace(target, key=jax.random.key(2))
 
     def log_density(z: float) -> float:
@@ -171,7 +172,7 @@ def test_heavy_tails_are_noticed() -> None:
             x: Any = numpyro.sample("x", dist.Cauchy(0, 1))
         return beliefs.LocalLevel(DISCOUNT, NOISE, 0.01 * (x / (1 + x**2)).sum(), SIZE)
 
-    target = inference.target(prior, inference.stream(Y[:, 1]))
+    target = inference.target(prior, from_arrays(Y[:, 1]))
     fit = inference.laplace(target, key=jax.random.key(3), num_draws=4000)
     # There is a mode: it is the Gaussian around it that is wrong.
     assert fit.diagnostics["newton_decrement"] < 1e-2
@@ -189,20 +190,20 @@ def test_a_ridge_is_no_mode() -> None:
         return beliefs.LocalLevel(DISCOUNT, NOISE, one + other, SIZE)
 
     mode = inference.map_estimate(
-        inference.target(prior, inference.stream(Y[:, 1])), key=jax.random.key(0)
+        inference.target(prior, from_arrays(Y[:, 1])), key=jax.random.key(0)
     )
     assert not mode.diagnostics["converged"]
 
 
 def test_a_minimiser_that_is_stopped_early_has_no_mode() -> None:
-    target = inference.target(level, inference.stream(Y + 10), separate="param")
+    target = inference.target(level, from_arrays(Y + 10), separate="param")
     mode = inference.map_estimate(target, key=jax.random.key(0), num_starts=1, max_steps=1)
     assert not mode.diagnostics["converged"].any()
     assert (mode.diagnostics["newton_decrement"] > 1e-2).all()
 
 
 def test_numbers_are_checked() -> None:
-    target = inference.target(level, inference.stream(Y), separate="param")
+    target = inference.target(level, from_arrays(Y), separate="param")
     key = jax.random.key(0)
     for number in ({"num_starts": 0}, {"max_steps": 0}):
         for run in (inference.map_estimate, inference.laplace):

@@ -12,6 +12,7 @@ import pytest
 from numpyro import distributions as dist
 
 from beliefnav import beliefs, inference
+from beliefnav.recording import from_arrays
 from tests import oracles
 from tests.inference import laws
 
@@ -31,7 +32,7 @@ def level() -> beliefs.LocalLevel:
     return beliefs.LocalLevel(DISCOUNT, NOISE, mean, SIZE)
 
 
-LEVEL = inference.target(level, inference.stream(Y))
+LEVEL = inference.target(level, from_arrays(Y))
 
 
 def level_posterior() -> tuple[float, float]:

@@ -13,6 +13,7 @@ from scipy import special, stats
 
 from beliefnav import beliefs, filters, inference
 from beliefnav.inference.targets import density
+from beliefnav.recording import from_arrays
 from tests import oracles
 from tests.inference import laws
 
@@ -68,7 +69,7 @@ def test_units_are_apart(order: tuple[str, str]) -> None:
     gradient[4, 0], gradient[9:12, 1], curvature[5, 2] = np.nan, np.inf, np.nan
     moved = D.copy()
     moved[-1] = np.nan  # after which nothing was observed
-    stream = inference.stream(gradient, moved, curvature, labels=list("abc"))
+    stream = from_arrays(gradient, moved, curvature, labels=list("abc"))
     together = density(inference.target(secant, stream.transpose(*order), separate="param"))
     position = {"noise_variance": jnp.asarray(-0.3), "curvature_scale": jnp.asarray(0.6)}
     noise, scale = np.exp(-0.3), np.exp(0.6)
@@ -104,7 +105,7 @@ def test_without_integration_it_is_the_joint_density_of_the_program() -> None:
     """Latents next to hyper-parameters: y given x given the two, term by term."""
     y = Y[:, 0].copy()
     y[7] = np.nan
-    target = inference.target(laws.prior, inference.stream(y), integrate=False)
+    target = inference.target(laws.prior, from_arrays(y), integrate=False)
     sampled = density(target)
     rng = np.random.default_rng(2)
     like = {name: x.shape for name, x in sampled.like.items()}
@@ -134,7 +135,7 @@ def test_without_integration_it_is_the_joint_density_of_the_program() -> None:
 @pytest.mark.parametrize("integrate", [True, False], ids=["integrated", "sampled"])
 def test_readings_that_a_belief_does_not_use_do_not_matter(integrate: bool) -> None:
     def potential(*others: Any) -> Any:
-        stream = inference.stream(Y[:, 0], *others)
+        stream = from_arrays(Y[:, 0], *others)
         sampled = density(inference.target(laws.prior, stream, integrate=integrate))
         position = {name: jnp.full(x.shape, 0.3) for name, x in sampled.like.items()}
         return sampled.potential(sampled.join(position), sampled.data)
@@ -180,14 +181,14 @@ def test_a_hierarchy_shares_and_splits_what_its_plates_say() -> None:
 
 
 def test_stream_labels_its_arrays() -> None:
-    one = inference.stream(Y, D, C, labels=list("abc"))
+    one = from_arrays(Y, D, C, labels=list("abc"))
     assert set(one) == {"gradient", "displacement", "curvature"}
     for name, values in (("gradient", Y), ("displacement", D), ("curvature", C)):
         assert one[name].dims == ("step", "param")
         np.testing.assert_array_equal(one[name], values)
     assert one["param"].values.tolist() == ["a", "b", "c"]
-    assert inference.stream(Y)["param"].values.tolist() == [0, 1, 2]
-    assert inference.stream(Y[:, 0])["gradient"].dims == ("step",)
+    assert from_arrays(Y)["param"].values.tolist() == [0, 1, 2]
+    assert from_arrays(Y[:, 0])["gradient"].dims == ("step",)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +198,7 @@ def test_stream_labels_its_arrays() -> None:
 )
 def test_arrays_of_a_stream_have_one_shape(arrays: Any) -> None:
     with pytest.raises(ValueError, match=r"\[step\] or \[step, param\] of one shape, got"):
-        inference.stream(*arrays)
+        from_arrays(*arrays)
 
 
 def test_informative_are_those_with_two_different_observations() -> None:
@@ -206,7 +207,7 @@ def test_informative_are_those_with_two_different_observations() -> None:
     y[:, 2] = np.nan
     y[1:, 3] = np.inf
     y[2:, 4] = np.nan
-    stream = inference.stream(y, labels=list("abcde"))
+    stream = from_arrays(y, labels=list("abcde"))
     says = inference.informative(stream)
     assert says.dims == ("param",)
     np.testing.assert_array_equal(says, [True, False, False, False, True])
@@ -226,7 +227,7 @@ def without(stream: xr.Dataset, **values: Any) -> xr.Dataset:
     return stream.assign(gradient=gradient)
 
 
-LABELLED = inference.stream(Y, D, labels=list("abc"))
+LABELLED = from_arrays(Y, D, labels=list("abc"))
 
 
 @pytest.mark.parametrize(
@@ -266,7 +267,7 @@ def test_streams_that_say_nothing_are_refused(stream: xr.Dataset, match: str) ->
 
 
 def test_a_silent_stream_of_many_coordinates_is_named_in_short() -> None:
-    stream = inference.stream(np.zeros((30, 9)))
+    stream = from_arrays(np.zeros((30, 9)))
     with pytest.raises(ValueError, match=r"in 0, 1, 2, 3, 4, \.\.\. \(9 of 9 coordinates\)"):
         inference.target(laws.prior, stream)
 
@@ -289,13 +290,13 @@ def test_every_displacement_but_the_last_must_be_finite(order: tuple[str, str]) 
     for step, param in ((0, 0), (28, 2)):
         moved = D.copy()
         moved[step, param] = np.nan
-        stream = inference.stream(Y, moved).transpose(*order)
+        stream = from_arrays(Y, moved).transpose(*order)
         with pytest.raises(ValueError, match="displacement has entries that are not finite"):
             inference.target(fixed, stream)
         inference.target(laws.prior, stream)  # which does not use it
     moved = D.copy()
     moved[-1] = np.nan
-    inference.target(fixed, inference.stream(Y, moved).transpose(*order))
+    inference.target(fixed, from_arrays(Y, moved).transpose(*order))
 
 
 @pytest.mark.parametrize("returned", [None, 3.0, {"noise_variance": 1.0}], ids=str)

@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from numpyro import handlers
 
-from beliefnav import beliefs, filters, inference
+from beliefnav import beliefs, filters
+from beliefnav.recording import from_arrays
 from models import gradient_noise
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -91,7 +92,7 @@ def test_standardised_streams_have_unit_root_mean_square_and_keep_their_holes() 
     values = rng.normal(size=(50, 3)) * [1e-4, 1.0, 1e5]
     values[3, 1] = np.nan
     values[4, 0] = np.inf
-    stream = inference.stream(values, np.zeros((50, 3)))
+    stream = from_arrays(values, np.zeros((50, 3)))
     result = gradient_noise.standardised(stream, slice(0, 40))
     finite = result["gradient"].where(np.isfinite(result["gradient"]))
     unit = (finite.isel(step=slice(0, 40)) ** 2).mean("step") ** 0.5

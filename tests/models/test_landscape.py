@@ -11,6 +11,7 @@ from numpyro import handlers
 from numpyro.infer.util import log_density
 
 from beliefnav import Objective, beliefs, control, filters, inference, navigator, posterior
+from beliefnav.recording import from_arrays
 from models import landscape
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -44,7 +45,7 @@ def test_nuts_recovers_the_parameters_of_a_synthetic_stream() -> None:
     _, stream, moved = simulate(TRUTH, jax.random.key(1), 250, 0.02)
     stream = stream.at[10:20, 1].set(jnp.nan)
     fit = inference.numpyro_nuts(
-        landscape.target(inference.stream(stream, moved)),
+        landscape.target(from_arrays(stream, moved)),
         key=jax.random.key(2),
         num_warmup=300,
         num_samples=400,

@@ -10,6 +10,7 @@ from numpyro import handlers
 
 from beliefnav import beliefs, filters, inference
 from beliefnav.inference.targets import density as density_of
+from beliefnav.recording import from_arrays
 from models import task_switch
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
@@ -44,7 +45,7 @@ def test_a_target_integrates_the_switches_out() -> None:
     values, recording = inference.simulate(
         task_switch.switching(num_steps), key=jax.random.key(0), displacement=jnp.zeros(num_steps)
     )
-    stream = inference.stream(recording.gradient, recording.displacement)
+    stream = from_arrays(recording.gradient, recording.displacement)
     target = inference.target(task_switch.switching(num_steps), stream)
     density = density_of(target)
     assert sorted(density.like) == sorted(task_switch_sites())
@@ -79,7 +80,7 @@ def test_a_target_integrates_the_switches_out() -> None:
 
 def test_replicates_are_left_out_where_the_predictive_is_a_mixture() -> None:
     gradient = np.random.default_rng(0).normal(size=(20, 2)).astype(np.float32)
-    stream = inference.stream(gradient, np.zeros_like(gradient))
+    stream = from_arrays(gradient, np.zeros_like(gradient))
     target = inference.target(task_switch.switching(20), stream)
     draws = {name: np.full((1, 3), 0.5) for name in task_switch_sites()}
     posterior = _dataset(draws)
@@ -114,7 +115,7 @@ def test_intervals_hold_the_truth() -> None:
 
     keys = jax.random.split(jax.random.key(7), num_streams)
     gradient = np.stack([simulate(key) for key in keys], 1)
-    stream = inference.stream(gradient, np.zeros_like(gradient))
+    stream = from_arrays(gradient, np.zeros_like(gradient))
     target = inference.target(task_switch.switching(num_steps), stream, separate="param")
     start = inference.laplace(target, key=jax.random.key(1), num_chains=2)
     fit = inference.numpyro_nuts(

@@ -11,8 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beliefnav import Objective, beliefs, control, navigator, posterior, scale_by_navigation
+from beliefnav import (
+    Objective,
+    beliefs,
+    control,
+    navigator,
+    posterior,
+    recording,
+    scale_by_navigation,
+)
 from beliefnav.rules.catalogue import CATALOGUE
+from tests.beliefs import laws
 
 PyTree = Any
 
@@ -131,11 +140,13 @@ def test_a_belief_per_entry_stays_as_predicted_where_nothing_was_seen(belief: An
     # What the filter predicts is read by predicting and then seeing nothing at all.
     filter_ = belief.filter()
     params, gradient = jnp.zeros(6), stream(4)
-    state, _ = filter_.update(filter_.predict(filter_.init(params), None), gradient[0])
+    state = filter_.update(filter_.predict(filter_.init(params), None), gradient[0])
     mask = np.array([True, False, False, True, False, False])
-    partly, info = filter_.update(filter_.predict(state, None), hurt(gradient[1], mask, jnp.inf))
-    nothing, _ = filter_.update(filter_.predict(state, None), jnp.full(6, jnp.nan))
-    fully, _ = filter_.update(filter_.predict(state, None), gradient[1])
+    partly, info = laws.observe(
+        filter_, filter_.predict(state, None), hurt(gradient[1], mask, jnp.inf)
+    )
+    nothing = filter_.update(filter_.predict(state, None), jnp.full(6, jnp.nan))
+    fully = filter_.update(filter_.predict(state, None), gradient[1])
     expected = jax.tree.map(
         lambda a, b: jnp.where(mask, a, b), nothing.posterior(), fully.posterior()
     )
@@ -193,8 +204,18 @@ def test_nothing_is_missing_of_nothing(empty: PyTree) -> None:
     assert optax.tree.get(state, "missing") == 0
 
 
+def test_nothing_is_counted_unless_asked_for() -> None:
+    gradient = jnp.array([1.0, jnp.nan, 1.0, 1.0, 1.0])
+    for optimizer in (scale_by_navigation(*INVERTED), navigator(0.1, *INVERTED)):
+        state = optimizer.init(gradient)
+        _, after = optimizer.update(gradient, state, gradient)
+        for told in (state, after):
+            assert optax.tree.get(told, "missing") is None
+            assert optax.tree.get(told, "clipped") is None
+
+
 @every_rule
-def test_missing_entries_are_not_counted_unless_asked(name: str) -> None:
+def test_counting_changes_no_bit_of_the_updates(name: str) -> None:
     gradient = jnp.array([1.0, jnp.nan])
     loud, silent = counting(name), CATALOGUE[name].rule(**CATALOGUE[name].arguments)
     state: Any
@@ -203,6 +224,27 @@ def test_missing_entries_are_not_counted_unless_asked(name: str) -> None:
     assert state[0].missing is None
     assert counted[0].missing == 1
     np.testing.assert_array_equal(updates, expected)
+
+
+@pytest.mark.parametrize("empty", [{}, {"a": None, "b": ()}, {"none": jnp.zeros((0, 3))}])
+def test_there_is_nothing_to_count_where_there_are_no_entries(empty: PyTree) -> None:
+    optimizer = counting("adam")
+    _, state = jax.jit(optimizer.update)(empty, optimizer.init(empty), empty)
+    missing = optax.tree.get(state, "missing")
+    assert missing == 0 and missing.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("counting", [False, True])
+def test_a_recording_counts_whatever_the_optimizer_does(counting: bool) -> None:
+    """All entries, also of arrays and of steps that it does not keep; nobody else is touched."""
+    transform = scale_by_navigation(*INVERTED, count_missing=counting)
+    optimizer = recording.record(transform, coordinates={"": [1]}, capacity=1)
+    params = jnp.zeros(5)
+    state = optimizer.init(params)
+    for gradient, missing in (([1, jnp.nan, jnp.inf, 1, 1], 2), ([1, 1, 1, 1, 1], 0)):
+        _, state = jax.jit(optimizer.update)(jnp.array(gradient, float), state, params)
+        assert optax.tree.get(state, "missing") == missing
+        assert optax.tree.get(state, "clipped") == 3
 
 
 class Curved:
@@ -229,6 +271,7 @@ class Curved:
 
 
 CURVATURE = [-2.0, -0.05, 0.0, 0.5, 3.0]
+INVERTED = Curved(CURVATURE), control.newton()
 discounted = Objective(rate=1.0, gain=1.0, discount=1.0)  # bounded above -1/4
 
 
@@ -239,30 +282,30 @@ discounted = Objective(rate=1.0, gain=1.0, discount=1.0)  # bounded above -1/4
         (control.newton(), 3),
         (control.horizon(discounted), 1),
         (control.horizon(discounted, exact_hold=True), 1),
-        (control.myopic(), None),
+        (control.myopic(), 0),
     ],
     ids=["ballistic", "newton", "horizon", "horizon, held", "myopic"],
 )
-def test_clipped_curvatures_are_counted(policy: control.Policy, expected: int | None) -> None:
-    transform: Any = scale_by_navigation(Curved(CURVATURE), policy)
+def test_clipped_curvatures_are_counted(policy: control.Policy, expected: int) -> None:
+    transform: Any = scale_by_navigation(Curved(CURVATURE), policy, count_missing=True)
     params = jnp.zeros(5)
     state = transform.init(params)
     _, new = jax.jit(transform.update)(jnp.ones(5), state, params)
-    if expected is None:
-        assert state.clipped is None and new.clipped is None
-    else:
-        assert state.clipped == 0 and new.clipped.dtype == jnp.int32
-        assert new.clipped == expected
+    assert state.clipped == 0 and new.clipped.dtype == jnp.int32
+    assert new.clipped == expected
 
 
 @pytest.mark.parametrize("name", ["adam", "wiener"])
-def test_rules_on_second_moments_never_clip_and_so_do_not_count(name: str) -> None:
+def test_rules_on_second_moments_never_clip_and_look_at_none(name: str) -> None:
     optimizer = counting(name)
-    _, state = optimizer.update(jnp.zeros(3), optimizer.init(jnp.zeros(3)), jnp.zeros(3))
-    assert state[0].clipped is None
+    gradient = jnp.zeros(3)
+    _, state = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert CATALOGUE[name].rule.assumptions(0.1).policy.clipped is None
+    assert state[0].clipped == 0
 
 
 def test_a_belief_without_curvature_is_never_clipped_by_a_horizon() -> None:
-    optimizer: Any = navigator(1.0, beliefs.LocalLevel(0.9), control.horizon(discounted))
+    plan = control.horizon(discounted)
+    optimizer: Any = navigator(1.0, beliefs.LocalLevel(0.9), plan, count_missing=True)
     _, state = optimizer.update(jnp.ones(3), optimizer.init(jnp.zeros(3)), jnp.zeros(3))
     assert state[0].clipped == 0

@@ -235,16 +235,18 @@ def test_none_leaves_are_no_parameters(name: str, x64: None) -> None:
 @pytest.mark.parametrize("empty", [{}, {"a": None, "b": ()}])
 def test_a_tree_without_leaves_is_trained_to_itself(name: str, empty: PyTree) -> None:
     optimizer = OPTIMIZERS[name]()
-    updates, _ = jax.jit(optimizer.update)(empty, optimizer.init(empty), empty)
+    updates, state = jax.jit(optimizer.update)(empty, optimizer.init(empty), empty)
     assert updates == empty
+    assert jax.tree.structure(state) == jax.tree.structure(optimizer.init(empty))
 
 
 @some_optimizers
 def test_an_array_without_entries_is_trained_to_itself(name: str) -> None:
     optimizer = OPTIMIZERS[name]()
     params = {"none": jnp.zeros((0, 3)), "one": jnp.ones(1)}
-    updates, _ = jax.jit(optimizer.update)(params, optimizer.init(params), params)
+    updates, state = jax.jit(optimizer.update)(params, optimizer.init(params), params)
     assert updates["none"].shape == (0, 3)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, optimizer.init(params))
 
 
 WRAPPERS: dict[str, Callable[[optax.GradientTransformationExtraArgs], Any]] = {

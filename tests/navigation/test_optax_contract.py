@@ -243,6 +243,6 @@ def test_sharded_parameters_have_an_equally_sharded_belief_and_the_same_updates(
 
 
 def test_a_belief_is_kept_once() -> None:
-    transform = scale_by_navigation(beliefs.LocalLevel(0.9).filter(shared=True), control.myopic())
+    transform = scale_by_navigation(beliefs.LocalLevel(0.9).shared_filter(), control.myopic())
     state = transform.init({"w": jnp.zeros((100, 100))})
     assert sum(leaf.nbytes for leaf in jax.tree.leaves(state)) <= 100 * 100 * 4 + 64

@@ -11,6 +11,7 @@ import pytest
 
 from beliefnav import beliefs, control, navigator, posterior, recording, rules
 from beliefnav.beliefs import Info, Posterior
+from tests.beliefs import laws
 
 PyTree = Any
 
@@ -189,7 +190,7 @@ def flat_information(belief: Any, gradients: list[PyTree]) -> list[dict[str, np.
     filter_ = belief.filter()
     state, rows = filter_.init(gradients[0]), []
     for gradient in gradients:
-        state, info = filter_.update(filter_.predict(state, None), gradient)
+        state, info = laws.observe(filter_, filter_.predict(state, None), gradient)
         fields = state.posterior()._asdict() | info._asdict()
         rows.append({k: at_chosen(v) for k, v in fields.items() if v is not None})
     return rows

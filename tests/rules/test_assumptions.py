@@ -1,5 +1,6 @@
 """A rule is built from its assumptions, and they are printed in physical units."""
 
+import dataclasses
 import inspect
 import math
 import re
@@ -249,7 +250,7 @@ def test_own_beliefs_and_policies_are_named() -> None:
 
 def test_tasks_are_told_by_their_length_and_by_what_is_kept_of_them() -> None:
     model = beliefs.SwitchingOptimum(1.0, 1.0, 1.0, hazard=0.02)
-    learned = model._replace(hazard=beliefs.HazardGrid.beta(1.0, 20.0))
+    learned = dataclasses.replace(model, hazard=beliefs.HazardGrid.beta(1.0, 20.0))
     for belief, length, kept in (
         (beliefs.RunLengths(model, 64), "50 steps", "the 64 likeliest are kept"),
         (beliefs.TwoHypotheses(model), "50 steps", "One Gaussian"),

@@ -180,7 +180,7 @@ def test_an_outer_factor_moves_the_parameters_and_not_the_belief() -> None:
         state = optimizer.init(params)
         for _ in range(3):
             updates, state = optimizer.update(h * (params - optimum), state, params, curvature=h)
-            believed, _ = state[0][0].belief.optimum(params)
+            believed, _ = state[0][0].belief.posterior().optimum(params)
             # The prior of precision 1e-4 pulls it by as much.
             np.testing.assert_allclose(believed, optimum, rtol=3e-4)
             params = params + updates

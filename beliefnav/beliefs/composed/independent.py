@@ -2,7 +2,8 @@ r"""Two beliefs about one stream, each held as if the other did not exist."""
 
 from typing import Any, NamedTuple
 
-from beliefnav.beliefs.contract import Belief, Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
 PyTree = Any
 
@@ -25,47 +26,81 @@ class IndependentState(NamedTuple):
         )
 
 
-class IndependentPredicted(NamedTuple):
-    """The predictions of the two beliefs."""
-
-    gradient_belief: Any
-    curvature_belief: Any
-
-
-class Independent(NamedTuple):
+class Independent(Belief):
     """Two beliefs about one stream, made by `independent`."""
 
-    gradient: Belief
-    curvature: Belief
+    gradient: BeliefLike
+    curvature: BeliefLike
 
     def filter(self) -> Filter:
-        """Both filters side by side; diagnostics are those of the gradient's.
+        """Both filters side by side, whose states are `IndependentState`.
 
-        Returns:
-            A filter whose states are `IndependentState`.
+        Diagnostics are those of the gradient's.
         """
-        one, other = self.gradient.filter(), self.curvature.filter()
+        return self._filter(as_belief(self.gradient).filter(), as_belief(self.curvature).filter())
 
+    def shared_filter(self) -> Filter:
+        """Both shared filters side by side."""
+        both = as_belief(self.gradient), as_belief(self.curvature)
+        return self._filter(*(belief.shared_filter() for belief in both))
+
+    def _filter(self, one: Filter, other: Filter) -> Filter:
         def init(params: PyTree) -> IndependentState:
             return IndependentState(one.init(params), other.init(params))
 
-        def predict(state: IndependentState, displacement: PyTree = None) -> IndependentPredicted:
-            return IndependentPredicted(
+        def predict(state: IndependentState, displacement: PyTree = None) -> IndependentState:
+            return IndependentState(
                 one.predict(state.gradient_belief, displacement),
                 other.predict(state.curvature_belief, displacement),
             )
 
         def update(
-            predicted: IndependentPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[IndependentState, Info]:
-            first, info = one.update(predicted.gradient_belief, gradient, curvature)
-            second, _ = other.update(predicted.curvature_belief, gradient, curvature)
-            return IndependentState(first, second), info
+            predicted: IndependentState, gradient: PyTree, curvature: PyTree = None
+        ) -> IndependentState:
+            return IndependentState(
+                one.update(predicted.gradient_belief, gradient, curvature),
+                other.update(predicted.curvature_belief, gradient, curvature),
+            )
 
-        return Filter(init, predict, update, one.uses_displacement or other.uses_displacement)
+        def diagnose(
+            predicted: IndependentState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            assert one.diagnose is not None
+            return one.diagnose(predicted.gradient_belief, gradient, curvature)
+
+        return Filter(
+            init,
+            predict,
+            update,
+            one.diagnose and diagnose,
+            uses_displacement=one.uses_displacement or other.uses_displacement,
+            uses_curvature=one.uses_curvature or other.uses_curvature,
+        )
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """What the one says that is not of the curvature, what the other says that is."""
+        gradient = as_belief(self.gradient).facts(quantity, time)
+        curvature = as_belief(self.curvature).facts(quantity, time)
+        return (
+            *(fact for fact in gradient if not fact.is_about("curvature")),
+            *(fact for fact in curvature if not fact.is_about(quantity)),
+        )
+
+    def proper(self) -> bool:
+        """As the belief about the gradient, whose density is taken."""
+        return as_belief(self.gradient).proper()
+
+    def program(self, stream: Stream) -> Any:
+        """Refuse: each is held as if the other did not exist."""
+        del stream
+        raise ValueError(
+            "Cannot simulate or sample the latents of Independent. This is because its two beliefs "
+            "are held as if the other did not exist, so that there is no joint program; use the "
+            "one about the gradient."
+        )
 
 
-def independent(*, gradient: Belief, curvature: Belief) -> Independent:
+def independent(*, gradient: BeliefLike, curvature: BeliefLike) -> Independent:
     r"""Join a belief about the gradient and one about the curvature, on one stream.
 
     Each is held as if the other did not exist. There is no joint generative model of which this is
@@ -84,8 +119,8 @@ def independent(*, gradient: Belief, curvature: Belief) -> Independent:
 
         >>> from beliefnav import beliefs
         >>> adam = beliefs.independent(
-        ...     gradient=beliefs.LocalLevel(0.9).filter(shared=True),
-        ...     curvature=beliefs.PrecisionWalk(0.999).filter(shared=True),
+        ...     gradient=beliefs.shared(beliefs.LocalLevel(0.9)),
+        ...     curvature=beliefs.shared(beliefs.PrecisionWalk(0.999)),
         ... )
     """
     return Independent(gradient, curvature)

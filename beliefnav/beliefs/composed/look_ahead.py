@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 from jax import Array
+from jax.typing import ArrayLike
 
 from beliefnav import _trees
 from beliefnav.beliefs import _discounting
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Posterior
 from beliefnav.beliefs.gradient.local_level import LocalLevel, LocalLevelState
 
 PyTree = Any
@@ -43,32 +45,34 @@ class LookAheadState(NamedTuple):
         return self.level.posterior()._replace(gradient_mean=self.anticipated_mean)
 
 
-class LookAhead(NamedTuple):
+class LookAhead(Belief):
     """A local level that looks ahead, made by `look_ahead`."""
 
     belief: LocalLevel
 
-    def filter(self, shared: bool = False) -> Filter:
+    def filter(self) -> Filter:
         """The filter of the local level, whose states are `LookAheadState`.
 
         A missing entry is taken to be the mean.
-
-        Args:
-            shared: see `LocalLevel.filter`.
         """
-        inner = self.belief.filter(shared=shared)
+        return self._filter(self.belief.filter())
 
+    def shared_filter(self) -> Filter:
+        """That of the shared local level."""
+        return self._filter(self.belief.shared_filter())
+
+    def _filter(self, inner: Filter) -> Filter:
         def init(params: PyTree) -> LookAheadState:
             level = inner.init(params)
             return LookAheadState(level, jax.tree.map(lambda m: m + 0, level.mean))
 
-        def predict(state: LookAheadState, displacement: PyTree = None) -> Any:
+        def predict(state: LookAheadState, displacement: PyTree = None) -> LocalLevelState:
             return inner.predict(state.level, displacement)
 
         def update(
-            predicted: Any, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[LookAheadState, Info]:
-            level, info = inner.update(predicted, gradient, curvature)
+            predicted: LocalLevelState, gradient: PyTree, curvature: PyTree = None
+        ) -> LookAheadState:
+            level = inner.update(predicted, gradient, curvature)
             error = _trees.innovation(gradient, level.mean)
             sizes = jax.tree.broadcast(level.sample_size, level.mean)
 
@@ -77,9 +81,29 @@ class LookAhead(NamedTuple):
                 share, again = 1 - 1 / later, _discounting.mean_gain(n)
                 return (share * m + again * (m + e)).astype(m.dtype)
 
-            return LookAheadState(level, jax.tree.map(ahead, level.mean, error, sizes)), info
+            return LookAheadState(level, jax.tree.map(ahead, level.mean, error, sizes))
 
-        return Filter(init, predict, update)
+        return Filter(init, predict, update, inner.diagnose)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Those of the level, but for where the step is taken."""
+        level, *rest = self.belief.facts(quantity, time)
+        sentence = (
+            f"The {quantity} drifts; the step is taken on its average as it will be at the next."
+        )
+        return (level._replace(sentence=sentence), *rest)
+
+    def proper(self) -> bool:
+        """As the level."""
+        return self.belief.proper()
+
+    def scaled(self, factor: ArrayLike) -> "LookAhead":
+        """The look-ahead of the level in other units."""
+        return LookAhead(self.belief.scaled(factor))
+
+    def program(self, stream: Stream) -> Any:
+        """That of the level: only what is read off it differs."""
+        return self.belief.program(stream)
 
 
 def look_ahead(belief: LocalLevel) -> LookAhead:

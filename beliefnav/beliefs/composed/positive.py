@@ -24,9 +24,22 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 from jax.scipy import stats
+from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav.beliefs.contract import Belief, Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs._reread import reread
+from beliefnav.beliefs.contract import (
+    Belief,
+    BeliefLike,
+    Conjugate,
+    Fact,
+    Filter,
+    LinearForm,
+    Posterior,
+    RunLengthWeights,
+    as_belief,
+)
 
 PyTree = Any
 
@@ -41,31 +54,60 @@ class PositiveState(NamedTuple):
         return truncate(self.belief.posterior())
 
 
-class Positive(NamedTuple):
+class Positive(Belief):
     """A belief whose curvature is read as positive, made by `positive`."""
 
-    belief: Belief
+    belief: BeliefLike
 
     def filter(self) -> Filter:
         """The filter of the belief, whose states are `PositiveState`."""
-        inner = self.belief.filter()
+        return self._filter(as_belief(self.belief).filter())
 
-        def init(params: PyTree) -> PositiveState:
-            return PositiveState(inner.init(params))
+    def shared_filter(self) -> Filter:
+        """The shared filter of the belief, read in the same way."""
+        return self._filter(as_belief(self.belief).shared_filter())
 
-        def predict(state: PositiveState, displacement: PyTree = None) -> Any:
-            return inner.predict(state.belief, displacement)
+    def _filter(self, inner: Filter) -> Filter:
+        # In which units the curvature is truncated matters: its noise is learned inside.
+        return reread(inner, PositiveState)._replace(weigh=None)
 
-        def update(
-            predicted: Any, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[PositiveState, Info]:
-            state, info = inner.update(predicted, gradient, curvature)
-            return PositiveState(state), info
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Those of the belief, and that its curvature is positive."""
+        sentence = "Negative curvature is known to be impossible."
+        believed = as_belief(self.belief).facts(quantity, time)
+        return (*believed, Fact("curvature sign", "positive", sentence))
 
-        return Filter(init, predict, update, inner.uses_displacement)
+    def proper(self) -> bool:
+        """As the belief."""
+        return as_belief(self.belief).proper()
+
+    def scaled(self, factor: ArrayLike) -> "Positive":
+        """The belief in other units, read as positive."""
+        return Positive(as_belief(self.belief).scaled(factor))
+
+    def linear_gaussian(self) -> LinearForm | None:
+        """That of the belief, whose curvature is truncated when it is read."""
+        form = as_belief(self.belief).linear_gaussian()
+        return form and form._replace(positive=True)
+
+    def conjugate(self) -> Conjugate | None:
+        """That of the belief: the density of what is seen is its own."""
+        return as_belief(self.belief).conjugate()
+
+    def run_lengths(self, state: PositiveState) -> RunLengthWeights:
+        """Those of the belief."""
+        return as_belief(self.belief).run_lengths(state.belief)
+
+    def program(self, stream: Stream) -> Any:
+        """The program of a curvature whose prior and transitions are truncated at 0."""
+        return as_belief(self.belief).positive_program(stream)
+
+    def positive_program(self, stream: Stream) -> Any:
+        """The same: to truncate twice is to truncate."""
+        return self.program(stream)
 
 
-def positive(belief: Belief) -> Positive:
+def positive(belief: BeliefLike) -> Positive:
     """Read a belief as if negative curvature were known to be impossible (module docstring).
 
     Args:
@@ -95,26 +137,33 @@ def truncate(posterior: Posterior) -> Posterior:
             "mean or no curvature variance; use a belief about curvature, such as beliefs.Secant."
         )
 
-    def leaf(h: Array, variance: Array, g: Any, g_variance: Any, covariance: Any) -> Posterior:
+    def leaf(h: Array, variance: Array, g: Any, g_variance: Any, covariance: Any) -> Any:
         mean, left = _truncated(h, variance)
         if covariance is None:
-            return Posterior(g, g_variance, mean, left * variance)
+            return g, g_variance, mean, left * variance, None
         known = (variance > 0) & jnp.isfinite(variance)
         slope = jnp.where(known, covariance, 0) / jnp.where(known, variance, 1)
         if g_variance is not None:
             g_variance = g_variance - slope**2 * (1 - left) * jnp.where(known, variance, 0)
         g = None if g is None else g + slope * jnp.where(known, mean - h, 0)
-        return Posterior(g, g_variance, mean, left * variance, left * covariance)
+        return g, g_variance, mean, left * variance, left * covariance
 
-    like = Posterior(*(None if field is None else 0 for field in posterior))
-    return _trees.unzip(
-        leaf,
-        like,
-        posterior.curvature_mean,
-        posterior.curvature_variance,
+    trees = (
         posterior.gradient_mean,
         posterior.gradient_variance,
         posterior.gradient_curvature_covariance,
+    )
+    g, g_variance, covariance = (None if tree is None else 0 for tree in trees)
+    like = (g, g_variance, 0, 0, covariance)
+    g, g_variance, mean, variance, covariance = _trees.unzip(
+        leaf, like, posterior.curvature_mean, posterior.curvature_variance, *trees
+    )
+    return posterior._replace(
+        gradient_mean=g,
+        gradient_variance=g_variance,
+        curvature_mean=mean,
+        curvature_variance=variance,
+        gradient_curvature_covariance=covariance,
     )
 
 

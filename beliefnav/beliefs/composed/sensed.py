@@ -9,13 +9,17 @@ whose posterior mean is a discounted average of the readings. Time is counted in
 without one leaves the belief as it is.
 """
 
+import math
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import ArrayLike
 
-from beliefnav.beliefs.contract import Belief, Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
 PyTree = Any
 
@@ -33,50 +37,82 @@ class SensedState(NamedTuple):
         )
 
 
-class SensedPredicted(NamedTuple):
-    """The state before a reading, which time waits for."""
-
-    belief: Any
-
-
-class Sensed(NamedTuple):
+class Sensed(Belief):
     """A belief about the readings of a second sensor, made by `sensed`."""
 
-    belief: Belief
-    dense: bool
+    belief: BeliefLike
+    dense: bool = eqx.field(static=True)
 
     def filter(self) -> Filter:
         """The filter of the belief on the readings, whose states are `SensedState`.
 
         Its diagnostics are of the readings, and empty where there is none.
         """
-        inner = self.belief.filter()
+        return self._filter(as_belief(self.belief).filter())
+
+    def shared_filter(self) -> Filter:
+        """The shared filter of the belief on the readings."""
+        return self._filter(as_belief(self.belief).shared_filter())
+
+    def _filter(self, inner: Filter) -> Filter:
+        def check(curvature: PyTree, gradient: PyTree) -> None:
+            like = jax.eval_shape(square_like, gradient) if self.dense else gradient
+            _check_reading(curvature, like)
 
         def init(params: PyTree) -> SensedState:
             return SensedState(inner.init(square_like(params) if self.dense else params))
 
-        def predict(state: SensedState, displacement: PyTree = None) -> SensedPredicted:
+        def predict(state: SensedState, displacement: PyTree = None) -> SensedState:
             del displacement
-            return SensedPredicted(state.belief)
+            return state  # time waits for a reading
 
         def update(
-            predicted: SensedPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[SensedState, Info]:
-            before = predicted.belief
+            predicted: SensedState, gradient: PyTree, curvature: PyTree = None
+        ) -> SensedState:
             if curvature is None:
-                return SensedState(before), Info()
-            like = jax.eval_shape(square_like, gradient) if self.dense else gradient
-            _check_reading(curvature, like)
-            read, info = inner.update(inner.predict(before), curvature)
+                return predicted
+            check(curvature, gradient)
+            before = predicted.belief
+            read = inner.update(inner.predict(before), curvature)
             seen = [jnp.any(jnp.isfinite(c)) for c in jax.tree.leaves(curvature)]
             any_seen = jnp.any(jnp.array(seen, bool))
-            after = jax.tree.map(lambda a, b: jnp.where(any_seen, a, b), read, before)
-            return SensedState(after), info
+            return SensedState(jax.tree.map(lambda a, b: jnp.where(any_seen, a, b), read, before))
 
-        return Filter(init, predict, update)
+        def diagnose(predicted: SensedState, gradient: PyTree, curvature: PyTree = None) -> Info:
+            assert inner.diagnose is not None
+            if curvature is None:
+                return Info()
+            check(curvature, gradient)
+            return inner.diagnose(inner.predict(predicted.belief), curvature)
+
+        return Filter(init, predict, update, inner.diagnose and diagnose, uses_curvature=True)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Those of the belief, about the curvature, in readings."""
+        del quantity, time
+        return tuple(
+            fact._replace(value=f"sensed; {fact.value}") if fact.subject == "curvature" else fact
+            for fact in as_belief(self.belief).facts("curvature", "reading")
+        )
+
+    def proper(self) -> bool:
+        """As the belief."""
+        return as_belief(self.belief).proper()
+
+    def scaled(self, factor: ArrayLike) -> "Sensed":
+        """The belief in other units, about the same readings."""
+        return Sensed(as_belief(self.belief).scaled(factor), self.dense)
+
+    def program(self, stream: Stream) -> Any:
+        """Refuse: nothing is said of gradients."""
+        del stream
+        raise ValueError(
+            "Cannot simulate or sample the latents of Sensed. This is because it is about readings "
+            "of the curvature, and says nothing of gradients; use the belief that it holds."
+        )
 
 
-def sensed(belief: Belief, *, dense: bool = False) -> Sensed:
+def sensed(belief: BeliefLike, *, dense: bool = False) -> Sensed:
     """Hold a belief about the readings of a second sensor, given as ``update(curvature=)``.
 
     Args:
@@ -89,10 +125,10 @@ def sensed(belief: Belief, *, dense: bool = False) -> Sensed:
     Raises:
         ValueError: the belief is about how far the parameters moved.
     """
-    if belief.filter().uses_displacement:
+    if as_belief(belief).filter().uses_displacement:
         raise ValueError(
-            f"Cannot hold {belief!r} about readings of a sensor. This is because it asks how far "
-            "the parameters moved; use a belief such as beliefs.LocalLevel."
+            f"Cannot hold {as_belief(belief).name} about readings of a sensor. This is because it "
+            "asks how far the parameters moved; use a belief such as beliefs.LocalLevel."
         )
     return Sensed(belief, dense)
 
@@ -110,7 +146,7 @@ def _check_reading(curvature: PyTree, like: PyTree) -> None:
 def square_like(params: PyTree) -> Array | jax.ShapeDtypeStruct:
     """A matrix [n, n] of zeros over the n raveled parameters, abstract if they are."""
     leaves = jax.tree.leaves(params)
-    size = sum(leaf.size if hasattr(leaf, "size") else 1 for leaf in leaves)
+    size = sum(math.prod(jnp.shape(leaf)) for leaf in leaves)
     dtype = jnp.result_type(jnp.float32, *leaves)
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         return jax.ShapeDtypeStruct((size, size), dtype)

@@ -21,7 +21,7 @@ Reference:
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,28 +31,23 @@ from jax.scipy.special import gammaln
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked, is_concrete, is_number
+from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, is_concrete, is_number
+from beliefnav._format import memory
 from beliefnav.beliefs import _discounting, _student
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import (
+    Belief,
+    Conjugate,
+    Fact,
+    Filter,
+    Info,
+    LearnedNoise,
+    LinearForm,
+    Posterior,
+    as_belief,
+)
 
 PyTree = Any
-
-
-@runtime_checkable
-class ScaleFamily(Protocol):
-    """A Gaussian model that can be stated in other units of variance."""
-
-    def filter(self) -> Filter:
-        """The online filter; its diagnostics have ``log_density`` and ``surprise``."""
-        ...
-
-    def scaled(self, factor: ArrayLike) -> Any:
-        """The same model with every variance multiplied by ``factor``."""
-        ...
-
-    def numpyro_model(self, *args: Any, **kwargs: Any) -> Any:
-        """The NumPyro program."""
-        ...
 
 
 class UnknownNoiseState(NamedTuple):
@@ -75,26 +70,21 @@ class UnknownNoiseState(NamedTuple):
 
     def noise_variance(self) -> PyTree:
         r"""$E[\sigma^2] = s^2 \nu/(\nu - 2)$, infinite for $\nu \le 2$."""
-
-        def leaf(scale: Array, degrees: Array) -> Array:
-            finite = degrees > 2
-            mean = scale * degrees / jnp.where(finite, degrees - 2, 1)
-            return jnp.where(finite, mean, jnp.inf).astype(scale.dtype)
-
-        sizes = jax.tree.broadcast(self.noise_degrees_of_freedom, self.noise_scale)
-        return jax.tree.map(leaf, self.noise_scale, sizes)
+        return noise_variance(self.noise_scale, self.noise_degrees_of_freedom)
 
 
-class UnknownNoisePredicted(NamedTuple):
-    """The belief and the noise before an observation; fields as in `UnknownNoiseState`."""
+def noise_variance(scale: PyTree, degrees: PyTree) -> PyTree:
+    r"""$E[\sigma^2] = s^2 \nu/(\nu - 2)$, infinite for $\nu \le 2$."""
 
-    belief: Any
-    noise_scale: PyTree
-    noise_degrees_of_freedom: PyTree
+    def leaf(scale: Array, degrees: Array) -> Array:
+        finite = degrees > 2
+        mean = scale * degrees / jnp.where(finite, degrees - 2, 1)
+        return jnp.where(finite, mean, jnp.inf).astype(scale.dtype)
+
+    return jax.tree.map(leaf, scale, jax.tree.broadcast(degrees, scale))
 
 
-@checked(prior_noise_scale=NON_NEGATIVE, prior_degrees_of_freedom=COUNT, discount=UNIT_INTERVAL)
-class UnknownNoise(NamedTuple):
+class UnknownNoise(Belief):
     r"""Unknown noise (equations in the module docstring).
 
     Attributes:
@@ -110,33 +100,45 @@ class UnknownNoise(NamedTuple):
         ValueError: a Python number is out of its range; the error names it.
     """
 
-    model: ScaleFamily
+    ranges: ClassVar = {
+        "prior_noise_scale": NON_NEGATIVE,
+        "prior_degrees_of_freedom": COUNT,
+        "discount": UNIT_INTERVAL,
+    }
+
+    model: Any
     prior_noise_scale: ArrayLike = 0.0
     prior_degrees_of_freedom: ArrayLike = 0.0
     discount: ArrayLike = 1.0
 
-    def filter(self, shared: bool = False) -> Filter:
-        r"""The exact online filter.
+    def filter(self) -> Filter:
+        r"""The exact online filter, whose states are `UnknownNoiseState`.
 
         Where nothing is known about the noise yet ($\nu_0 = 0$ or $s_0 = 0$) the predictive
         density is improper, and counts as 0.
 
-        Args:
-            shared: keep one number of degrees of freedom for all entries, as if each of them had
-                been observed.
-
-        Returns:
-            A filter whose states are `UnknownNoiseState`.
-
         Raises:
-            TypeError: the model has no ``scaled``.
+            ValueError: the filter of the model does not say how surprising a reading was.
         """
-        if not isinstance(self.model, ScaleFamily):
-            raise TypeError(
-                "UnknownNoise needs a Gaussian model whose variances can be scaled, such as "
-                f"beliefs.OrnsteinUhlenbeck or beliefs.Secant, got {self.model!r}."
+        return self._filter(shared=False)
+
+    def shared_filter(self) -> Filter:
+        """The filter with one number of degrees of freedom for all entries.
+
+        As if each of them had been observed.
+        """
+        return self._filter(shared=True)
+
+    def _filter(self, shared: bool) -> Filter:
+        inner = as_belief(self.model).filter()
+        if inner.weigh is None or inner.diagnose is None:
+            raise ValueError(
+                f"Cannot learn the noise of {as_belief(self.model).name}. This is because its "
+                "filter does not say how surprising a reading is (Filter.weigh); for a LocalLevel, "
+                "give a noise_variance of 1, and around a noise that is learned put "
+                "beliefs.positive, not inside."
             )
-        inner = self.model.filter()
+        weigh_inner, diagnose_inner = inner.weigh, inner.diagnose
 
         def init(params: PyTree) -> UnknownNoiseState:
             like = _trees.scalar_like if shared else _trees.full_like
@@ -146,80 +148,104 @@ class UnknownNoise(NamedTuple):
                 like(params, self.prior_degrees_of_freedom),
             )
 
-        def predict(state: UnknownNoiseState, displacement: PyTree = None) -> UnknownNoisePredicted:
+        def predict(state: UnknownNoiseState, displacement: PyTree = None) -> UnknownNoiseState:
             degrees = state.noise_degrees_of_freedom
             if not is_number(self.discount, 1):
                 degrees = _trees.scale(degrees, self.discount)
             belief = inner.predict(state.belief, displacement)
-            return UnknownNoisePredicted(belief, state.noise_scale, degrees)
+            return UnknownNoiseState(belief, state.noise_scale, degrees)
 
         def update(
-            predicted: UnknownNoisePredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[UnknownNoiseState, Info]:
-            belief, info = inner.update(predicted.belief, gradient, curvature)
-            if info.surprise is None or info.log_density is None:
-                raise no_density(self)
-            sensed = None if not has_second_sensor(self.model) else curvature
-            seen = _trees.unzip(count_readings, 0, gradient, sensed)
-            if hasattr(self.model, "prior_sample_size"):
-                # Of a level, which may be diffuse: a density of 0 says that nothing was predicted.
-                seen = jax.tree.map(lambda k, d: jnp.where(d == 0, 0, k), seen, info.log_density)
+            predicted: UnknownNoiseState, gradient: PyTree, curvature: PyTree = None
+        ) -> UnknownNoiseState:
+            belief, (square, count) = weigh_inner(predicted.belief, gradient, curvature)
             before = predicted.noise_degrees_of_freedom
             if shared:
-                after = before + (1 if sensed is None else 2)
+                after = before + (2 if inner.uses_curvature and curvature is not None else 1)
             else:
-                after = jax.tree.map(lambda n, k: n + k.astype(n.dtype), before, seen)
+                after = jax.tree.map(lambda n, k: n + k.astype(n.dtype), before, count)
 
-            degrees = jax.tree.broadcast(before, predicted.noise_scale)
-
-            def leaf(
-                s2: Array, e2: Array, inner_density: Array, k: Array, n: Array, n_after: Array
-            ) -> tuple[Array, Array, Array]:
+            def leaf(s2: Array, e2: Array, k: Array, n_after: Array) -> Array:
                 # A noise that overflows is capped: an infinite one would be one for ever.
                 e2 = jnp.minimum(e2, jnp.finfo(s2.dtype).max)
                 learned = s2 + (e2 - k * s2) / jnp.where(n_after > 0, n_after, 1)
-                learned = jnp.minimum(learned, jnp.finfo(s2.dtype).max).astype(s2.dtype)
-                return learned, *predictive(s2, n, e2, inner_density, k)
+                return jnp.minimum(learned, jnp.finfo(s2.dtype).max).astype(s2.dtype)
 
-            scale, density, surprise = _trees.unzip(
-                leaf,
-                (0, 0, 0),
-                predicted.noise_scale,
-                info.surprise,
-                info.log_density,
-                seen,
-                degrees,
-                jax.tree.broadcast(after, predicted.noise_scale),
+            sizes = jax.tree.broadcast(after, predicted.noise_scale)
+            scale = jax.tree.map(leaf, predicted.noise_scale, square, count, sizes)
+            return UnknownNoiseState(belief, scale, after)
+
+        def diagnose(
+            predicted: UnknownNoiseState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            info = diagnose_inner(predicted.belief, gradient, curvature)
+            _, (square, count) = weigh_inner(predicted.belief, gradient, curvature)
+            scale = predicted.noise_scale
+            degrees = jax.tree.broadcast(predicted.noise_degrees_of_freedom, scale)
+
+            def leaf(s2: Array, e2: Array, density: Array, k: Array, n: Array) -> Any:
+                return predictive(s2, n, jnp.minimum(e2, jnp.finfo(s2.dtype).max), density, k)
+
+            density, surprise = _trees.unzip(
+                leaf, (0, 0), scale, square, info.log_density, count, degrees
             )
-            info = info._replace(
+            return info._replace(
                 log_density=density,
                 surprise=surprise,
-                predictive_scale=jax.tree.map(
-                    student_scale, info.predictive_scale, predicted.noise_scale, degrees
-                ),
+                predictive_scale=jax.tree.map(student_scale, info.predictive_scale, scale, degrees),
                 predictive_degrees_of_freedom=jax.tree.map(
-                    lambda s2, n: jnp.broadcast_to(n, s2.shape), predicted.noise_scale, degrees
+                    lambda s2, n: jnp.broadcast_to(n, s2.shape), scale, degrees
                 ),
             )
-            return UnknownNoiseState(belief, scale, after), info
 
-        return Filter(init, predict, update, inner.uses_displacement)
+        return inner._replace(
+            init=init, predict=predict, update=update, diagnose=diagnose, weigh=None
+        )
 
-    def numpyro_model(self, *args: Any, **kwargs: Any) -> Any:
-        r"""The same model as a NumPyro program: that of the model, and the site ``noise_scale``.
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Those of the model, and the memory of the noise."""
+        sentence = "The noise of each entry is learned; variances are in units of it."
+        believed = as_belief(self.model).facts(quantity, time)
+        return (*believed, Fact("noise", memory(self.discount, time), sentence))
 
-        Args:
-            *args: those of the model's own program.
-            **kwargs: those of the model's own program; also ``noise_shape``, the shape of the site
-                $\sigma^2$: by default that of one observation where they are recorded, one for
-                each entry, otherwise that of the prior.
+    def proper(self) -> bool:
+        """Whether the priors of the noise and of the model are known to be proper."""
+        priors = self.prior_noise_scale, self.prior_degrees_of_freedom
+        known = all(is_concrete(prior) and bool(np.all(np.asarray(prior) > 0)) for prior in priors)
+        return known and as_belief(self.model).proper()
 
-        Returns:
-            What the model's own program returns.
+    def linear_gaussian(self) -> LinearForm | None:
+        """That of the model, in units of the noise."""
+        form = as_belief(self.model).linear_gaussian()
+        if form is None or form.noise is not None:
+            return None
 
-        Raises:
-            ValueError: the prior of the noise is improper, or the noise drifts.
-        """
+        def read(state: UnknownNoiseState) -> tuple[PyTree, PyTree]:
+            return state.noise_scale, state.noise_degrees_of_freedom
+
+        priors = self.prior_noise_scale, self.prior_degrees_of_freedom
+        return form._replace(noise=LearnedNoise(self, read, *priors, self.discount))
+
+    def conjugate(self) -> Conjugate | None:
+        """Where the noise does not drift: the densities of all steps are those of one Student-t."""
+        if not (is_number(self.discount, 1) and self.proper()):
+            return None
+        self.filter()  # checks the model
+
+        def join(gradient: Array, curvature: Any, surprise: Array, log_density: Array) -> Array:
+            return joint_log_density(self, gradient, curvature, surprise, log_density)
+
+        return Conjugate(as_belief(self.model), join)
+
+    def program(self, stream: Stream) -> Any:
+        """The program of the model on a noise that is sampled, as the site ``noise_scale``."""
+        return self._at_noise(stream).program(stream)
+
+    def positive_program(self, stream: Stream) -> Any:
+        """The same of a curvature that is known to be positive."""
+        return self._at_noise(stream).positive_program(stream)
+
+    def _at_noise(self, stream: Stream) -> Belief:
         import numpyro
         from numpyro import distributions as dist
 
@@ -237,34 +263,8 @@ class UnknownNoise(NamedTuple):
             )
         half = self.prior_degrees_of_freedom / 2
         law = dist.InverseGamma(half, half * self.prior_noise_scale)
-        gradient = args[0] if args else kwargs.get("gradient")
-        shape = law.batch_shape if gradient is None else jnp.shape(gradient)[1:]
-        variance = numpyro.sample("noise_scale", law.expand(kwargs.pop("noise_shape", shape)))
-        return self.model.scaled(variance).numpyro_model(*args, **kwargs)
-
-
-def has_second_sensor(model: Any) -> bool:
-    """Whether a model learns from readings of the curvature."""
-    return getattr(model, "curvature_noise_variance", None) is not None
-
-
-def no_density(belief: UnknownNoise) -> ValueError:
-    """The error of a model from which no noise can be learned."""
-    return ValueError(
-        f"Cannot learn the noise of {type(belief.model).__name__}. This is because it has no "
-        "predictive density; for a LocalLevel, give a noise_variance of 1."
-    )
-
-
-def is_conjugate(belief: UnknownNoise) -> bool:
-    """Whether the densities of all steps are known to be those of one Student-t: exact, proper."""
-    priors = (
-        belief.prior_noise_scale,
-        belief.prior_degrees_of_freedom,
-        getattr(belief.model, "prior_sample_size", 1.0),
-    )
-    proper = all(is_concrete(prior) and bool(np.all(np.asarray(prior) > 0)) for prior in priors)
-    return is_number(belief.discount, 1) and proper
+        shape = law.batch_shape if stream.values is None else stream.shape
+        return as_belief(self.model).scaled(numpyro.sample("noise_scale", law.expand(shape)))
 
 
 def count_readings(gradient: Array, curvature: Array | None) -> Array:
@@ -322,7 +322,7 @@ def joint_log_density(
     surprise: Array,
     log_density: Array,
 ) -> Array:
-    """The log density of all readings of a leaf, of a belief that `is_conjugate`.
+    """The log density of all readings of a leaf, of a belief whose noise does not drift.
 
     Args:
         belief: the belief.
@@ -334,9 +334,8 @@ def joint_log_density(
     Returns:
         [...] the log density, of one Student-t: what those of one step after the other multiply to.
     """
-    sensed = curvature if has_second_sensor(belief.model) else None
     # Counted when it runs, even where the recording is a constant: XLA would take minutes.
-    count = count_readings(*lax.optimization_barrier((gradient, sensed))).sum(0)
+    count = count_readings(*lax.optimization_barrier((gradient, curvature))).sum(0)
     scale, degrees = (
         jnp.broadcast_to(x, surprise.shape)
         for x in (belief.prior_noise_scale, belief.prior_degrees_of_freedom)
@@ -363,5 +362,6 @@ def in_units(posterior: Posterior, variance: PyTree) -> Posterior:
     return posterior._replace(
         gradient_variance=times(posterior.gradient_variance),
         curvature_variance=times(posterior.curvature_variance),
+        distance_variance=times(posterior.distance_variance),
         gradient_curvature_covariance=times(posterior.gradient_curvature_covariance),
     )

@@ -16,19 +16,24 @@ Reference:
     (discount factors).
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import COUNT, FINITE, POSITIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import COUNT, FINITE, POSITIVE, UNIT_INTERVAL, is_concrete
+from beliefnav._format import memory
 from beliefnav.beliefs import _discounting, _program, gaussian
-from beliefnav.beliefs._linear_gaussian import Sensor, normal_reading
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._facts import prior
+from beliefnav.beliefs._linear_gaussian import Sensor, normal_reading, reciprocal
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, LinearForm, Posterior, Surprise
 from beliefnav.beliefs.gaussian import Conditional, Gaussian
 
 PyTree = Any
@@ -61,18 +66,7 @@ class LocalLevelState(NamedTuple):
         )
 
 
-class LocalLevelPredicted(NamedTuple):
-    """The level before an observation; fields as in `LocalLevelState`."""
-
-    mean: PyTree
-    sample_size: PyTree
-    noise_variance: Array | None
-
-
-@checked(
-    discount=UNIT_INTERVAL, noise_variance=POSITIVE, prior_mean=FINITE, prior_sample_size=COUNT
-)
-class LocalLevel(NamedTuple):
+class LocalLevel(Belief):
     r"""Local level with discount (equations in the module docstring).
 
     Attributes:
@@ -86,24 +80,34 @@ class LocalLevel(NamedTuple):
         ValueError: a Python number is out of its range; the error names it.
     """
 
+    ranges: ClassVar = {
+        "discount": UNIT_INTERVAL,
+        "noise_variance": POSITIVE,
+        "prior_mean": FINITE,
+        "prior_sample_size": COUNT,
+    }
+
     discount: ArrayLike
     noise_variance: ArrayLike | None = None
     prior_mean: ArrayLike = 0.0
     prior_sample_size: ArrayLike = 0.0
 
-    def filter(self, shared: bool = False) -> Filter:
-        r"""The exact online filter.
+    def filter(self) -> Filter:
+        r"""The exact online filter, whose states are `LocalLevelState`.
 
         A missing entry keeps its mean, which is its prediction, and its sample size decays.
-
-        Args:
-            shared: keep one sample size for all entries: half the memory. Exact while every entry
-                is observed; after a missing entry, an approximation in which it counts as observed.
-
-        Returns:
-            A filter whose states are `LocalLevelState`.
         """
+        return self._filter(shared=False)
 
+    def shared_filter(self) -> Filter:
+        """The filter with one sample size for all entries.
+
+        Half the memory. Exact while every entry is observed; after a missing entry, an
+        approximation in which it counts as observed.
+        """
+        return self._filter(shared=True)
+
+    def _filter(self, shared: bool) -> Filter:
         def init(params: PyTree) -> LocalLevelState:
             like = _trees.scalar_like if shared else _trees.full_like
             noise_variance = self.noise_variance
@@ -115,22 +119,40 @@ class LocalLevel(NamedTuple):
                 noise_variance,
             )
 
-        def predict(state: LocalLevelState, displacement: PyTree = None) -> LocalLevelPredicted:
+        def predict(state: LocalLevelState, displacement: PyTree = None) -> LocalLevelState:
             del displacement
-            sample_size = _trees.scale(state.sample_size, self.discount)
-            return LocalLevelPredicted(state.mean, sample_size, state.noise_variance)
+            return state._replace(sample_size=_trees.scale(state.sample_size, self.discount))
+
+        def correct(predicted: LocalLevelState, gradient: PyTree) -> tuple[PyTree, PyTree, PyTree]:
+            """The error, the new sample size and the gain."""
+            error = _trees.innovation(gradient, predicted.mean)
+            seen = None if shared else _trees.observed(gradient)
+            sample_size = _discounting.observe(predicted.sample_size, seen)
+            return error, sample_size, _discounting.mean_gain(sample_size)
 
         def update(
-            predicted: LocalLevelPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[LocalLevelState, Info]:
+            predicted: LocalLevelState, gradient: PyTree, curvature: PyTree = None
+        ) -> LocalLevelState:
+            del curvature
+            error, sample_size, gain = correct(predicted, gradient)
+            mean = _trees.correct(predicted.mean, gain, error)
+            return LocalLevelState(mean, sample_size, predicted.noise_variance)
+
+        def weigh(
+            predicted: LocalLevelState, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[LocalLevelState, Surprise]:
+            state = update(predicted, gradient, curvature)
+            error = _trees.innovation(gradient, predicted.mean)
+            return state, self._surprise(predicted, error, _trees.observed(gradient))
+
+        def diagnose(
+            predicted: LocalLevelState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
             del curvature
             seen = _trees.observed(gradient)
-            error = _trees.innovation(gradient, predicted.mean)
-            sample_size = _discounting.observe(predicted.sample_size, seen, shared)
-            gain = _discounting.mean_gain(sample_size)
-            mean = _trees.correct(predicted.mean, gain, error)
+            error, _, gain = correct(predicted, gradient)
             log_density, surprise, scale = self._reading(predicted, error, seen)
-            info = Info(
+            return Info(
                 innovation=error,
                 log_density=log_density,
                 gain=_trees.where(seen, gain, 0),
@@ -138,11 +160,25 @@ class LocalLevel(NamedTuple):
                 surprise=surprise,
                 predictive_scale=scale,
             )
-            return LocalLevelState(mean, sample_size, predicted.noise_variance), info
 
-        return Filter(init, predict, update)
+        known = self.noise_variance is not None
+        return Filter(init, predict, update, diagnose, weigh if known else None)
 
-    def _reading(self, predicted: LocalLevelPredicted, error: PyTree, seen: PyTree) -> Any:
+    def _surprise(self, predicted: LocalLevelState, error: PyTree, seen: PyTree) -> Surprise:
+        r"""$e^2/S$ and whether it was predicted: a diffuse level predicts nothing."""
+        noise_variance = predicted.noise_variance
+        assert noise_variance is not None
+
+        def leaf(e: Array, n: Array, o: Array) -> tuple[Array, Array]:
+            proper = n > 0
+            variance = noise_variance * (1 + 1 / jnp.where(proper, n, 1))
+            counts = o & proper
+            return jnp.where(counts, e**2 * reciprocal(variance), 0), counts.astype(int)
+
+        sizes = jax.tree.broadcast(predicted.sample_size, error)
+        return Surprise(*_trees.unzip(leaf, (0, 0), error, sizes, seen))
+
+    def _reading(self, predicted: LocalLevelState, error: PyTree, seen: PyTree) -> Any:
         r"""Log density, surprise and scale of $N(y; m, R (1 + 1/\beta n))$.
 
         Where that is improper, the first two are 0, and the scale is infinite.
@@ -160,13 +196,30 @@ class LocalLevel(NamedTuple):
         sizes = jax.tree.broadcast(predicted.sample_size, error)
         return _trees.unzip(leaf, (0, 0, 0), error, sizes, seen)
 
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory and its prior."""
+        sentence = f"The {quantity} drifts as fast as it is forgotten; it is seen through noise."
+        return (
+            Fact(quantity, memory(self.discount, time), sentence),
+            prior(quantity, self.prior_sample_size, self.prior_mean, time),
+        )
+
+    def proper(self) -> bool:
+        """Whether the prior is known not to be diffuse."""
+        size = self.prior_sample_size
+        return is_concrete(size) and bool(np.all(np.asarray(size) > 0))
+
     def scaled(self, factor: ArrayLike) -> "LocalLevel":
         """The same model with every variance multiplied by ``factor``.
 
         Raises:
             ValueError: the noise variance is unknown.
         """
-        return self._replace(noise_variance=self._known_noise() * factor)
+        return dataclasses.replace(self, noise_variance=self._known_noise() * factor)
+
+    def linear_gaussian(self) -> LinearForm:
+        """Itself, one variable for every parameter."""
+        return LinearForm(self, owner=self.name)
 
     def inputs(
         self, gradient: Array, displacement: Any, curvature: Any, context: Any = None
@@ -217,39 +270,18 @@ class LocalLevel(NamedTuple):
             raise ValueError("LocalLevel: its noise_variance is unknown; give it.")
         return self.noise_variance
 
-    def numpyro_model(
-        self,
-        gradient: ArrayLike | None = None,
-        *,
-        num_steps: int | None = None,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        r"""The same model as a NumPyro program, with sites ``gradient`` and ``observation``.
+    def program(self, stream: Stream) -> Array:
+        r"""The joint program, with sites ``gradient`` and ``observation``.
 
         With $n_0 > 0$ the level starts at $g_0 \sim N(m_0, R/n_0)$. With $n_0 = 0$ the program
         conditions on the first observation, $g_1 \sim N(y_1, R)$: the sites then start at the
         second step.
-
-        Args:
-            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
-                missing.
-            num_steps: number of steps to simulate, instead of ``gradient``.
-            shape: shape of one simulated observation.
-
-        Returns:
-            The observations [step, ...].
-
-        Raises:
-            ValueError: both or neither of ``gradient`` and ``num_steps`` are given, the noise
-                variance is unknown, $\beta$ is 0 or 1, or an improper prior has no complete first
-                observation to be conditioned on.
         """
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        name = type(self).__name__
-        stream = _program.stream(gradient, num_steps, shape, name)
+        name = self.name
         _discounting.check_program(name, self.discount)
         if self.noise_variance is None:
             raise ValueError(f"{name}: the NumPyro program needs a noise_variance.")

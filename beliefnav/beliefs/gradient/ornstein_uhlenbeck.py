@@ -14,8 +14,9 @@ $K / (1 - \rho (1 - K)) < 1$. Without correlation and noise ($\rho = 0$, $R = 0$
 was just seen: that of plain gradient descent.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,10 +24,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, checked, is_number
+from beliefnav._checks import HALF_OPEN_UNIT, NON_NEGATIVE, POSITIVE, is_number
+from beliefnav._format import known, memory
 from beliefnav.beliefs import _program, gaussian
 from beliefnav.beliefs._linear_gaussian import Sensor, normal_reading, reciprocal
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, LinearForm, Posterior, Surprise
 from beliefnav.beliefs.gaussian import Conditional, Gaussian
 
 PyTree = Any
@@ -53,15 +56,7 @@ class OrnsteinUhlenbeckState(NamedTuple):
         return Posterior(gradient_mean=self.mean, gradient_variance=variance)
 
 
-class OrnsteinUhlenbeckPredicted(NamedTuple):
-    """The gradient before an observation; fields as in `OrnsteinUhlenbeckState`."""
-
-    mean: PyTree
-    variance: PyTree
-
-
-@checked(autocorrelation=HALF_OPEN_UNIT, process_variance=POSITIVE, noise_variance=NON_NEGATIVE)
-class OrnsteinUhlenbeck(NamedTuple):
+class OrnsteinUhlenbeck(Belief):
     r"""Ornstein-Uhlenbeck gradient (equations in the module docstring).
 
     Attributes:
@@ -73,6 +68,12 @@ class OrnsteinUhlenbeck(NamedTuple):
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
+
+    ranges: ClassVar = {
+        "autocorrelation": HALF_OPEN_UNIT,
+        "process_variance": POSITIVE,
+        "noise_variance": NON_NEGATIVE,
+    }
 
     autocorrelation: ArrayLike
     process_variance: ArrayLike
@@ -100,18 +101,23 @@ class OrnsteinUhlenbeck(NamedTuple):
         variance = jnp.where(half > 0, half + root, q * noise / jnp.maximum(root - half, root))
         return variance / (variance + noise)
 
-    def filter(self, shared: bool = False) -> Filter:
-        r"""The exact online filter.
+    def filter(self) -> Filter:
+        r"""The exact online filter, whose states are `OrnsteinUhlenbeckState`.
 
         A missing entry is predicted only: its mean decays and its variance grows.
-
-        Args:
-            shared: keep one variance for all entries: half the memory. Exact while every entry is
-                observed; after a missing entry, an approximation in which it counts as observed.
-
-        Returns:
-            A filter whose states are `OrnsteinUhlenbeckState`.
         """
+        return self._filter(shared=False)
+
+    def shared_filter(self) -> Filter:
+        """The filter with one variance for all entries.
+
+        Half the memory. Exact while every entry is observed; after a missing entry, an
+        approximation in which it counts as observed.
+        """
+        return self._filter(shared=True)
+
+    def _filter(self, shared: bool) -> Filter:
+        noise = self.noise_variance
 
         def init(params: PyTree) -> OrnsteinUhlenbeckState:
             like = _trees.scalar_like if shared else _trees.full_like
@@ -121,29 +127,48 @@ class OrnsteinUhlenbeck(NamedTuple):
 
         def predict(
             state: OrnsteinUhlenbeckState, displacement: PyTree = None
-        ) -> OrnsteinUhlenbeckPredicted:
+        ) -> OrnsteinUhlenbeckState:
             del displacement
             decay, diffusion = self.autocorrelation**2, self.process_variance
             variance = jax.tree.map(
                 lambda v: (decay * v + diffusion).astype(v.dtype), state.variance
             )
-            return OrnsteinUhlenbeckPredicted(
-                _trees.scale(state.mean, self.autocorrelation), variance
-            )
+            return OrnsteinUhlenbeckState(_trees.scale(state.mean, self.autocorrelation), variance)
+
+        def gains(predicted: OrnsteinUhlenbeckState) -> PyTree:
+            return jax.tree.map(lambda v: v * reciprocal(v + noise), predicted.variance)
 
         def update(
-            predicted: OrnsteinUhlenbeckPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[OrnsteinUhlenbeckState, Info]:
+            predicted: OrnsteinUhlenbeckState, gradient: PyTree, curvature: PyTree = None
+        ) -> OrnsteinUhlenbeckState:
             del curvature
-            noise = self.noise_variance
-            seen = _trees.observed(gradient)
             error = _trees.innovation(gradient, predicted.mean)
-            gain = jax.tree.map(lambda v: v * reciprocal(v + noise), predicted.variance)
+            gain = gains(predicted)
             variance = jax.tree.map(
                 lambda v, k: (noise * k).astype(v.dtype), predicted.variance, gain
             )
             if not shared:
+                seen = _trees.observed(gradient)
                 variance = jax.tree.map(jnp.where, seen, variance, predicted.variance)
+            return OrnsteinUhlenbeckState(_trees.correct(predicted.mean, gain, error), variance)
+
+        def weigh(
+            predicted: OrnsteinUhlenbeckState, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[OrnsteinUhlenbeckState, Surprise]:
+            def leaf(e: Array, v: Array, o: Array) -> tuple[Array, Array]:
+                return jnp.where(o, e**2 * reciprocal(v + noise), 0), o.astype(int)
+
+            error = _trees.innovation(gradient, predicted.mean)
+            variance = jax.tree.broadcast(predicted.variance, error)
+            surprise = _trees.unzip(leaf, (0, 0), error, variance, _trees.observed(gradient))
+            return update(predicted, gradient, curvature), Surprise(*surprise)
+
+        def diagnose(
+            predicted: OrnsteinUhlenbeckState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            del curvature
+            seen = _trees.observed(gradient)
+            error = _trees.innovation(gradient, predicted.mean)
             log_density, surprise, scale = _trees.unzip(
                 lambda e, v, o: normal_reading(e, v + noise, o),
                 (0, 0, 0),
@@ -151,22 +176,34 @@ class OrnsteinUhlenbeck(NamedTuple):
                 jax.tree.broadcast(predicted.variance, error),
                 seen,
             )
-            info = Info(
+            return Info(
                 innovation=error,
                 log_density=log_density,
-                gain=_trees.where(seen, gain, 0),
+                gain=_trees.where(seen, gains(predicted), 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
                 surprise=surprise,
                 predictive_scale=scale,
             )
-            mean = _trees.correct(predicted.mean, gain, error)
-            return OrnsteinUhlenbeckState(mean, variance), info
 
-        return Filter(init, predict, update)
+        return Filter(init, predict, update, diagnose, weigh)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory."""
+        if known(self.autocorrelation) == 0 == known(self.noise_variance):
+            sentence = f"The {quantity} is what was just seen, without noise or memory."
+            return (Fact(quantity, "as seen", sentence),)
+        sentence = f"The {quantity} returns to 0 and is seen through noise: its average is shrunk."
+        kept = self.autocorrelation * (1 - self.steady_gain)
+        return (Fact(quantity, memory(kept, time), sentence),)
+
+    def linear_gaussian(self) -> LinearForm:
+        """Itself, one variable for every parameter."""
+        return LinearForm(self, owner=self.name)
 
     def scaled(self, factor: ArrayLike) -> "OrnsteinUhlenbeck":
         """The same model with every variance multiplied by ``factor``."""
-        return self._replace(
+        return dataclasses.replace(
+            self,
             process_variance=self.process_variance * factor,
             noise_variance=self.noise_variance * factor,
         )
@@ -205,36 +242,19 @@ class OrnsteinUhlenbeck(NamedTuple):
         """The posterior, from the belief about one leaf."""
         return Posterior(gradient_mean=belief.mean[0], gradient_variance=belief.variances[0])
 
-    def numpyro_model(
-        self,
-        gradient: ArrayLike | None = None,
-        *,
-        num_steps: int | None = None,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        r"""The same model as a NumPyro program, with sites ``gradient`` and ``observation``.
+    def program(self, stream: Stream) -> Array:
+        """The joint program, with sites ``gradient`` and ``observation``.
 
-        Args:
-            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
-                missing.
-            num_steps: number of steps to simulate, instead of ``gradient``.
-            shape: shape of one simulated observation; hyper-parameters broadcast against it.
-
-        Returns:
-            The observations [step, ...].
-
-        Raises:
-            ValueError: both or neither of ``gradient`` and ``num_steps`` are given, or the noise
-                variance is 0.
+        Hyper-parameters broadcast against the shape of one observation.
         """
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        name = type(self).__name__
-        stream = _program.stream(gradient, num_steps, shape, name)
         if is_number(self.noise_variance, 0):
-            raise ValueError(f"{name}: the NumPyro program needs a positive noise_variance, got 0.")
+            raise ValueError(
+                f"{self.name}: the NumPyro program needs a positive noise_variance, got 0."
+            )
         process_scale = jnp.sqrt(self.process_variance)
         noise_scale = jnp.sqrt(self.noise_variance)
         initial = dist.Normal(0, jnp.sqrt(self.stationary_variance)).expand(stream.shape)

@@ -17,7 +17,7 @@ Reference:
     Rule", ICML 2020, arXiv:2002.10060, section 3.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,8 +25,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav._format import memory, number
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
 PyTree = Any
 
@@ -41,14 +42,7 @@ class RetractedLevelState(NamedTuple):
         return Posterior(gradient_mean=self.level)
 
 
-class RetractedLevelPredicted(NamedTuple):
-    """The level before a reading."""
-
-    level: PyTree
-
-
-@checked(discount=UNIT_INTERVAL, prior_level=FINITE, margin=NON_NEGATIVE)
-class RetractedLevel(NamedTuple):
+class RetractedLevel(Belief):
     r"""Positive level (equations in the module docstring).
 
     Attributes:
@@ -59,6 +53,8 @@ class RetractedLevel(NamedTuple):
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
+
+    ranges: ClassVar = {"discount": UNIT_INTERVAL, "prior_level": FINITE, "margin": NON_NEGATIVE}
 
     discount: ArrayLike
     prior_level: ArrayLike
@@ -80,17 +76,14 @@ class RetractedLevel(NamedTuple):
         def init(params: PyTree) -> RetractedLevelState:
             return RetractedLevelState(_trees.full_like(params, self.prior_level))
 
-        def predict(
-            state: RetractedLevelState, displacement: PyTree = None
-        ) -> RetractedLevelPredicted:
+        def predict(state: RetractedLevelState, displacement: PyTree = None) -> RetractedLevelState:
             del displacement
-            return RetractedLevelPredicted(state.level)
+            return state
 
         def update(
-            predicted: RetractedLevelPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[RetractedLevelState, Info]:
+            predicted: RetractedLevelState, gradient: PyTree, curvature: PyTree = None
+        ) -> RetractedLevelState:
             del curvature
-            error = _trees.innovation(gradient, predicted.level)
 
             def leaf(h: Array, e: Array) -> Array:
                 limits = jnp.finfo(h.dtype)
@@ -98,8 +91,24 @@ class RetractedLevel(NamedTuple):
                 u = (1 - jnp.asarray(self.discount)) * e / positive
                 return jnp.minimum(h + positive * (u * (1 + u / 2)), limits.max).astype(h.dtype)
 
-            missing = jax.tree.map(jnp.logical_not, _trees.observed(gradient))
-            info = Info(innovation=error, missing=missing)
-            return RetractedLevelState(jax.tree.map(leaf, predicted.level, error)), info
+            error = _trees.innovation(gradient, predicted.level)
+            return RetractedLevelState(jax.tree.map(leaf, predicted.level, error))
 
-        return Filter(init, predict, update)
+        def diagnose(
+            predicted: RetractedLevelState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            del curvature
+            return Info(
+                innovation=_trees.innovation(gradient, predicted.level),
+                missing=jax.tree.map(jnp.logical_not, _trees.observed(gradient)),
+            )
+
+        return Filter(init, predict, update, diagnose)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory and its prior."""
+        sentence = "It drifts as fast as it is forgotten, and stays positive."
+        return (
+            Fact(quantity, memory(self.discount, time), sentence),
+            Fact(f"{quantity} prior", number(self.prior_level), "What is believed at first."),
+        )

@@ -31,7 +31,7 @@ Reference:
     ARIMA processes).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,10 +39,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL, Range, checked
+from beliefnav._checks import POSITIVE, UNIT_INTERVAL, Range
+from beliefnav._format import memory, number, reciprocal
 from beliefnav.beliefs import _program
+from beliefnav.beliefs._facts import prior
 from beliefnav.beliefs._linear_gaussian import normal_reading
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
 PyTree = Any
 
@@ -79,18 +82,7 @@ class TransientState(NamedTuple):
         )
 
 
-class TransientPredicted(NamedTuple):
-    """The gradient before an observation; fields as in `TransientState`."""
-
-    forecast: PyTree
-    observed: PyTree
-    transient_variance: Array
-    forecast_variance: Array | None
-    started: Array
-
-
-@checked(discount=UNIT_INTERVAL, autocorrelation=_CORRELATION, innovation_variance=POSITIVE)
-class Transient(NamedTuple):
+class Transient(Belief):
     r"""Random walk with a transient (equations in the module docstring).
 
     Attributes:
@@ -105,6 +97,12 @@ class Transient(NamedTuple):
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
+
+    ranges: ClassVar = {
+        "discount": UNIT_INTERVAL,
+        "autocorrelation": _CORRELATION,
+        "innovation_variance": POSITIVE,
+    }
 
     discount: ArrayLike
     autocorrelation: ArrayLike
@@ -138,17 +136,17 @@ class Transient(NamedTuple):
                 _trees.full_like(params, 0),
                 _trees.full_like(params, 0),
                 _trees.scalar_like(params, spread),
-                self._scaled(params, 1.0),
+                self._in_units(params, 1.0),
                 jnp.logical_not(self.diffuse),
             )
 
-        def predict(state: TransientState, displacement: PyTree = None) -> TransientPredicted:
+        def predict(state: TransientState, displacement: PyTree = None) -> TransientState:
             del displacement
-            return TransientPredicted(*state)
+            return state
 
         def update(
-            predicted: TransientPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[TransientState, Info]:
+            predicted: TransientState, gradient: PyTree, curvature: PyTree = None
+        ) -> TransientState:
             del curvature
             started, before = predicted.started, predicted.transient_variance
             level, passing, _ = self._variances()
@@ -158,29 +156,46 @@ class Transient(NamedTuple):
             kept = level * (phi**2 * before + passing) + passing * before
             after = kept / variance
             after = jnp.where(started, after, self._stationary).astype(before.dtype)
-            seen = _trees.observed(gradient)
             error = _trees.innovation(gradient, predicted.forecast)
 
             def forecast(f: Array, y: Array, e: Array) -> Array:
                 pulled = f + e - phi * (y - f) - correction * gain * e
                 return jnp.where(started, pulled, e).astype(f.dtype)
 
-            state = TransientState(
+            return TransientState(
                 jax.tree.map(forecast, predicted.forecast, predicted.observed, error),
                 jax.tree.map(jnp.add, predicted.forecast, error),
                 after,
-                self._scaled(after, correction**2 * after + level + passing),
+                self._in_units(after, correction**2 * after + level + passing),
                 jnp.ones((), bool),
             )
+
+        def diagnose(predicted: TransientState, gradient: PyTree, curvature: PyTree = None) -> Info:
+            del curvature
+            seen = _trees.observed(gradient)
+            error = _trees.innovation(gradient, predicted.forecast)
             missing = jax.tree.map(jnp.logical_not, seen)
-            reading = self._reading(predicted, error, seen)
-            return state, Info(innovation=error, missing=missing, **reading)
+            return Info(innovation=error, missing=missing, **self._reading(predicted, error, seen))
 
-        return Filter(init, predict, update)
+        return Filter(init, predict, update, diagnose)
 
-    def _reading(
-        self, predicted: TransientPredicted, error: PyTree, seen: PyTree
-    ) -> dict[str, PyTree]:
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory, and its prior."""
+        sentence = (
+            f"One part of the {quantity} stays, another passes; the step is taken on the forecast "
+            f"of the next. What passes keeps {number(self.autocorrelation)} of itself a {time}."
+        )
+        size = 0 if self.diffuse else reciprocal(1 - self.discount)
+        return (
+            Fact(quantity, memory(self.discount, time), sentence),
+            prior(quantity, size, 0, time),
+        )
+
+    def proper(self) -> bool:
+        """Whether the walk starts in its steady state."""
+        return not self.diffuse
+
+    def _reading(self, predicted: TransientState, error: PyTree, seen: PyTree) -> dict[str, PyTree]:
         """Log density, surprise and scale, where the variance is known and the prior proper."""
         variance, started = predicted.forecast_variance, predicted.started
         if variance is None:
@@ -205,44 +220,24 @@ class Transient(NamedTuple):
         """The variance of a transient of which nothing is known."""
         return self._variances()[1] / (1 - jnp.asarray(self.autocorrelation) ** 2)
 
-    def _scaled(self, like: PyTree, variance: ArrayLike) -> Array | None:
+    def _in_units(self, like: PyTree, variance: ArrayLike) -> Array | None:
         if self.innovation_variance is None:
             return None
         return _trees.scalar_like(like, jnp.asarray(self.innovation_variance) * variance)
 
-    def numpyro_model(
-        self,
-        gradient: ArrayLike | None = None,
-        *,
-        num_steps: int | None = None,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        r"""The same model as a NumPyro program, with sites ``transient`` and ``observation``.
+    def program(self, stream: Stream) -> Array:
+        r"""The joint program, with sites ``transient`` and ``observation``.
 
         The walk is $g_t = y_t - e_t$. A diffuse prior is conditioned on the first observation; the
-        sites then start at the second step.
-
-        Args:
-            gradient: [step, ...] a recorded stream to condition on, without missing entries.
-            num_steps: number of steps to simulate, instead of ``gradient``.
-            shape: shape of one simulated observation.
-
-        Returns:
-            The observations [step, ...].
-
-        Raises:
-            ValueError: both or neither of ``gradient`` and ``num_steps`` are given, the innovation
-                variance is unknown, a diffuse prior has nothing to be conditioned on, or entries
-                are missing.
+        sites then start at the second step. The stream has no missing entries.
         """
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        name = type(self).__name__
+        name = self.name
         if self.innovation_variance is None:
             raise ValueError(f"{name}: the NumPyro program needs an innovation_variance.")
-        stream = _program.stream(gradient, num_steps, shape, name)
         _program.check_complete(name, stream)
         sigma = jnp.sqrt(self.innovation_variance)
         level, passing, steady = self._variances()

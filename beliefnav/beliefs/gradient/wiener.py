@@ -20,7 +20,7 @@ An approximation: the variances are estimated from the observations that they ar
 plugged in; hence there is no joint program, only a filter.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import UNIT_INTERVAL, checked
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav._checks import UNIT_INTERVAL
+from beliefnav._format import memory
+from beliefnav.beliefs._facts import prior
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
 PyTree = Any
 
@@ -78,18 +80,7 @@ class WienerState(NamedTuple):
         )
 
 
-class WienerPredicted(NamedTuple):
-    """The averages before an observation; fields as in `WienerState`."""
-
-    average: PyTree
-    second_moment: PyTree
-    weight_sum: Array
-    squared_weight_sum: Array
-    degrees_of_freedom: Array
-
-
-@checked(discount=UNIT_INTERVAL, curvature_discount=UNIT_INTERVAL)
-class Wiener(NamedTuple):
+class Wiener(Belief):
     r"""Empirical-Bayes Wiener average (equations in the module docstring).
 
     Attributes:
@@ -100,17 +91,16 @@ class Wiener(NamedTuple):
         ValueError: a Python number is out of its range; the error names it.
     """
 
+    ranges: ClassVar = {"discount": UNIT_INTERVAL, "curvature_discount": UNIT_INTERVAL}
+
     discount: ArrayLike
     curvature_discount: ArrayLike
 
     def filter(self) -> Filter:
-        """The online filter; as much memory as Adam.
+        """The online filter, whose states are `WienerState`; as much memory as Adam.
 
         The weights are shared by all entries. A missing entry keeps its averages, an approximation
         in which it counts as observed.
-
-        Returns:
-            A filter whose states are `WienerState`.
         """
 
         def init(params: PyTree) -> WienerState:
@@ -118,9 +108,9 @@ class Wiener(NamedTuple):
             weights = (_trees.scalar_like(params, 0) for _ in range(3))
             return WienerState(*averages, *weights)
 
-        def predict(state: WienerState, displacement: PyTree = None) -> WienerPredicted:
+        def predict(state: WienerState, displacement: PyTree = None) -> WienerState:
             del displacement
-            return WienerPredicted(
+            return WienerState(
                 state.average,
                 state.second_moment,
                 _trees.scale(state.weight_sum, self.discount),
@@ -129,26 +119,41 @@ class Wiener(NamedTuple):
             )
 
         def update(
-            predicted: WienerPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[WienerState, Info]:
+            predicted: WienerState, gradient: PyTree, curvature: PyTree = None
+        ) -> WienerState:
             del curvature
-            seen = _trees.observed(gradient)
             error = _trees.innovation(gradient, predicted.average)
             square_error = _trees.square_innovation(gradient, predicted.second_moment)
             weight_sum = predicted.weight_sum + 1
             degrees_of_freedom = predicted.degrees_of_freedom + 1
-            state = WienerState(
+            return WienerState(
                 _trees.correct(predicted.average, 1 / weight_sum, error),
                 _trees.correct(predicted.second_moment, 1 / degrees_of_freedom, square_error),
                 weight_sum,
                 predicted.squared_weight_sum + 1,
                 degrees_of_freedom,
             )
-            info = Info(
-                innovation=error,
-                gain=_trees.where(seen, 1 / weight_sum, 0),
+
+        def diagnose(predicted: WienerState, gradient: PyTree, curvature: PyTree = None) -> Info:
+            del curvature
+            seen = _trees.observed(gradient)
+            return Info(
+                innovation=_trees.innovation(gradient, predicted.average),
+                gain=_trees.where(seen, 1 / (predicted.weight_sum + 1), 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
             )
-            return state, info
 
-        return Filter(init, predict, update)
+        return Filter(init, predict, update, diagnose)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its two memories, and its prior."""
+        shrunk = (
+            f"The {quantity} is 0 unless its average stands out of its noise, learned for each "
+            "entry."
+        )
+        moment = f"The second moment of the {quantity} is read as curvature."
+        return (
+            Fact(quantity, memory(self.discount, time), shrunk),
+            Fact("curvature", memory(self.curvature_discount, time), moment),
+            prior("", 0, 0, time),
+        )

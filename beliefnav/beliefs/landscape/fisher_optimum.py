@@ -22,7 +22,7 @@ distance $\theta^*_t - \theta_t$ and the position $\theta_t - \theta_0$.
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,10 +30,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import POSITIVE, UNIT_INTERVAL
+from beliefnav._format import counted, number, reciprocal
 from beliefnav.beliefs import _program
 from beliefnav.beliefs._linear_gaussian import check_displacement
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
 PyTree = Any
 
@@ -65,18 +67,13 @@ class FisherOptimumState(NamedTuple):
         r"""Gradient and curvature of the negative log posterior, $(\theta - m)/v$ and $1/v$."""
         precision = jax.tree.map(lambda v: 1 / v, self.distance_variance)
         slope = jax.tree.map(lambda d, w: -d * w, self.distance_mean, precision)
-        return Posterior(gradient_mean=slope, curvature_mean=precision)
-
-    def optimum(self, params: PyTree) -> tuple[PyTree, PyTree]:
-        r"""Mean and variance of $\theta^*$.
-
-        Args:
-            params: the parameters $\theta$ at the last update.
-
-        Returns:
-            Two trees like the parameters.
-        """
-        return jax.tree.map(jnp.add, params, self.distance_mean), self.distance_variance
+        return Posterior(
+            gradient_mean=slope,
+            curvature_mean=precision,
+            distance_mean=self.distance_mean,
+            distance_variance=self.distance_variance,
+            hazard=self.switch_probability,
+        )
 
 
 class FisherOptimumPredicted(NamedTuple):
@@ -88,8 +85,7 @@ class FisherOptimumPredicted(NamedTuple):
     initial_variances: Array | None
 
 
-@checked(hazard=UNIT_INTERVAL, examples=POSITIVE)
-class FisherOptimum(NamedTuple):
+class FisherOptimum(Belief):
     r"""Optimum that may be drawn anew, curvature read (equations in the module docstring).
 
     Without a reading of the curvature the filter takes $h_t = B y_t^2$. Its expectation is that of
@@ -106,6 +102,8 @@ class FisherOptimum(NamedTuple):
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
+
+    ranges: ClassVar = {"hazard": UNIT_INTERVAL, "examples": POSITIVE}
 
     hazard: ArrayLike
     examples: ArrayLike
@@ -166,10 +164,10 @@ class FisherOptimum(NamedTuple):
 
         def update(
             predicted: FisherOptimumPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[FisherOptimumState, Info]:
-            before = predicted.distance_mean, predicted.distance_variance
-            mean, variance, info = _trees.unzip(
-                self._condition, (0, 0, Info(0, 0, 0, 0, 0)), *before, gradient, curvature
+        ) -> FisherOptimumState:
+            like = (0, 0, 0, 0)
+            mean, variance, surprise, seen = _trees.unzip(
+                self._condition, like, *predicted[:2], gradient, curvature
             )
             p = _trees.scalar_like(mean, self.hazard)
             return FisherOptimumState(
@@ -179,72 +177,90 @@ class FisherOptimum(NamedTuple):
                 predicted.initial_variances,
                 switch_probability=p,
                 reset_fraction=p,
-                surprise=_mean_seen(info.surprise, info.missing).astype(p.dtype),
-            ), info._replace(switch_probability=p, hazard=p)
+                surprise=_mean_seen(surprise, seen).astype(p.dtype),
+            )
 
-        return Filter(init, predict, update, uses_displacement=True)
+        def diagnose(
+            predicted: FisherOptimumPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            like = Info(0, 0, 0, 0, 0)
+            info = _trees.unzip(self._diagnose, like, *predicted[:2], gradient, curvature)
+            p = _trees.scalar_like(predicted.distance_mean, self.hazard)
+            return info._replace(switch_probability=p, hazard=p)
 
-    def _condition(
-        self, d: Array, v: Array, y: Array, h: Array | None
-    ) -> tuple[Array, Array, Info]:
-        """Mean, variance and diagnostics of one array, with a reading of its curvature or none."""
+        return Filter(init, predict, update, diagnose, uses_displacement=True, uses_curvature=True)
+
+    def _meet(self, d: Array, v: Array, y: Array, h: Array | None) -> "_Met":
+        """What one array meets, with a reading of its curvature or none."""
         y = y.astype(d.dtype)
         alone = jnp.asarray(self.examples * y**2)
         h = alone if h is None else jnp.where(h == 0, alone, h.astype(d.dtype))
-        tiny = jnp.finfo(d.dtype).tiny
         # What would overflow below is not observed either.
         sizes = jnp.isfinite(y) & jnp.isfinite(self.examples * h) & jnp.isfinite(h * d)
-        seen = sizes & (h > tiny)
-        weight = self.examples * jnp.where(seen, h, 0)
-        shrunk = v / (1 + weight * v)
+        seen = sizes & (h > jnp.finfo(d.dtype).tiny)
+        weight = jnp.asarray(self.examples * jnp.where(seen, h, 0))
         h = jnp.where(seen, h, 1)
         error = jnp.where(seen, y + h * d, 0)
         scale = jnp.sqrt(h / self.examples) * jnp.sqrt(1 + weight * v)  # whose square may overflow
-        surprise = (error / scale) ** 2
-        density = -(math.log(2 * math.pi) + surprise) / 2 - jnp.log(scale)
-        density = jnp.where(seen, density, 0)
-        mean = d - shrunk * self.examples * error
-        info = Info(error, density, shrunk * weight, ~seen, surprise)
-        shrunk = jnp.maximum(shrunk, tiny**0.75)  # whose inverse can be multiplied
-        return mean.astype(d.dtype), shrunk.astype(v.dtype), info
+        return _Met(seen, error, scale, weight, v / (1 + weight * v))
 
-    def numpyro_model(
-        self,
-        gradient: ArrayLike | None = None,
-        displacement: ArrayLike | None = None,
-        curvature: ArrayLike | None = None,
-    ) -> Array:
-        r"""The same model as a NumPyro program, for one array of parameters.
+    def _condition(
+        self, d: Array, v: Array, y: Array, h: Array | None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Mean and variance of one array, and how surprising its reading was, where it was one."""
+        met = self._meet(d, v, y, h)
+        mean = d - met.shrunk * self.examples * met.error
+        shrunk = jnp.maximum(met.shrunk, jnp.finfo(d.dtype).tiny ** 0.75)  # can be inverted
+        surprise = (met.error / met.scale) ** 2
+        return mean.astype(d.dtype), shrunk.astype(v.dtype), surprise, met.seen
+
+    def _diagnose(self, d: Array, v: Array, y: Array, h: Array | None) -> Info:
+        met = self._meet(d, v, y, h)
+        surprise = (met.error / met.scale) ** 2
+        density = -(math.log(2 * math.pi) + surprise) / 2 - jnp.log(met.scale)
+        density = jnp.where(met.seen, density, 0)
+        return Info(met.error, density, met.shrunk * met.weight, ~met.seen, surprise)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """How long tasks are, the prior of their optima, and where the curvature is from."""
+        del quantity
+        spread = "given"
+        if self.prior_variance is None:
+            spread = "variance of the initial array"
+        elif jax.tree.structure(self.prior_variance) == jax.tree.structure(0):
+            spread = f"variance {number(self.prior_variance)}"
+        return (
+            Fact(
+                "task length",
+                counted(reciprocal(self.hazard), time),
+                "On average; then the optimum is drawn anew. It is followed by a linear filter.",
+            ),
+            Fact("optimum prior", spread, "Around the initial parameters, for every task."),
+            Fact(
+                "curvature", "read", "At every step: it is the variance of an example's gradient."
+            ),
+        )
+
+    def program(self, stream: Stream) -> Array:
+        r"""The joint program; the readings $h_t$ of the curvature are given, positive.
 
         Sites: ``optimum``, the path of $\theta^*_t - \theta_0$ [step, ...], ``gradient``
         (deterministic) and ``observation``.
-
-        Args:
-            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
-                missing. ``None`` to simulate.
-            displacement: [step, ...] how far the parameters moved after each observation.
-            curvature: [step, ...] the readings $h_t$, positive.
-
-        Returns:
-            The observations [step, ...].
-
-        Raises:
-            ValueError: there is no displacement or curvature, or their shapes are not that of the
-                gradient; there is no prior variance.
         """
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        owner = "FisherOptimum"
+        owner = self.name
         if self.prior_variance is None:
             raise ValueError(f"{owner}: the NumPyro program needs a prior_variance.")
-        stream, displacement = _program.moving_stream(gradient, displacement, owner)
-        got = None if curvature is None else jnp.shape(curvature)
-        if got != displacement.shape:
+        displacement, readings = stream.displacement, stream.curvature
+        assert displacement is not None
+        got = readings and readings.values
+        if got is None or got.shape != displacement.shape:
             raise ValueError(
                 f"{owner}: the NumPyro program needs a curvature of the shape of the displacement, "
-                f"{displacement.shape}, got {got}."
+                f"{displacement.shape}, got {None if got is None else got.shape}."
             )
         position = jnp.cumsum(_program.moved(displacement), 0)
         stay = 1 - jnp.asarray(self.hazard)
@@ -260,10 +276,20 @@ class FisherOptimum(NamedTuple):
             return optimum, (gradient, _program.observe(law, value, seen))
 
         started = jnp.arange(stream.num_steps) > 0
-        xs = (position, started, jnp.asarray(curvature), stream.values, stream.seen)
+        xs = (position, started, got, stream.values, stream.seen)
         gradients, observed = scan(step, jnp.zeros(stream.shape), xs)[1]
         numpyro.deterministic("gradient", gradients)
         return observed
+
+
+class _Met(NamedTuple):
+    """An observation of one array: where there was one, its error and scale, what it weighs."""
+
+    seen: Array
+    error: Array
+    scale: Array
+    weight: Array
+    shrunk: Array
 
 
 def initial_variance(params: PyTree) -> PyTree:
@@ -323,8 +349,8 @@ def _stacked(scalars: PyTree, like: PyTree) -> Array:
     return jnp.array(leaves, dtype) if leaves else jnp.zeros(0, dtype)
 
 
-def _mean_seen(values: PyTree, missing: PyTree) -> Array:
-    """The mean of the entries that are not missing, where the others are 0; 0 of none."""
+def _mean_seen(values: PyTree, seen: PyTree) -> Array:
+    """The mean of the entries that are seen, where the others are 0; 0 of none."""
     total = sum((jnp.sum(x) for x in jax.tree.leaves(values)), jnp.zeros(()))
-    seen = sum((jnp.sum(~x) for x in jax.tree.leaves(missing)), jnp.zeros((), jnp.int32))
-    return total / jnp.maximum(seen, 1)
+    count = sum((jnp.sum(x) for x in jax.tree.leaves(seen)), jnp.zeros((), jnp.int32))
+    return total / jnp.maximum(count, 1)

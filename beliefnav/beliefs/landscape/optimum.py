@@ -15,19 +15,20 @@ parameters are, so that no digits are lost to where that is:
 $\delta_{t+1} = \rho \delta_t + (1 - \rho)(\mu - (\theta_t - \theta_0)) - \Delta\theta_t + N(0, q)$.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked, is_number
+from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav.beliefs import _linear_gaussian, _program, gaussian
 from beliefnav.beliefs._linear_gaussian import Sensor
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Filter, Info, LinearForm, Posterior, Surprise
 from beliefnav.beliefs.gaussian import Conditional, Gaussian
 
 PyTree = Any
@@ -50,23 +51,12 @@ class OptimumState(NamedTuple):
     started: Array
 
     def posterior(self) -> Posterior:
-        r"""Gradient $-h\delta$ with its variance, and the curvature $h$, which is certain."""
+        r"""Gradient $-h\delta$, the curvature $h$, which is certain, and the distance $\delta$."""
         return _linear_gaussian.per_leaf(
             lambda belief: _read(belief, self.known_curvature),
-            Posterior(0, 0, 0, 0),
+            Posterior(0, 0, 0, 0, distance_mean=0, distance_variance=0),
             self.distance,
         )
-
-    def optimum(self, params: PyTree) -> tuple[PyTree, PyTree]:
-        r"""Mean and variance of $\theta^*$.
-
-        Args:
-            params: the parameters $\theta$ at the last update.
-
-        Returns:
-            Two trees like the parameters.
-        """
-        return jax.tree.map(jnp.add, params, self.distance.mean[0]), self.distance.variances[0]
 
 
 class OptimumPredicted(NamedTuple):
@@ -92,15 +82,7 @@ class OptimumInputs(NamedTuple):
     started: Array
 
 
-@checked(
-    curvature=FINITE,
-    noise_variance=POSITIVE,
-    prior_variance=POSITIVE,
-    prior_mean=FINITE,
-    process_variance=NON_NEGATIVE,
-    autocorrelation=UNIT_INTERVAL,
-)
-class Optimum(NamedTuple):
+class Optimum(Belief):
     r"""Drifting optimum (equations in the module docstring).
 
     Attributes:
@@ -115,6 +97,15 @@ class Optimum(NamedTuple):
         ValueError: a Python number is out of its range; the error names it.
     """
 
+    ranges: ClassVar = {
+        "curvature": FINITE,
+        "noise_variance": POSITIVE,
+        "prior_variance": POSITIVE,
+        "prior_mean": FINITE,
+        "process_variance": NON_NEGATIVE,
+        "autocorrelation": UNIT_INTERVAL,
+    }
+
     curvature: ArrayLike
     noise_variance: ArrayLike
     prior_variance: ArrayLike
@@ -124,7 +115,8 @@ class Optimum(NamedTuple):
 
     def scaled(self, factor: ArrayLike) -> "Optimum":
         """The same model with every variance multiplied by ``factor``."""
-        return self._replace(
+        return dataclasses.replace(
+            self,
             noise_variance=self.noise_variance * factor,
             prior_variance=self.prior_variance * factor,
             process_variance=_program.scaled(self.process_variance, factor),
@@ -161,16 +153,36 @@ class Optimum(NamedTuple):
             trees = state.distance, state.position, displacement
             return OptimumPredicted(*_linear_gaussian.per_leaf(leaf, (prior, 0), *trees))
 
+        def state_after(predicted: OptimumPredicted, distance: Gaussian) -> OptimumState:
+            curvature = jnp.asarray(self.curvature, jnp.result_type(float))
+            return OptimumState(distance, predicted.position, curvature, jnp.ones((), bool))
+
         def update(
             predicted: OptimumPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[OptimumState, Info]:
+        ) -> OptimumState:
             del curvature
+            distance = _linear_gaussian.update(self._sensors, predicted.distance, gradient)
+            return state_after(predicted, distance)
 
-            distance, info = _linear_gaussian.update(self._sensors, predicted.distance, gradient)
-            known = jnp.asarray(self.curvature, jnp.result_type(float))
-            return OptimumState(distance, predicted.position, known, jnp.ones((), bool)), info
+        def weigh(
+            predicted: OptimumPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[OptimumState, Surprise]:
+            del curvature
+            trees = predicted.distance, gradient
+            distance, surprise = _linear_gaussian.weigh(self._sensors, *trees)
+            return state_after(predicted, distance), surprise
 
-        return Filter(init, predict, update, uses_displacement=True)
+        def diagnose(
+            predicted: OptimumPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            del curvature
+            return _linear_gaussian.diagnose(self._sensors, predicted.distance, gradient)
+
+        return Filter(init, predict, update, diagnose, weigh, uses_displacement=True)
+
+    def linear_gaussian(self) -> LinearForm:
+        """Itself, one variable for every parameter."""
+        return LinearForm(self, owner=self.name)
 
     def inputs(
         self,
@@ -216,31 +228,19 @@ class Optimum(NamedTuple):
     def _sensors(self, gradient: Array) -> list[Sensor]:
         return [Sensor((jnp.negative(self.curvature),), gradient, self.noise_variance)]
 
-    def numpyro_model(
-        self, gradient: ArrayLike | None = None, displacement: ArrayLike | None = None
-    ) -> Array:
-        r"""The same model as a NumPyro program.
+    def program(self, stream: Stream) -> Array:
+        r"""The joint program.
 
         Sites: ``optimum``, the path of $\theta^*_t - \theta_0$ [step, ...], ``gradient``
         (deterministic) and ``observation``. Without process noise the path is deterministic, and
         its start is sampled as ``initial_optimum``.
-
-        Args:
-            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
-                missing. ``None`` to simulate.
-            displacement: [step, ...] how far the parameters moved after each observation.
-
-        Returns:
-            The observations [step, ...].
-
-        Raises:
-            ValueError: there is no displacement, or its shape is not that of the gradient.
         """
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        stream, displacement = _program.moving_stream(gradient, displacement, "Optimum")
+        displacement = stream.displacement
+        assert displacement is not None
         start_scale, scale = jnp.sqrt(self.prior_variance), jnp.sqrt(self.process_variance)
         static = is_number(self.process_variance, 0)
         mean = jnp.broadcast_to(self.prior_mean, stream.shape)
@@ -275,4 +275,6 @@ def _read(belief: Gaussian, curvature: ArrayLike) -> Posterior:
         gradient_variance=curvature**2 * variance,
         curvature_mean=curvature,
         curvature_variance=jnp.zeros_like(curvature),
+        distance_mean=distance,
+        distance_variance=variance,
     )

@@ -23,17 +23,20 @@ $c = \mathrm{Cov}[g, h] / a$ and what is left, $s = \mathrm{Var}[h] - c^2 a$, se
 `beliefnav.beliefs.gaussian`. A reading of the gradient changes $a$ alone.
 """
 
+import dataclasses
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked, is_number
+from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
+from beliefnav._format import known, memory, number
 from beliefnav.beliefs import _linear_gaussian, _program, gaussian
 from beliefnav.beliefs._linear_gaussian import Sensor
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, LinearForm, Posterior, Surprise
 from beliefnav.beliefs.gaussian import Conditional, Gaussian
 
 PyTree = Any
@@ -78,19 +81,7 @@ class SecantInputs(NamedTuple):
     started: Array
 
 
-@checked(
-    noise_variance=POSITIVE,
-    prior_gradient_variance=POSITIVE,
-    prior_curvature_variance=POSITIVE,
-    prior_gradient_mean=FINITE,
-    prior_curvature_mean=FINITE,
-    gradient_process_variance=NON_NEGATIVE,
-    curvature_process_variance=NON_NEGATIVE,
-    gradient_autocorrelation=UNIT_INTERVAL,
-    curvature_autocorrelation=UNIT_INTERVAL,
-    curvature_noise_variance=POSITIVE,
-)
-class Secant(NamedTuple):
+class Secant(Belief):
     r"""Secant landscape (equations in the module docstring).
 
     Gradients are per unit of parameter, curvatures per unit of parameter squared.
@@ -111,6 +102,19 @@ class Secant(NamedTuple):
         ValueError: a Python number is out of its range; the error names it.
     """
 
+    ranges: ClassVar = {
+        "noise_variance": POSITIVE,
+        "prior_gradient_variance": POSITIVE,
+        "prior_curvature_variance": POSITIVE,
+        "prior_gradient_mean": FINITE,
+        "prior_curvature_mean": FINITE,
+        "gradient_process_variance": NON_NEGATIVE,
+        "curvature_process_variance": NON_NEGATIVE,
+        "gradient_autocorrelation": UNIT_INTERVAL,
+        "curvature_autocorrelation": UNIT_INTERVAL,
+        "curvature_noise_variance": POSITIVE,
+    }
+
     noise_variance: ArrayLike
     prior_gradient_variance: ArrayLike
     prior_curvature_variance: ArrayLike
@@ -125,7 +129,8 @@ class Secant(NamedTuple):
     def scaled(self, factor: ArrayLike) -> "Secant":
         """The same model with every variance multiplied by ``factor``."""
         sensor = self.curvature_noise_variance
-        return self._replace(
+        return dataclasses.replace(
+            self,
             noise_variance=self.noise_variance * factor,
             prior_gradient_variance=self.prior_gradient_variance * factor,
             prior_curvature_variance=self.prior_curvature_variance * factor,
@@ -160,14 +165,53 @@ class Secant(NamedTuple):
             landscape = _linear_gaussian.per_leaf(leaf, prior, state.landscape, displacement)
             return SecantPredicted(landscape)
 
+        def read(predicted: SecantPredicted, gradient: PyTree, curvature: PyTree) -> Any:
+            return self._sensors, predicted.landscape, gradient, curvature
+
         def update(
             predicted: SecantPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[SecantState, Info]:
-            trees = predicted.landscape, gradient, curvature
-            landscape, info = _linear_gaussian.update(self._sensors, *trees)
-            return SecantState(landscape, jnp.ones((), bool)), info
+        ) -> SecantState:
+            landscape = _linear_gaussian.update(*read(predicted, gradient, curvature))
+            return SecantState(landscape, jnp.ones((), bool))
 
-        return Filter(init, predict, update, uses_displacement=True)
+        def weigh(
+            predicted: SecantPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> tuple[SecantState, Surprise]:
+            landscape, surprise = _linear_gaussian.weigh(*read(predicted, gradient, curvature))
+            return SecantState(landscape, jnp.ones((), bool)), surprise
+
+        def diagnose(
+            predicted: SecantPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            return _linear_gaussian.diagnose(*read(predicted, gradient, curvature))
+
+        sensed = self.curvature_noise_variance is not None
+        return Filter(
+            init, predict, update, diagnose, weigh, uses_displacement=True, uses_curvature=sensed
+        )
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Drift of the gradient; memory and prior of the curvature."""
+        sentence = (
+            f"Gradient and curvature are learned from how the {quantity} changes as one moves."
+        )
+        kept = memory(self.curvature_autocorrelation**2, time)
+        constant = known(self.curvature_process_variance) == 0 and kept == "memory unlimited"
+        changes = "It does not change." if constant else "It drifts, and returns to its prior."
+        drift = f"drift {number(self.gradient_process_variance)} a {time}"
+        return (
+            Fact(quantity, drift, sentence),
+            Fact("curvature", kept, changes),
+            Fact(
+                "curvature prior",
+                f"variance {number(self.prior_curvature_variance)}",
+                f"Its mean is {number(self.prior_curvature_mean)}.",
+            ),
+        )
+
+    def linear_gaussian(self) -> LinearForm:
+        """Itself, two variables for every parameter."""
+        return LinearForm(self, owner=self.name)
 
     def inputs(
         self,
@@ -223,55 +267,31 @@ class Secant(NamedTuple):
         sensors = [Sensor((1, 0), gradient, self.noise_variance)]
         if curvature is not None:
             if self.curvature_noise_variance is None:
-                raise ValueError(
-                    "Cannot use curvature= with this Secant. This is because it has no second "
-                    "sensor; give its curvature_noise_variance."
-                )
+                raise _program.unread(self.name)
             sensors.append(Sensor((0, 1), curvature, self.curvature_noise_variance))
         return sensors
 
-    def numpyro_model(
-        self,
-        gradient: ArrayLike | None = None,
-        displacement: ArrayLike | None = None,
-        curvature: ArrayLike | None = None,
-        *,
-        positive: bool = False,
-    ) -> Any:
-        r"""The same model as a NumPyro program.
+    def program(self, stream: Stream) -> Any:
+        r"""The joint program.
 
         Sites: ``gradient`` and ``curvature``, the latent paths [step, ...]; ``observation``; with a
         second sensor, ``curvature_observation``. A path without process noise is a deterministic
         site, and its start is sampled as ``initial_gradient`` or ``initial_curvature``.
-
-        Args:
-            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
-                missing. ``None`` to simulate.
-            displacement: [step, ...] how far the parameters moved after each observation.
-            curvature: [step, ...] readings of the second sensor to condition on. ``None``: none
-                were made or, without ``gradient``, they are simulated if there is such a sensor.
-            positive: believe that curvature is positive: its prior and transitions are Gaussians
-                truncated at 0. See `beliefnav.beliefs.positive`.
-
-        Returns:
-            The observations [step, ...]; with a simulated second sensor, those of both.
-
-        Raises:
-            ValueError: there is no displacement, or its shape is not that of the gradient, or there
-                are readings of a second sensor that the model does not have.
         """
+        return self._program(stream, positive=False)
+
+    def positive_program(self, stream: Stream) -> Any:
+        """The same, where prior and transitions of the curvature are Gaussians truncated at 0."""
+        return self._program(stream, positive=True)
+
+    def _program(self, stream: Stream, positive: bool) -> Any:
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        stream, displacement = _program.moving_stream(gradient, displacement, "Secant")
-        if curvature is not None and self.curvature_noise_variance is None:
-            raise ValueError("Secant: curvature needs a curvature_noise_variance.")
-        sensed = curvature is not None or (
-            gradient is None and self.curvature_noise_variance is not None
-        )
-        num_steps = None if curvature is not None else stream.num_steps
-        second = _program.stream(curvature, num_steps, stream.shape, "Secant")
+        displacement, second = stream.displacement, stream.curvature
+        assert displacement is not None
+        sensed = second is not None
         curvature_law = _positive_normal if positive else dist.Normal
 
         def start(name: str, law: Any) -> Any:
@@ -313,7 +333,8 @@ class Secant(NamedTuple):
             return (g_next, h_next), ((g_next, h_next), observed)
 
         inputs, _ = self.inputs(jnp.zeros_like(displacement), displacement, None)
-        recorded = (stream.values, stream.seen, second.values, second.seen)
+        readings = (second.values, second.seen) if sensed else (None, None)
+        recorded = (stream.values, stream.seen, *readings)
         xs = (inputs.moved, inputs.started, *recorded)
         (gradients, curvatures), observed = scan(step, (g, h), xs)[1]
         if g_static:

@@ -20,7 +20,7 @@ Reference:
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,8 +28,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, checked
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
+from beliefnav._format import memory, number
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Posterior
 
 PyTree = Any
 
@@ -70,16 +71,7 @@ class KroneckerWalkState(NamedTuple):
         )
 
 
-class KroneckerWalkPredicted(NamedTuple):
-    """The Gram matrices before an observation; fields as in `KroneckerWalkState`."""
-
-    left: PyTree
-    right: PyTree
-    power: Array
-
-
-@checked(discount=UNIT_INTERVAL, prior_scale=NON_NEGATIVE, power=POSITIVE)
-class KroneckerWalk(NamedTuple):
+class KroneckerWalk(Belief):
     r"""Kronecker walk (equations in the module docstring).
 
     Attributes:
@@ -90,6 +82,8 @@ class KroneckerWalk(NamedTuple):
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
+
+    ranges: ClassVar = {"discount": UNIT_INTERVAL, "prior_scale": NON_NEGATIVE, "power": POSITIVE}
 
     discount: ArrayLike = 1.0
     prior_scale: ArrayLike = 0.0
@@ -118,16 +112,14 @@ class KroneckerWalk(NamedTuple):
             power = jnp.asarray(self.power, jnp.result_type(float))
             return KroneckerWalkState(eye(params, 0), eye(params, 1), power)
 
-        def predict(
-            state: KroneckerWalkState, displacement: PyTree = None
-        ) -> KroneckerWalkPredicted:
+        def predict(state: KroneckerWalkState, displacement: PyTree = None) -> KroneckerWalkState:
             del displacement
             left, right = (_trees.scale(side, self.discount) for side in (state.left, state.right))
-            return KroneckerWalkPredicted(left, right, state.power)
+            return KroneckerWalkState(left, right, state.power)
 
         def update(
-            predicted: KroneckerWalkPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[KroneckerWalkState, Info]:
+            predicted: KroneckerWalkState, gradient: PyTree, curvature: PyTree = None
+        ) -> KroneckerWalkState:
             del curvature
 
             def matrix(y: Array, like: Array) -> Array:
@@ -139,9 +131,22 @@ class KroneckerWalk(NamedTuple):
                 jax.tree.map(lambda x, y: jnp.nan_to_num(x + y @ y.T), predicted.left, seen),
                 jax.tree.map(lambda x, y: jnp.nan_to_num(x + y.T @ y), predicted.right, seen),
                 predicted.power,
-            ), Info()
+            )
 
         return Filter(init, predict, update)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory and its prior."""
+        del quantity
+        sentence = (
+            "The second moments of rows and of columns are read as the two factors of the "
+            f"curvature, each to the power {number(self.power)}."
+        )
+        scale = f"{number(self.prior_scale)} times the identity"
+        return (
+            Fact("curvature", memory(self.discount, time), sentence),
+            Fact("curvature prior", scale, "What is believed of each factor at first."),
+        )
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

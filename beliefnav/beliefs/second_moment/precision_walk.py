@@ -24,7 +24,7 @@ Reference:
     (discounted variance learning, gamma-beta random walk).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,9 +32,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL
+from beliefnav._format import memory
 from beliefnav.beliefs import _discounting, _program, _student
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs._facts import prior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs._reread import reread
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
 PyTree = Any
 
@@ -70,15 +74,7 @@ class PrecisionWalkState(NamedTuple):
         )
 
 
-class PrecisionWalkPredicted(NamedTuple):
-    """The precision before an observation; fields as in `PrecisionWalkState`."""
-
-    second_moment: PyTree
-    degrees_of_freedom: PyTree
-
-
-@checked(discount=UNIT_INTERVAL, prior_second_moment=NON_NEGATIVE, prior_degrees_of_freedom=COUNT)
-class PrecisionWalk(NamedTuple):
+class PrecisionWalk(Belief):
     r"""Precision walk with discount (equations in the module docstring).
 
     Attributes:
@@ -91,24 +87,32 @@ class PrecisionWalk(NamedTuple):
         ValueError: a Python number is out of its range; the error names it.
     """
 
+    ranges: ClassVar = {
+        "discount": UNIT_INTERVAL,
+        "prior_second_moment": NON_NEGATIVE,
+        "prior_degrees_of_freedom": COUNT,
+    }
+
     discount: ArrayLike
     prior_second_moment: ArrayLike = 0.0
     prior_degrees_of_freedom: ArrayLike = 0.0
 
-    def filter(self, shared: bool = False) -> Filter:
-        r"""The exact online filter.
+    def filter(self) -> Filter:
+        r"""The exact online filter, whose states are `PrecisionWalkState`.
 
         A missing entry keeps its second moment, and its degrees of freedom decay.
-
-        Args:
-            shared: keep one number of degrees of freedom for all entries: half the memory. Exact
-                while every entry is observed; after a missing entry, an approximation in which it
-                counts as observed.
-
-        Returns:
-            A filter whose states are `PrecisionWalkState`.
         """
+        return self._filter(shared=False)
 
+    def shared_filter(self) -> Filter:
+        """The filter with one number of degrees of freedom for all entries.
+
+        Half the memory. Exact while every entry is observed; after a missing entry, an
+        approximation in which it counts as observed.
+        """
+        return self._filter(shared=True)
+
+    def _filter(self, shared: bool) -> Filter:
         def init(params: PyTree) -> PrecisionWalkState:
             like = _trees.scalar_like if shared else _trees.full_like
             return PrecisionWalkState(
@@ -116,78 +120,74 @@ class PrecisionWalk(NamedTuple):
                 like(params, self.prior_degrees_of_freedom),
             )
 
-        def predict(state: PrecisionWalkState, displacement: PyTree = None) -> Any:
+        def predict(state: PrecisionWalkState, displacement: PyTree = None) -> PrecisionWalkState:
             del displacement
-            return PrecisionWalkPredicted(
+            return PrecisionWalkState(
                 state.second_moment, _trees.scale(state.degrees_of_freedom, self.discount)
             )
 
+        def degrees_after(predicted: PrecisionWalkState, gradient: PyTree) -> PyTree:
+            seen = None if shared else _trees.observed(gradient)
+            return _discounting.observe(predicted.degrees_of_freedom, seen)
+
         def update(
-            predicted: PrecisionWalkPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[PrecisionWalkState, Info]:
+            predicted: PrecisionWalkState, gradient: PyTree, curvature: PyTree = None
+        ) -> PrecisionWalkState:
+            del curvature
+            error = _trees.square_innovation(gradient, predicted.second_moment)
+            degrees = degrees_after(predicted, gradient)
+            gain = _discounting.mean_gain(degrees)
+            return PrecisionWalkState(_trees.correct(predicted.second_moment, gain, error), degrees)
+
+        def diagnose(
+            predicted: PrecisionWalkState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
             del curvature
             seen = _trees.observed(gradient)
             zero = jax.tree.map(jnp.zeros_like, predicted.second_moment)
             value = _trees.innovation(gradient, zero)
-            error = _trees.square_innovation(gradient, predicted.second_moment)
-            degrees_before = jax.tree.broadcast(predicted.degrees_of_freedom, error)
-            degrees = _discounting.observe(predicted.degrees_of_freedom, seen, shared)
-            gain = _discounting.mean_gain(degrees)
-            second_moment = _trees.correct(predicted.second_moment, gain, error)
-            info = Info(
+            gain = _discounting.mean_gain(degrees_after(predicted, gradient))
+            sizes = jax.tree.broadcast(predicted.degrees_of_freedom, value)
+            return Info(
                 innovation=value,
                 log_density=_log_density(predicted, value, seen),
                 gain=_trees.where(seen, gain, 0),
                 missing=jax.tree.map(jnp.logical_not, seen),
                 predictive_scale=_scale(predicted, seen),
                 predictive_degrees_of_freedom=jax.tree.map(
-                    lambda n, s: jnp.broadcast_to(n, s.shape), degrees_before, error
+                    lambda n, s: jnp.broadcast_to(n, s.shape), sizes, value
                 ),
             )
-            return PrecisionWalkState(second_moment, degrees), info
 
-        return Filter(init, predict, update)
+        return Filter(init, predict, update, diagnose)
 
-    def numpyro_model(
-        self,
-        gradient: ArrayLike | None = None,
-        *,
-        num_steps: int | None = None,
-        shape: tuple[int, ...] = (),
-    ) -> Array:
-        r"""The same model as a NumPyro program; sites ``shock`` ($\omega$) and ``observation``.
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory and its prior."""
+        sentence = f"The second moment of the {quantity}, which drifts, is read as curvature."
+        return (
+            Fact("curvature", memory(self.discount, time), sentence),
+            prior("curvature", self.prior_degrees_of_freedom, self.prior_second_moment, time),
+        )
+
+    def program(self, stream: Stream) -> Array:
+        r"""The joint program, with sites ``shock`` ($\omega$) and ``observation``.
 
         The precision itself is the deterministic site ``precision``. With $n_0, S_0 > 0$ it starts
         at $\phi_0 \sim \Gamma(n_0/2, S_0/2)$. With $n_0 = 0$ the program conditions on the first
         observation, $\phi_1 \sim \Gamma(1/2, y_1^2/2)$: the sites then start at the second step.
         NUTS over $\omega$ mixes well only for $\beta$ of 0.9 or less: above it the shocks crowd
         against 1.
-
-        Args:
-            gradient: [step, ...] a recorded stream to condition on; NaN or infinite entries are
-                missing.
-            num_steps: number of steps to simulate, instead of ``gradient``.
-            shape: shape of one simulated observation.
-
-        Returns:
-            The observations [step, ...].
-
-        Raises:
-            ValueError: both or neither of ``gradient`` and ``num_steps`` are given, $\beta$ is 0 or
-                1, $n_0 > 0$ but $S_0 = 0$, or an improper prior has no complete first observation
-                to be conditioned on.
         """
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        name = type(self).__name__
-        stream = _program.stream(gradient, num_steps, shape, name)
+        name = self.name
         _discounting.check_program(name, self.discount)
-        prior = self.prior_degrees_of_freedom
-        sizes = _discounting.sample_sizes(self.discount, prior, stream.seen)
+        degrees = self.prior_degrees_of_freedom
+        sizes = _discounting.sample_sizes(self.discount, degrees, stream.seen)
 
-        if _discounting.is_zero(prior):
+        if _discounting.is_zero(degrees):
             first = _discounting.first_observation(name, "prior_degrees_of_freedom", stream)
             initial = dist.Gamma(0.5, first**2 / 2)
             stream, sizes = stream.drop_first(), sizes[1:]
@@ -197,7 +197,7 @@ class PrecisionWalk(NamedTuple):
                 "improper prior, of which only the filter makes sense."
             )
         else:
-            shape_, rate = prior / 2, prior * self.prior_second_moment / 2
+            shape_, rate = degrees / 2, degrees * self.prior_second_moment / 2
             initial = dist.Gamma(shape_, rate).expand(stream.shape)
 
         def step(precision: Array, inputs: tuple[Array, Array, Array]) -> tuple[Array, Any]:
@@ -213,7 +213,7 @@ class PrecisionWalk(NamedTuple):
         return observations
 
 
-def _log_density(predicted: PrecisionWalkPredicted, value: PyTree, seen: PyTree) -> PyTree:
+def _log_density(predicted: PrecisionWalkState, value: PyTree, seen: PyTree) -> PyTree:
     r"""$\log t_{\beta n}(y; 0, S/n)$ where that is proper."""
 
     def leaf(y: Array, s: Array, n: Array, o: Array) -> Array:
@@ -225,7 +225,7 @@ def _log_density(predicted: PrecisionWalkPredicted, value: PyTree, seen: PyTree)
     return jax.tree.map(leaf, value, predicted.second_moment, sizes, seen)
 
 
-def _scale(predicted: PrecisionWalkPredicted, seen: PyTree) -> PyTree:
+def _scale(predicted: PrecisionWalkState, seen: PyTree) -> PyTree:
     r"""$\sqrt{S/n}$, infinite where the prior is improper."""
 
     def leaf(s: Array, n: Array, o: Array) -> Array:
@@ -254,32 +254,31 @@ class AccumulatedState(NamedTuple):
         )
 
 
-class Accumulated(NamedTuple):
+class Accumulated(Belief):
     """A precision walk whose squares are read as a sum, made by `accumulated`."""
 
     belief: PrecisionWalk
 
-    def filter(self, shared: bool = False) -> Filter:
-        """The filter of the precision walk, whose states are `AccumulatedState`.
+    def filter(self) -> Filter:
+        """The filter of the precision walk, whose states are `AccumulatedState`."""
+        return reread(self.belief.filter(), AccumulatedState)
 
-        Args:
-            shared: see `PrecisionWalk.filter`.
-        """
-        inner = self.belief.filter(shared=shared)
+    def shared_filter(self) -> Filter:
+        """The shared filter of the precision walk, read in the same way."""
+        return reread(self.belief.shared_filter(), AccumulatedState)
 
-        def init(params: PyTree) -> AccumulatedState:
-            return AccumulatedState(inner.init(params))
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Those of the precision walk, but for how it is read."""
+        moment, *rest = self.belief.facts(quantity, time)
+        sentence = (
+            f"The sum of all squares of the {quantity} is read as curvature: that of all losses so "
+            "far."
+        )
+        return (moment._replace(sentence=sentence), *rest)
 
-        def predict(state: AccumulatedState, displacement: PyTree = None) -> Any:
-            return inner.predict(state.precision, displacement)
-
-        def update(
-            predicted: Any, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[AccumulatedState, Info]:
-            state, info = inner.update(predicted, gradient, curvature)
-            return AccumulatedState(state), info
-
-        return Filter(init, predict, update)
+    def program(self, stream: Stream) -> Array:
+        """That of the precision walk: only what is read off it differs."""
+        return self.belief.program(stream)
 
 
 def accumulated(belief: PrecisionWalk) -> Accumulated:

@@ -15,7 +15,7 @@ Reference:
     Kingma and Ba, "Adam: A Method for Stochastic Optimization", ICLR 2015, section 7.1 (AdaMax).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import NON_NEGATIVE, UNIT_INTERVAL, checked
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav._checks import NON_NEGATIVE, UNIT_INTERVAL
+from beliefnav._format import memory
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 
 PyTree = Any
 
@@ -39,14 +40,7 @@ class UniformWalkState(NamedTuple):
         return Posterior(curvature_mean=jax.tree.map(jnp.square, self.bound))
 
 
-class UniformWalkPredicted(NamedTuple):
-    """The bound before an observation."""
-
-    bound: PyTree
-
-
-@checked(discount=UNIT_INTERVAL, eps=NON_NEGATIVE)
-class UniformWalk(NamedTuple):
+class UniformWalk(Belief):
     r"""Uniform walk with discount (equations in the module docstring).
 
     Attributes:
@@ -56,6 +50,8 @@ class UniformWalk(NamedTuple):
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
+
+    ranges: ClassVar = {"discount": UNIT_INTERVAL, "eps": NON_NEGATIVE}
 
     discount: ArrayLike
     eps: ArrayLike = 0.0
@@ -70,21 +66,33 @@ class UniformWalk(NamedTuple):
         def init(params: PyTree) -> UniformWalkState:
             return UniformWalkState(_trees.full_like(params, 0))
 
-        def predict(state: UniformWalkState, displacement: PyTree = None) -> UniformWalkPredicted:
+        def predict(state: UniformWalkState, displacement: PyTree = None) -> UniformWalkState:
             del displacement
-            return UniformWalkPredicted(_trees.scale(state.bound, self.discount))
+            return UniformWalkState(_trees.scale(state.bound, self.discount))
 
         def update(
-            predicted: UniformWalkPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[UniformWalkState, Info]:
+            predicted: UniformWalkState, gradient: PyTree, curvature: PyTree = None
+        ) -> UniformWalkState:
             del curvature
-            seen = _trees.observed(gradient)
 
-            def leaf(u: Array, y: Array, o: Array) -> Array:
-                size = jnp.abs(jnp.where(o, y, 0)).astype(u.dtype) + self.eps
-                return jnp.where(o, jnp.maximum(u, size), u).astype(u.dtype)
+            def leaf(u: Array, y: Array) -> Array:
+                seen = jnp.isfinite(y)
+                size = jnp.abs(jnp.where(seen, y, 0)).astype(u.dtype) + self.eps
+                return jnp.where(seen, jnp.maximum(u, size), u).astype(u.dtype)
 
-            bound = jax.tree.map(leaf, predicted.bound, gradient, seen)
-            return UniformWalkState(bound), Info(missing=jax.tree.map(jnp.logical_not, seen))
+            return UniformWalkState(jax.tree.map(leaf, predicted.bound, gradient))
 
-        return Filter(init, predict, update)
+        def diagnose(
+            predicted: UniformWalkState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            del predicted, curvature
+            return Info(missing=jax.tree.map(jnp.logical_not, _trees.observed(gradient)))
+
+        return Filter(init, predict, update, diagnose)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory."""
+        sentence = (
+            f"The largest {quantity}, which is discounted, is read as the root of the curvature."
+        )
+        return (Fact("curvature", memory(self.discount, time), sentence),)

@@ -16,7 +16,7 @@ Reference:
     22 (1994), theorem 7 (the evolution).
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -24,10 +24,12 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL
+from beliefnav._format import memory
 from beliefnav.beliefs import _discounting
+from beliefnav.beliefs._facts import prior
 from beliefnav.beliefs.composed.sensed import square_like
-from beliefnav.beliefs.contract import Filter, Info, Posterior
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Posterior
 
 PyTree = Any
 
@@ -48,15 +50,7 @@ class WishartWalkState(NamedTuple):
         return Posterior(curvature_mean=self.second_moment)
 
 
-class WishartWalkPredicted(NamedTuple):
-    """The precision matrix before an observation; fields as in `WishartWalkState`."""
-
-    second_moment: Any
-    degrees_of_freedom: Array
-
-
-@checked(discount=UNIT_INTERVAL, prior_second_moment=NON_NEGATIVE, prior_degrees_of_freedom=COUNT)
-class WishartWalk(NamedTuple):
+class WishartWalk(Belief):
     r"""Wishart walk with discount (equations in the module docstring).
 
     Attributes:
@@ -67,6 +61,12 @@ class WishartWalk(NamedTuple):
     Raises:
         ValueError: a Python number is out of its range; the error names it.
     """
+
+    ranges: ClassVar = {
+        "discount": UNIT_INTERVAL,
+        "prior_second_moment": NON_NEGATIVE,
+        "prior_degrees_of_freedom": COUNT,
+    }
 
     discount: ArrayLike
     prior_second_moment: ArrayLike = 0.0
@@ -90,14 +90,14 @@ class WishartWalk(NamedTuple):
             sizes = _trees.scalar_like(params, self.prior_degrees_of_freedom)
             return WishartWalkState(matrix, sizes)
 
-        def predict(state: WishartWalkState, displacement: PyTree = None) -> WishartWalkPredicted:
+        def predict(state: WishartWalkState, displacement: PyTree = None) -> WishartWalkState:
             del displacement
             sizes = _trees.scale(state.degrees_of_freedom, self.discount)
-            return WishartWalkPredicted(state.second_moment, sizes)
+            return WishartWalkState(state.second_moment, sizes)
 
         def update(
-            predicted: WishartWalkPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[WishartWalkState, Info]:
+            predicted: WishartWalkState, gradient: PyTree, curvature: PyTree = None
+        ) -> WishartWalkState:
             del curvature
             matrix = predicted.second_moment
             y = ravel_pytree(gradient)[0].astype(matrix.dtype)
@@ -105,13 +105,21 @@ class WishartWalk(NamedTuple):
             y = jnp.where(seen, y, 0)
             largest = jnp.finfo(matrix.dtype).max
             products = jnp.clip(y[:, None] * y[None, :], -largest, largest)
-            sizes = _discounting.observe(predicted.degrees_of_freedom, seen, shared=True)
+            sizes = _discounting.observe(predicted.degrees_of_freedom, None)
             gain = _discounting.mean_gain(sizes)
             rest = jnp.maximum(1 - gain, 0)
             root = jnp.where(rest > 0, jnp.sqrt(jnp.where(rest > 0, rest, 1)), 0)
             one, both = seen[:, None] | seen[None, :], seen[:, None] & seen[None, :]
             kept = jnp.where(both, rest, jnp.where(one, root, 1))
             matrix = (kept * matrix + gain * products).astype(matrix.dtype)
-            return WishartWalkState(matrix, sizes), Info()
+            return WishartWalkState(matrix, sizes)
 
         return Filter(init, predict, update)
+
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """Its memory and its prior."""
+        sentence = f"The matrix of second moments of all pairs of {quantity}s is read as curvature."
+        return (
+            Fact("curvature", memory(self.discount, time), sentence),
+            prior("curvature", self.prior_degrees_of_freedom, self.prior_second_moment, time),
+        )

@@ -9,19 +9,13 @@ from jax import Array, lax
 
 from beliefnav import _trees
 from beliefnav._checks import FINITE, POSITIVE
+from beliefnav._format import counted, reciprocal
 from beliefnav.beliefs._linear_gaussian import check_displacement
-from beliefnav.beliefs.contract import Info, TaskPosterior
-from beliefnav.beliefs.tasks.hazard_grid import on_grid
+from beliefnav.beliefs.contract import Fact, Info, Posterior
+from beliefnav.beliefs.tasks.hazard_grid import HazardGrid, on_grid
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
 
 PyTree = Any
-
-RANGES = {
-    "curvature": FINITE,
-    "noise_variance": POSITIVE,
-    "prior_variance": POSITIVE,
-    "prior_mean": FINITE,
-}
 
 
 class Task(NamedTuple):
@@ -56,8 +50,12 @@ def start(owner: str, model: SwitchingOptimum, params: PyTree) -> tuple[Task, Py
             the parameters.
     """
     wide = _trees.full_like(params, 0)
-    for name, allowed in RANGES.items():
-        value = getattr(model, name)
+    for name, allowed, value in (
+        ("curvature", FINITE, model.curvature),
+        ("noise_variance", POSITIVE, model.noise_variance),
+        ("prior_variance", POSITIVE, model.prior_variance),
+        ("prior_mean", FINITE, model.prior_mean),
+    ):
         allowed.check_leaves(owner, name, value)
         _trees.spread(owner, name, value, wide)
     # Arrays of its own, which can be donated: not those of the model.
@@ -178,20 +176,16 @@ def check_shapes(owner: str, name: str, tree: PyTree, position: PyTree) -> None:
         raise ValueError(f"{owner}: {name} must have the parameters' shapes {want}, got {got}.")
 
 
-def optimum(task: Task, position: PyTree, params: PyTree) -> tuple[PyTree, PyTree]:
-    """Mean and variance of the optimum, from where the parameters are."""
-    mean = jax.tree.map(lambda p, m, x: p + (m - x), params, task.mean, position)
-    return mean, task.variance
-
-
-def read(curvature: PyTree, task: Task, position: PyTree, hazard: Hazard) -> TaskPosterior:
+def read(curvature: PyTree, task: Task, position: PyTree, hazard: Hazard) -> Posterior:
     """The posterior over gradient and curvature, from moments of the optimum."""
     h = _trees.spread("known_curvature", "curvature", curvature, position)
-    return TaskPosterior(
+    return Posterior(
         gradient_mean=jax.tree.map(lambda h, x, m: h * (x - m), h, position, task.mean),
         gradient_variance=jax.tree.map(lambda h, v: h * h * v, h, task.variance),
         curvature_mean=h,
         curvature_variance=jax.tree.map(jnp.zeros_like, h),
+        distance_mean=jax.tree.map(jnp.subtract, task.mean, position),
+        distance_variance=task.variance,
         hazard=expected(hazard),
     )
 
@@ -233,3 +227,14 @@ def info(
 
 def _dtype(wide: PyTree) -> Any:
     return jnp.result_type(jnp.float32, *jax.tree.leaves(wide))
+
+
+def facts(model: SwitchingOptimum, kept: str, time: str) -> tuple[Fact, ...]:
+    """How long tasks are, and where the curvature is from."""
+    learned = isinstance(model.hazard, HazardGrid)
+    length = "learned" if learned else counted(reciprocal(model.hazard), time)
+    sentence = "On average; then the optimum is drawn anew, for all parameters at once. "
+    return (
+        Fact("task length", length, sentence + kept),
+        Fact("curvature", "known", "The curvature is known, and the same for all tasks."),
+    )

@@ -1,16 +1,14 @@
 """A hazard that is not known: a prior over the probability that the task switches, on a grid."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL, is_concrete
+from beliefnav._checks import POSITIVE, UNIT_INTERVAL, Checked, is_concrete
 
 
-class HazardGrid(NamedTuple):
+class HazardGrid(Checked):
     r"""A prior over the hazard $p$, the probability per step that the task switches.
 
     $P(p = p_g) \propto w_g$. A filter updates the weights; where the hazard is on the grid, as it

@@ -27,7 +27,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from beliefnav.beliefs.contract import Filter, Info, TaskPosterior
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
 from beliefnav.beliefs.tasks import _tasks
 from beliefnav.beliefs.tasks._tasks import Hazard, Task
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
@@ -58,20 +59,9 @@ class OneTaskState(NamedTuple):
     switch_probability: Array
     started: Array
 
-    def posterior(self) -> TaskPosterior:
+    def posterior(self) -> Posterior:
         r"""Gradient $h(\theta - E\theta^*)$ with its variance, curvature $h$, expected hazard."""
         return _tasks.read(self.known_curvature, self.task, self.position, self.hazard_belief)
-
-    def optimum(self, params: PyTree) -> tuple[PyTree, PyTree]:
-        r"""Mean and variance of $\theta^*$.
-
-        Args:
-            params: the parameters $\theta$ at the last update.
-
-        Returns:
-            Two trees like the parameters.
-        """
-        return _tasks.optimum(self.task, self.position, params)
 
 
 class OneTaskPredicted(NamedTuple):
@@ -83,7 +73,7 @@ class OneTaskPredicted(NamedTuple):
     started: Array
 
 
-class TwoHypotheses(NamedTuple):
+class TwoHypotheses(Belief):
     r"""Two hypotheses, their mixture kept as one Gaussian (see the module docstring).
 
     A hazard on a grid is learned from
@@ -109,12 +99,18 @@ class TwoHypotheses(NamedTuple):
 
         return _filter("TwoHypotheses", self.model, keep)
 
-    def numpyro_model(self, gradient: Any = None, displacement: Any = None) -> Array:
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """How long tasks are, and what is kept of them."""
+        del quantity
+        kept = "One Gaussian is kept, of a task that may have switched."
+        return _tasks.facts(self.model, kept, time)
+
+    def program(self, stream: Stream) -> Array:
         """The program of the model, see `beliefnav.beliefs.SwitchingOptimum.numpyro_model`."""
-        return self.model.numpyro_model(gradient, displacement)
+        return self.model.program(stream)
 
 
-class RunLengthReset(NamedTuple):
+class RunLengthReset(Belief):
     """Forget in proportion to the doubt, start anew if it wins (see the module docstring).
 
     Attributes:
@@ -143,9 +139,15 @@ class RunLengthReset(NamedTuple):
 
         return _filter("RunLengthReset", self.model, keep)
 
-    def numpyro_model(self, gradient: Any = None, displacement: Any = None) -> Array:
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """How long tasks are, and what is kept of them."""
+        del quantity
+        kept = "One Gaussian is kept: of the present task or of a new one."
+        return _tasks.facts(self.model, kept, time)
+
+    def program(self, stream: Stream) -> Array:
         """The program of the model, see `beliefnav.beliefs.SwitchingOptimum.numpyro_model`."""
-        return self.model.numpyro_model(gradient, displacement)
+        return self.model.program(stream)
 
 
 def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
@@ -159,10 +161,10 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
         position = _tasks.move(owner, state.position, displacement)
         return OneTaskPredicted(state.task, position, state.hazard_belief, state.started)
 
-    def update(
-        predicted: OneTaskPredicted, gradient: PyTree, curvature: PyTree = None
-    ) -> tuple[OneTaskState, Info]:
-        del curvature
+    def observe(
+        predicted: OneTaskPredicted, gradient: PyTree
+    ) -> tuple[OneTaskState, Array, PyTree]:
+        """The state, and the density relative to that of a new task, which is the last."""
         present, position, hazard, started = predicted
         _tasks.check_shapes(owner, "gradient", gradient, position)
         new = _tasks.new_task(owner, model, position)
@@ -173,7 +175,6 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
         hazards = _tasks.hazards(owner, model, position)
         (kept, density), (begun, reference) = condition(present), condition(new)
         stay, switch = (hazard.log_weights + x for x in _tasks.transition(hazards, started))
-        before = _tasks.mixture(jnp.exp(switch).sum(), present, new)
         # Relative to the better of the two that can be, so that digits are kept.
         evidence = _tasks.evidence(density, reference)
         can_stay, can_switch = (
@@ -184,7 +185,6 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
         log_weights = jnp.logaddexp(stay, switch)
         total = jax.nn.logsumexp(log_weights)
         switched = jnp.exp(switch - total).sum()
-        log_density = top + total + _tasks.total(reference)
         state = OneTaskState(
             task=keep(switched, (present, new), (kept, begun), condition),
             position=position,
@@ -193,8 +193,24 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
             switch_probability=switched,
             started=jnp.ones((), bool),
         )
-        belief = state.hazard_belief
-        info = _tasks.info(owner, model, before, position, gradient, log_density, switched, belief)
-        return state, info
+        return state, top + total, reference
 
-    return Filter(init, predict, update, uses_displacement=True)
+    def update(
+        predicted: OneTaskPredicted, gradient: PyTree, curvature: PyTree = None
+    ) -> OneTaskState:
+        del curvature
+        return observe(predicted, gradient)[0]
+
+    def diagnose(predicted: OneTaskPredicted, gradient: PyTree, curvature: PyTree = None) -> Info:
+        del curvature
+        present, position, hazard, started = predicted
+        state, relative, reference = observe(predicted, gradient)
+        new = _tasks.new_task(owner, model, position)
+        hazards = _tasks.hazards(owner, model, position)
+        switch = hazard.log_weights + _tasks.transition(hazards, started)[1]
+        before = _tasks.mixture(jnp.exp(switch).sum(), present, new)
+        density = relative + _tasks.total(reference)
+        judged = state.switch_probability, state.hazard_belief
+        return _tasks.info(owner, model, before, position, gradient, density, *judged)
+
+    return Filter(init, predict, update, diagnose, uses_displacement=True)

@@ -12,14 +12,16 @@ of the weights, $w_t(p, r)$; the Gaussians do not depend on it, so that it costs
 """
 
 import operator
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from beliefnav._checks import Range, checked
-from beliefnav.beliefs.contract import Filter, Info, TaskPosterior
+from beliefnav._checks import Range
+from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior, RunLengthWeights
 from beliefnav.beliefs.tasks import _tasks
 from beliefnav.beliefs.tasks._tasks import Hazard, Task
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
@@ -53,22 +55,10 @@ class RunLengthsState(NamedTuple):
     dropped_mass: Array
     started: Array
 
-    def posterior(self) -> TaskPosterior:
+    def posterior(self) -> Posterior:
         r"""Gradient $h(\theta - E\theta^*)$ with its variance, curvature $h$, expected hazard."""
         task = _moments(self.log_weights, self.tasks)
         return _tasks.read(self.known_curvature, task, self.position, self.hazard_belief)
-
-    def optimum(self, params: PyTree) -> tuple[PyTree, PyTree]:
-        r"""Mean and variance of $\theta^*$.
-
-        Args:
-            params: the parameters $\theta$ at the last update.
-
-        Returns:
-            Two trees like the parameters.
-        """
-        task = _moments(self.log_weights, self.tasks)
-        return _tasks.optimum(task, self.position, params)
 
 
 class RunLengthsPredicted(NamedTuple):
@@ -82,8 +72,7 @@ class RunLengthsPredicted(NamedTuple):
     dropped_mass: Array
 
 
-@checked(capacity=Range(lambda x: x >= 1 and x == int(x), "an integer of at least 1"))
-class RunLengths(NamedTuple):
+class RunLengths(Belief):
     r"""Bayesian online change-point detection (see the module docstring).
 
     It is exact for streams of up to ``capacity`` steps, and beyond that keeps the ``capacity`` most
@@ -108,8 +97,12 @@ class RunLengths(NamedTuple):
         algorithm 1.
     """
 
+    ranges: ClassVar = {
+        "capacity": Range(lambda x: x >= 1 and x == int(x), "an integer of at least 1")
+    }
+
     model: SwitchingOptimum
-    capacity: int
+    capacity: int = eqx.field(static=True)
 
     def filter(self) -> Filter:
         """The online filter; its states are `RunLengthsState`."""
@@ -147,10 +140,10 @@ class RunLengths(NamedTuple):
                 dropped_mass=state.dropped_mass,
             )
 
-        def update(
-            predicted: RunLengthsPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple[RunLengthsState, Info]:
-            del curvature
+        def observe(
+            predicted: RunLengthsPredicted, gradient: PyTree
+        ) -> tuple[RunLengthsState, Array, PyTree]:
+            """The state, and the density relative to that of a new task, which is the last."""
             position = predicted.position
             _tasks.check_shapes(owner, "gradient", gradient, position)
 
@@ -186,7 +179,6 @@ class RunLengths(NamedTuple):
             regained = jnp.where(alive, of_hazards - jnp.where(alive, left, 0), 0)
             switched = jnp.exp(joint[:, -1] - total).sum()
             dropped = jnp.exp(joint[:, last] - total).sum()
-            log_density = top + total + _tasks.total(reference)
             state = RunLengthsState(
                 tasks=jax.tree.map(make_room, tasks),
                 run_length=make_room(predicted.run_length),
@@ -198,17 +190,45 @@ class RunLengths(NamedTuple):
                 dropped_mass=predicted.dropped_mass + dropped,
                 started=jnp.ones((), bool),
             )
+            return state, top + total, reference
+
+        def update(
+            predicted: RunLengthsPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> RunLengthsState:
+            del curvature
+            return observe(predicted, gradient)[0]
+
+        def diagnose(
+            predicted: RunLengthsPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            del curvature
+            state, relative, reference = observe(predicted, gradient)
             before = _moments(predicted.log_weights, predicted.tasks)
-            belief = state.hazard_belief
-            return state, _tasks.info(
-                owner, model, before, position, gradient, log_density, switched, belief
-            )
+            density = relative + _tasks.total(reference)
+            judged = state.switch_probability, state.hazard_belief
+            return _tasks.info(owner, model, before, predicted.position, gradient, density, *judged)
 
-        return Filter(init, predict, update, uses_displacement=True)
+        return Filter(init, predict, update, diagnose, uses_displacement=True)
 
-    def numpyro_model(self, gradient: Any = None, displacement: Any = None) -> Array:
+    def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
+        """How long tasks are, and how many of their starts are kept."""
+        del quantity
+        kept = f"Of the times when it may have begun the {self.capacity} likeliest are kept."
+        return _tasks.facts(self.model, kept, time)
+
+    def program(self, stream: Stream) -> Array:
         """The program of the model, see `beliefnav.beliefs.SwitchingOptimum.numpyro_model`."""
-        return self.model.numpyro_model(gradient, displacement)
+        return self.model.program(stream)
+
+    def run_lengths(self, state: RunLengthsState) -> RunLengthWeights:
+        """The weights of the run lengths after an observation."""
+        return RunLengthWeights(
+            state.run_length,
+            state.log_weights,
+            state.hazard_belief.hazards,
+            state.switch_probability,
+            state.dropped_mass,
+        )
 
 
 def _of_slots(joint: Array) -> Array:

@@ -16,30 +16,23 @@ one Gaussian. The best linear filter is that of the Ornstein-Uhlenbeck optimum w
 and autocovariance, `SwitchingOptimum.linear`.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL, checked
+from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL, Checked
 from beliefnav.beliefs import _program
-from beliefnav.beliefs.contract import Filter
+from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.landscape.optimum import Optimum
 from beliefnav.beliefs.tasks.hazard_grid import HazardGrid, on_grid
 
 PyTree = Any
 
 
-@checked(
-    curvature=FINITE,
-    noise_variance=POSITIVE,
-    prior_variance=POSITIVE,
-    hazard=UNIT_INTERVAL,
-    prior_mean=FINITE,
-)
-class SwitchingOptimum(NamedTuple):
+class SwitchingOptimum(Checked):
     r"""Switching optimum (equations in the module docstring).
 
     All but the hazard may be a number, an array that broadcasts to every parameter array, or a tree
@@ -71,32 +64,27 @@ class SwitchingOptimum(NamedTuple):
         >>> state = filter_.init(jnp.zeros(2))
         >>> for gradient in (1.0, 1.0, 1.0, -2.0):
         ...     predicted = filter_.predict(state, jnp.zeros(2))
-        ...     state, info = filter_.update(predicted, jnp.array([gradient, 0.0]))
+        ...     state = filter_.update(predicted, jnp.array([gradient, 0.0]))
         >>> bool(state.switch_probability > 0.999)
         True
-        >>> mean, variance = state.optimum(jnp.zeros(2))
+        >>> mean, variance = state.posterior().optimum(jnp.zeros(2))
         >>> [round(float(m), 2) for m in mean]
         [1.98, 0.0]
     """
+
+    ranges: ClassVar = {
+        "curvature": FINITE,
+        "noise_variance": POSITIVE,
+        "prior_variance": POSITIVE,
+        "hazard": UNIT_INTERVAL,
+        "prior_mean": FINITE,
+    }
 
     curvature: Any
     noise_variance: Any
     prior_variance: Any
     hazard: ArrayLike | HazardGrid
     prior_mean: Any = 0.0
-
-    def filter(self) -> Filter:
-        """Raise: there is no exact filter of bounded memory, and one has to be chosen.
-
-        Raises:
-            ValueError: always; it names the beliefs to choose from.
-        """
-        raise ValueError(
-            "A SwitchingOptimum has no filter of its own. This is because its posterior has one "
-            "part for every time at which the task may have begun; choose "
-            "beliefnav.beliefs.RunLengths(model, capacity), TwoHypotheses(model), "
-            "RunLengthReset(model), or model.linear()."
-        )
 
     def linear(self) -> Optimum:
         r"""The Ornstein-Uhlenbeck optimum of the same mean and autocovariance.
@@ -157,12 +145,18 @@ class SwitchingOptimum(NamedTuple):
             ValueError: there is no displacement, or its shape is not that of the gradient; the
                 hazard is not one number or a proper grid.
         """
+        owner = type(self).__name__
+        stream, displacement = _program.moving_stream(gradient, displacement, owner)
+        return self.program(stream._replace(displacement=displacement))
+
+    def program(self, stream: Stream) -> Array:
+        """The program on a stream that was read."""
         import numpyro
         from numpyro import distributions as dist
         from numpyro.contrib.control_flow import scan
 
-        owner = "SwitchingOptimum"
-        stream, displacement = _program.moving_stream(gradient, displacement, owner)
+        owner, displacement = type(self).__name__, stream.displacement
+        assert displacement is not None
         position = jnp.cumsum(_program.moved(displacement), 0)
         hazards, log_weights = on_grid(owner, self.hazard)
         hazard: Any = hazards[0]

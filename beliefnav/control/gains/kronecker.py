@@ -8,6 +8,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import is_number
+from beliefnav._sharding import gathered, placed_like
 from beliefnav.beliefs.second_moment.kronecker_walk import Kronecker, matrix_shape
 from beliefnav.control._arrays import floating
 from beliefnav.control.gains.matrix import symmetric_power
@@ -59,8 +60,8 @@ def times_power(tree: PyTree, covector: PyTree, exponent: float, floor: ArrayLik
         return symmetric_power(factor, jnp.asarray(power, factor.dtype) * exponent)
 
     def leaf(m: Array, product: Kronecker) -> Array:
-        matrix = floating(m).reshape(matrix_shape(m.shape))
+        matrix = gathered(floating(m)).reshape(matrix_shape(m.shape))
         left, right = side(product.left, product.power), side(product.right, product.power)
-        return (left @ matrix @ right).reshape(m.shape)
+        return placed_like((left @ matrix @ right).reshape(m.shape), m)
 
     return jax.tree.map(leaf, covector, tree)

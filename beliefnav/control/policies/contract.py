@@ -56,7 +56,7 @@ class Policy(NamedTuple):
 
 def required(posterior: Posterior, field: str, policy: str) -> PyTree:
     """A field of the posterior that a policy cannot do without."""
-    value = getattr(posterior, field)
+    value = posterior._asdict()[field]
     if value is None:
         raise ValueError(
             f"Cannot use control.{policy} with a belief that has no {field}. This is because its "

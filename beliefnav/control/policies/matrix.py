@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav._format import number
+from beliefnav._sharding import gathered, placed_like
 from beliefnav.beliefs import Posterior
 from beliefnav.beliefs.second_moment.kronecker_walk import matrix_shape
 from beliefnav.control._arrays import floating, ravel
@@ -213,7 +214,8 @@ def polar() -> Policy:
         del params
 
         def leaf(m: Array) -> Array:
-            return polar_factor(floating(m).reshape(matrix_shape(m.shape))).reshape(m.shape)
+            matrix = gathered(floating(m)).reshape(matrix_shape(m.shape))
+            return placed_like(polar_factor(matrix).reshape(m.shape), m)
 
         return jax.tree.map(leaf, required(posterior, "gradient_mean", "polar"))
 

@@ -29,6 +29,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav._format import number
+from beliefnav._trees import select
 from beliefnav.beliefs import Posterior
 from beliefnav.control._arrays import check_like
 from beliefnav.control.gains.kronecker import solve
@@ -88,8 +89,11 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
     _check_diagonal("ballistic", metric)
 
     def direction(m: Array, v: Array, g: ArrayLike = 1.0) -> Array:
-        scale = jnp.sqrt(g * (jnp.maximum(v, 0) + eps_root)) + eps
-        return jnp.where(m == 0, 0, m / scale)  # where there is no force, none is amplified
+        v = jnp.maximum(v, 0)
+        v = v if is_number(eps_root, 0) else v + eps_root
+        scale = jnp.sqrt(v if is_number(g, 1) else g * v)
+        scale = scale if is_number(eps, 0) else scale + eps
+        return select(m != 0, m / scale, 0)  # where there is no force, none is amplified
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params

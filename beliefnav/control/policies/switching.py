@@ -239,7 +239,7 @@ def _hazard(
     r"""$\lambda$, of the belief unless it is given."""
     if hazard is not None:
         return hazard
-    believed = getattr(posterior, "hazard", None)
+    believed = posterior.hazard
     if believed is None:
         raise ValueError(
             f"Cannot use control.{owner} without a hazard with a belief that has none. This is "
