@@ -12,6 +12,8 @@ from beliefnav._trees import path_name
 from beliefnav.beliefs import Info, Posterior
 from beliefnav.objective import is_like
 
+__all__ = ["Probe", "gather", "read"]
+
 PyTree = Any
 
 __all__ = ["Probe", "gather", "read"]

@@ -8,6 +8,23 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+__all__ = [
+    "aligned_leaves",
+    "copied",
+    "correct",
+    "full_like",
+    "innovation",
+    "observed",
+    "path_name",
+    "restricted",
+    "scalar_like",
+    "scale",
+    "spread",
+    "square_innovation",
+    "unzip",
+    "where",
+]
+
 PyTree = Any
 
 

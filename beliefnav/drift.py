@@ -1,12 +1,12 @@
 """Drift: movement of the parameters that is not under control."""
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from beliefnav._checks import NON_NEGATIVE, checked
+from beliefnav._checks import NON_NEGATIVE, Checked
 from beliefnav._trees import copied
 
 PyTree = Any
@@ -14,8 +14,7 @@ PyTree = Any
 __all__ = ["Decay", "DecayState"]
 
 
-@checked(strength=NON_NEGATIVE)
-class Decay(NamedTuple):
+class Decay(Checked):
     r"""A drift that the plan does not know of: weights decay by $\alpha\lambda\theta$ a step.
 
     The movement is the sum of plan and drift, so that the weights settle short of the optimum. For
@@ -29,6 +28,8 @@ class Decay(NamedTuple):
     Raises:
         ValueError: ``strength`` is a negative Python number.
     """
+
+    ranges: ClassVar = {"strength": NON_NEGATIVE}
 
     strength: optax.ScalarOrSchedule
     mask: PyTree = None

@@ -23,7 +23,7 @@ Reference:
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,18 +36,19 @@ from beliefnav._checks import (
     NON_NEGATIVE,
     POSITIVE,
     UNIT_INTERVAL,
+    Checked,
     check_symmetric,
-    checked,
     is_concrete,
 )
+
+__all__ = ["Objective", "action", "energy", "lagrangian", "velocity"]
 
 PyTree = Any
 Loss = Callable[[PyTree], ArrayLike]
 """A differentiable map from parameters to a real scalar."""
 
 
-@checked(rate=POSITIVE, gain=POSITIVE, discount=NON_NEGATIVE)
-class Objective(NamedTuple):
+class Objective(Checked):
     r"""The constants and fields of the navigation objective $J$ (see the module docstring).
 
     Time is measured in the units of ``control.horizon``'s ``time_step``, most simply in steps.
@@ -67,6 +68,8 @@ class Objective(NamedTuple):
         ValueError: ``rate`` or ``gain`` is not positive, or ``discount`` is negative (checked when
             they are Python numbers).
     """
+
+    ranges: ClassVar = {"rate": POSITIVE, "gain": POSITIVE, "discount": NON_NEGATIVE}
 
     rate: ArrayLike = 1.0
     gain: ArrayLike = 1.0
@@ -89,6 +92,16 @@ def lagrangian(objective: Objective, loss: Loss, params: PyTree, velocity: PyTre
 
     Raises:
         ValueError: the trees, the loss, the metric or the drift do not fit each other.
+
+    Example:
+        To go where the drift goes costs nothing but the loss.
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav.objective import Objective, lagrangian
+        >>> decay = Objective(drift=lambda x: -0.1 * x)
+        >>> x = jnp.array([2.0, 1.0])
+        >>> float(lagrangian(decay, lambda x: x @ x / 2, x, -0.1 * x))
+        2.5
     """
     _check_velocity(velocity, params)
     controlled = jax.tree.map(jnp.subtract, velocity, _drift(objective, params))
@@ -96,30 +109,11 @@ def lagrangian(objective: Objective, loss: Loss, params: PyTree, velocity: PyTre
     return kinetic + objective.gain * _scalar(loss, params)
 
 
-def momentum(objective: Objective, params: PyTree, velocity: PyTree) -> PyTree:
-    r"""$p = \partial\ell / \partial\dot\theta = G(\theta) (\dot\theta - f(\theta)) / \eta$.
-
-    It is zero at a free end (transversality), and minus the gradient of the value function on an
-    optimal path.
-
-    Args:
-        objective: the rate, metric and drift.
-        params: $\theta$.
-        velocity: $\dot\theta$, a tree like ``params``.
-
-    Returns:
-        A tree like ``params``.
-
-    Raises:
-        ValueError: the trees, the metric or the drift do not fit each other.
-    """
-    _check_velocity(velocity, params)
-    controlled = jax.tree.map(jnp.subtract, velocity, _drift(objective, params))
-    return jax.tree.map(lambda p: p / objective.rate, _lower(objective, params, controlled))
-
-
 def velocity(objective: Objective, params: PyTree, momentum: PyTree) -> PyTree:
-    r"""$\dot\theta = f(\theta) + \eta G(\theta)^{-1} p$, the inverse of `momentum`.
+    r"""$\dot\theta = f(\theta) + \eta G(\theta)^{-1} p$ of a momentum $p$.
+
+    The momentum is zero at a free end of an optimal path (transversality), and minus the gradient
+    of the value function along it.
 
     Args:
         objective: the rate, metric and drift.
@@ -135,74 +129,12 @@ def velocity(objective: Objective, params: PyTree, momentum: PyTree) -> PyTree:
     return jax.tree.map(jnp.add, controlled, _drift(objective, params))
 
 
-def acceleration(objective: Objective, loss: Loss, params: PyTree, velocity: PyTree) -> PyTree:
-    r"""$\ddot\theta$ of the Euler-Lagrange equation at a place and velocity.
-
-    $$ \ddot\theta = \eta G^{-1} \Bigl( \gamma p + \frac{\partial\ell}{\partial\theta}
-       - \frac{\partial p}{\partial\theta} \dot\theta \Bigr) $$
-
-    by automatic differentiation of $\ell$. For $G = I$ and $f = 0$ it is $\gamma\dot\theta +
-    \eta k \nabla L$; for loss zero and no discount it is the geodesic equation of $G$.
-
-    Args:
-        objective: the constants, metric and drift.
-        loss: $L$, differentiable.
-        params: $\theta$.
-        velocity: $\dot\theta$, a tree like ``params``.
-
-    Returns:
-        A tree like ``params``.
-
-    Raises:
-        ValueError: the trees, the metric or the drift do not fit each other.
-    """
-    _check_velocity(velocity, params)
-    zero = jax.tree.map(jnp.zeros_like, velocity)
-    residual = _residual(objective, loss, params, velocity, zero)
-    return jax.tree.map(
-        lambda r: -jnp.asarray(objective.rate) * r, raise_index(objective, params, residual)
-    )
-
-
-def euler_lagrange_residual(
-    objective: Objective, loss: Loss, path: PyTree, time_step: ArrayLike
-) -> PyTree:
-    r"""$dp/dt - \gamma p - \partial\ell/\partial\theta$ at the inner points of an even path.
-
-    Velocity and acceleration are central differences, so that on a solution it vanishes like the
-    square of the time step.
-
-    Args:
-        objective: the constants, metric and drift.
-        loss: $L$, differentiable.
-        path: tree of arrays [time, ...], at least three points.
-        time_step: time between two points.
-
-    Returns:
-        A tree of arrays [time - 2, ...].
-
-    Raises:
-        ValueError: fewer than three points, or ``time_step`` is a Python number that is not
-            positive.
-    """
-    POSITIVE.check("euler_lagrange_residual", "time_step", time_step)
-    if path_length("euler_lagrange_residual", path) < 3:
-        raise ValueError("euler_lagrange_residual: the path must have at least 3 points.")
-
-    def inner(before: PyTree, at: PyTree, after: PyTree) -> PyTree:
-        speed = jax.tree.map(lambda a, b: (b - a) / (2 * time_step), before, after)
-        change = jax.tree.map(lambda a, x, b: (b - 2 * x + a) / time_step**2, before, at, after)
-        return _residual(objective, loss, at, speed, change)
-
-    pieces = [jax.tree.map(lambda x, s=s: x[s], path) for s in _THREE]
-    return jax.vmap(inner)(*pieces)
-
-
 def energy(objective: Objective, loss: Loss, params: PyTree, velocity: PyTree) -> Array:
     r"""$E = (\dot\theta^\top G \dot\theta - f^\top G f) / 2\eta - k L$.
 
-    Minus the loss, because the potential is added in $J$. On an optimal path $dE/dt$ is
-    `energy_rate`: conserved without discount, also with a drift; without a drift it never falls.
+    Minus the loss, because the potential is added in $J$. On an optimal path $dE/dt = \gamma \,
+    \dot\theta^\top p$: conserved without discount, also with a drift; without a drift it never
+    falls.
 
     Args:
         objective: the constants, metric and drift.
@@ -215,29 +147,21 @@ def energy(objective: Objective, loss: Loss, params: PyTree, velocity: PyTree) -
 
     Raises:
         ValueError: the trees, the metric or the drift do not fit each other.
+
+    Example:
+        The optimal path to rest at the minimum of a quadratic is exponential; its energy is 0.
+
+        >>> import jax, jax.numpy as jnp
+        >>> from beliefnav.objective import Objective, energy
+        >>> patient, path = Objective(discount=0.0), jnp.exp(-jnp.arange(3.0))
+        >>> jax.vmap(lambda x: energy(patient, lambda x: x**2 / 2, x, -x))(path).tolist()
+        [0.0, 0.0, 0.0]
     """
     _check_velocity(velocity, params)
     kinetic = _dot(velocity, _lower(objective, params, velocity))
     drift = _drift(objective, params)
     carried = _dot(drift, _lower(objective, params, drift))
     return (kinetic - carried) / (2 * objective.rate) - objective.gain * _scalar(loss, params)
-
-
-def energy_rate(objective: Objective, params: PyTree, velocity: PyTree) -> Array:
-    r"""$dE/dt = \gamma \, \dot\theta^\top p$ on an optimal path.
-
-    Args:
-        objective: the constants, metric and drift.
-        params: $\theta$.
-        velocity: $\dot\theta$, a tree like ``params``.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        ValueError: the trees, the metric or the drift do not fit each other.
-    """
-    return jnp.asarray(objective.discount) * _dot(velocity, momentum(objective, params, velocity))
 
 
 def action(
@@ -285,7 +209,6 @@ def action(
 # --- for beliefnav.control ----------------------------------------------------------------------
 
 _TWO = (slice(None, -1), slice(1, None))
-_THREE = (slice(None, -2), slice(1, -1), slice(2, None))
 
 
 def interval_cost(
@@ -367,17 +290,6 @@ def check_metric(owner: str, objective: Objective, params: PyTree) -> None:
             )
     elif not all(np.all(np.asarray(x) > 0) for x in jax.tree.leaves(metric)):
         raise ValueError(f"{owner}: a diagonal metric must be positive everywhere, got {metric}.")
-
-
-def _residual(
-    objective: Objective, loss: Loss, params: PyTree, velocity: PyTree, acceleration: PyTree
-) -> PyTree:
-    r"""$dp/dt - \gamma p - \partial\ell/\partial\theta$."""
-    p, p_dot = jax.jvp(
-        lambda x, v: momentum(objective, x, v), (params, velocity), (velocity, acceleration)
-    )
-    force = jax.grad(lambda x: lagrangian(objective, loss, x, velocity))(params)
-    return jax.tree.map(lambda d, p, f: d - objective.discount * p - f, p_dot, p, force)
 
 
 def _scalar(loss: Loss, params: PyTree) -> Array:

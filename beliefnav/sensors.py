@@ -25,6 +25,17 @@ from jax.flatten_util import ravel_pytree
 
 from beliefnav.beliefs.second_moment.kronecker_walk import Kronecker, matrix_shape
 
+__all__ = [
+    "fisher",
+    "fisher_diagonal",
+    "fisher_kronecker",
+    "gauss_newton",
+    "hessian",
+    "hutchinson",
+    "paired_gradients",
+    "perturbed",
+]
+
 PyTree = Any
 
 

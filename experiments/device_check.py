@@ -31,6 +31,9 @@ from beliefnav import (
     sensors,
     wrappers,
 )
+from beliefnav.control.gains.lq import diagonal_lq_policy
+from beliefnav.control.gains.matrix import matrix_planning_gain, polar_factor, symmetric_power
+from beliefnav.control.gains.set_point import matrix_anticipation
 from beliefnav.inference.targets import density
 from beliefnav.recording import from_arrays
 from beliefnav.rules.catalogue import CATALOGUE
@@ -178,10 +181,10 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
 
     def policies(hessian: Any) -> Any:
         def solve(h: Any) -> Any:
-            drifting = objective._replace(drift=lambda x: 0.5 * jnp.roll(x, 1) - x)
+            drifting = dataclasses.replace(objective, drift=lambda x: 0.5 * jnp.roll(x, 1) - x)
             policy = control.lq_policy(drifting, h, jnp.ones(len(h)))
-            planned = control.matrix_planning_gain(h, rate=0.5, gain=2.0, discount=3.0)
-            anticipated = control.matrix_anticipation(h, 0.3, discount=1.0).weight
+            planned = matrix_planning_gain(h, rate=0.5, gain=2.0, discount=3.0)
+            anticipated = matrix_anticipation(h, 0.3, discount=1.0).weight
             path = policy.path(jnp.zeros(len(h)), jnp.ones(1))
             return policy.quadratic, path, planned.gain, anticipated
 
@@ -189,13 +192,13 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
 
     def roots(matrix: Any) -> Any:
         def both(m: Any) -> Any:
-            return control.symmetric_power(m @ m.T, -0.25), control.polar_factor(m)
+            return symmetric_power(m @ m.T, -0.25), polar_factor(m)
 
         return jax.vmap(both)(matrix)
 
     def diagonal_policy(curvature: Any) -> Any:
-        drifting = objective._replace(drift=lambda x: -0.1 * x)
-        policy = control.diagonal_lq_policy(
+        drifting = dataclasses.replace(objective, drift=lambda x: -0.1 * x)
+        policy = diagonal_lq_policy(
             drifting, jnp.abs(curvature), jnp.ones_like(curvature), gradient=curvature
         )
         return policy.path(jnp.zeros_like(curvature), jnp.ones(1))
@@ -273,7 +276,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
             f"{name}, {steps} steps": Case(descend(o), (start, noise), 1e-3)
             for name, o in optimizers.items()
         },
-        "inspection.record": Case(recorded, (start, noise), 1e-6),
+        "recording.record": Case(recorded, (start, noise), 1e-6),
         "planning_gain, replanning": Case(lambda v: gains(v, False), (curvature,), 1e-5),
         "planning_gain, exact hold": Case(lambda v: gains(v, True), (curvature,), 1e-5),
         "least_action_path, 200 points": Case(planned_path, (starts,), 1e-3),

@@ -26,6 +26,7 @@ from jax import Array, lax
 from tqdm import tqdm
 
 from beliefnav import Objective, control
+from beliefnav.control.paths.least_action import LeastActionPath, MultiStart
 from beliefnav.objective import action
 from experiments import figures, report
 from experiments.command_line import check_at_least
@@ -161,7 +162,7 @@ def _planner(objective: Objective, num_points: int, node: float) -> Callable[...
     )
 
 
-def plan_freely(config: Config, objective: Objective, start: Array) -> control.MultiStart:
+def plan_freely(config: Config, objective: Objective, start: Array) -> MultiStart:
     """Paths with a free end, from straight lines to random places."""
     ends = jax.random.uniform(jax.random.key(config.seed), (config.guesses, 2), float, -1.6, 1.6)
     guesses = jax.vmap(lambda e: control.straight_line(start, e, NUM_POINTS))(ends)
@@ -176,7 +177,7 @@ def descend(start: Array) -> Array:
     return control.follow(lambda x: -jax.grad(loss)(x), start, times).params
 
 
-def energies(path: control.LeastActionPath) -> tuple[np.ndarray, np.ndarray]:
+def energies(path: LeastActionPath) -> tuple[np.ndarray, np.ndarray]:
     """Kinetic and potential energy of every interval of a path, at rate and gain 1."""
     params = np.asarray(path.params)
     speeds = np.diff(params, axis=0) / (DURATION / (len(params) - 1))
@@ -275,7 +276,7 @@ def escape_map(grid: int, minima: list[Array]) -> Map:
 
 
 def claims(
-    path: control.LeastActionPath,
+    path: LeastActionPath,
     distance: float,
     descent: Array,
     minima: list[Array],
@@ -309,8 +310,8 @@ def _from_start(escape: Map) -> np.ndarray:
 
 def draw(
     file: Path,
-    path: control.LeastActionPath,
-    free: control.MultiStart,
+    path: LeastActionPath,
+    free: MultiStart,
     descent: Array,
     scaling: list[dict[str, float]],
     escape: Map,

@@ -27,6 +27,8 @@ from jax import Array
 from tqdm import tqdm
 
 from beliefnav import Objective, Posterior, control
+from beliefnav.control.gains.lq import LQPolicy
+from beliefnav.control.paths.least_action import LeastActionPath
 from beliefnav.objective import velocity
 from experiments import figures, report
 from experiments.command_line import check_at_least
@@ -186,7 +188,7 @@ def compare(setting: Setting, density: int) -> dict[float, Comparison]:
     shown = 1 + int(SHOWN * density)
 
     @jax.jit
-    def both(discount: Array) -> tuple[control.LQPolicy, Array, Array, Array]:
+    def both(discount: Array) -> tuple[LQPolicy, Array, Array, Array]:
         objective = Objective(discount=discount, metric=setting.metric, drift=setting.drift)
         policy = control.lq_policy(objective, CURVATURE * jnp.eye(2), jnp.array(MINIMUM))
         # From two sides, so that both directions of the closed loop are seen.
@@ -217,7 +219,7 @@ def compare(setting: Setting, density: int) -> dict[float, Comparison]:
 
 def _least_action(
     objective: Objective, start: Array, duration: float, density: int
-) -> control.LeastActionPath:
+) -> LeastActionPath:
     """A long path on the quadratic loss with a free end."""
     return control.least_action_path(
         objective, _quadratic, start, duration=duration, num_points=1 + int(duration * density)

@@ -22,6 +22,7 @@ from jax import Array
 from tqdm import tqdm
 
 from beliefnav import Objective, control
+from beliefnav.control.paths.least_action import LeastActionPath
 from experiments import figures, report
 from experiments.command_line import check_at_least
 
@@ -133,7 +134,7 @@ def planner(density: int) -> Callable[[float], Paths]:
     num_points = 1 + int(HORIZON * density)
     shown = 1 + int(SHOWN * density)
 
-    def path(discount: Array, start: Array, curvature: Array) -> control.LeastActionPath:
+    def path(discount: Array, start: Array, curvature: Array) -> LeastActionPath:
         return control.least_action_path(
             Objective(discount=discount),
             lambda x: jnp.sum(curvature * x**2) / 2,

@@ -1,29 +1,61 @@
-"""Importing the library is light, and its surface is small."""
+"""Importing the library is light: it brings jax, optax and equinox, and is soon there."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import beliefnav
 
-HEAVY = {"numpyro", "blackjax", "arviz", "xarray", "matplotlib"}
+FOUNDATIONS = "import jax, optax, equinox"
 
 
-@pytest.fixture(scope="module")
-def imported() -> set[str]:
-    """Top-level names of all modules that a bare ``import beliefnav`` brings."""
-    code = "import beliefnav, sys; print(*{name.split('.')[0] for name in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+def run(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    )
+    return done.stdout
 
 
-def test_import_brings_no_heavy_optional_library(imported: set[str]):
-    assert {"beliefnav", "jax", "optax"} <= imported
-    assert not imported & HEAVY
+def test_import_brings_no_other_library():
+    """Not numpyro, blackjax, arviz, xarray, diffrax, scipy or matplotlib."""
+    code = (
+        f"import sys; {FOUNDATIONS}; before = set(sys.modules); import beliefnav;"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
+    )
+    assert set(run(code).split()) - {"jax"} == {"beliefnav"}
 
 
-def test_public_names_are_few_and_exist():
-    assert len(beliefnav.__all__) <= 40
-    assert len(set(beliefnav.__all__)) == len(beliefnav.__all__)
-    assert all(hasattr(beliefnav, name) for name in beliefnav.__all__)
+def test_all_of_the_library_brings_no_heavy_library():
+    code = (
+        "from beliefnav import *; import sys; assert explain;"
+        "print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    heavy = {"numpyro", "blackjax", "arviz", "xarray", "diffrax", "scipy", "matplotlib"}
+    assert not set(run(code).split()) & heavy
+
+
+def test_what_is_imported_late_is_there():
+    for name in beliefnav.__all__:
+        assert getattr(beliefnav, name) is not None
+    assert set(beliefnav.__all__) <= set(dir(beliefnav))
+    assert not hasattr(beliefnav, "nothing")
+
+
+@pytest.mark.slow
+def test_import_takes_little_longer_than_what_it_is_made_of(tmp_path: Path):
+    """Processor time, the least of ten interleaved runs that find everything compiled."""
+
+    def seconds(imports: str) -> float:
+        code = f"import time; t = time.process_time(); {imports}; print(time.process_time() - t)"
+        return float(run(code, PYTHONPYCACHEPREFIX=str(tmp_path), PYTHONDONTWRITEBYTECODE=""))
+
+    both = [[seconds(FOUNDATIONS), seconds("import beliefnav")] for _ in range(11)][1:]
+    foundations, library = map(min, zip(*both, strict=True))
+    assert library <= 1.15 * foundations

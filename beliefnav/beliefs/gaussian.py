@@ -16,7 +16,7 @@ in the same way. Observing the first variable touches one number, $D_0$.
 Example:
     A position and a velocity, of which the position is read:
 
-    >>> from beliefnav import gaussian
+    >>> from beliefnav.beliefs import gaussian
     >>> belief = gaussian.independent((0.0, 1.0), (1.0, 1.0))
     >>> step = gaussian.Conditional(((1, 1), (0, 1)), gaussian.independent((0, 0), (0.0, 0.1)))
     >>> belief, reading = gaussian.condition(gaussian.predict(belief, step), (1, 0), 3.0, 0.5)
@@ -39,6 +39,23 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import is_number
+
+__all__ = [
+    "Conditional",
+    "Gaussian",
+    "Link",
+    "Row",
+    "affine",
+    "chain",
+    "compose",
+    "condition",
+    "dot",
+    "draw",
+    "independent",
+    "link",
+    "predict",
+    "reverse",
+]
 
 Row = tuple[Any, ...]  # arrays, or numbers that are known while tracing
 

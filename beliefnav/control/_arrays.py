@@ -12,6 +12,8 @@ from jax.typing import ArrayLike
 from beliefnav._checks import SYMMETRY
 from beliefnav._sharding import gathered, placed_like
 
+__all__ = ["check_like", "floating", "is_positive", "is_symmetric", "ravel"]
+
 PyTree = Any
 
 

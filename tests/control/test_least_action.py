@@ -1,5 +1,6 @@
 """Paths of least action against direct minimisation, closed forms and their own laws."""
 
+import dataclasses
 import math
 from functools import partial
 from typing import Any
@@ -12,6 +13,7 @@ from scipy import integrate
 
 from beliefnav import Objective, control
 from beliefnav.control import PathStatus, least_action_path, multi_start
+from beliefnav.control.paths.least_action import LeastActionPath, MultiStart
 from tests import oracles
 
 CONVERGED = PathStatus.CONVERGED
@@ -36,12 +38,12 @@ def numpy_double_well(x: Any, v: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def wells() -> control.LeastActionPath:
+def wells() -> LeastActionPath:
     """Towards a given end from three starts, at three discounts, at once."""
     with jax.enable_x64(True):
 
-        def plan(start: jax.Array, discount: jax.Array) -> control.LeastActionPath:
-            objective = WELL._replace(discount=discount)
+        def plan(start: jax.Array, discount: jax.Array) -> LeastActionPath:
+            objective = dataclasses.replace(WELL, discount=discount)
             return least_action_path(
                 objective, double_well, start, END, num_points=50, **WELL_OPTIONS
             )
@@ -51,7 +53,7 @@ def wells() -> control.LeastActionPath:
         return jax.tree.map(np.asarray, found)
 
 
-def test_to_a_given_end_it_is_the_direct_minimum(wells: control.LeastActionPath):
+def test_to_a_given_end_it_is_the_direct_minimum(wells: LeastActionPath):
     for i, discount in enumerate((0.1, 0.0, 1.5)):
         path = np.asarray(wells.params[i])
 
@@ -66,7 +68,7 @@ def test_to_a_given_end_it_is_the_direct_minimum(wells: control.LeastActionPath)
     np.testing.assert_array_equal(wells.params[:, 0], [START, [0.3, 1.2], START])
 
 
-def test_published_double_well(wells: control.LeastActionPath):
+def test_published_double_well(wells: LeastActionPath):
     """The mean action to the digits known, in the few steps that Newton's method needs."""
     np.testing.assert_allclose(wells.action[0] / 4, 0.16957144, rtol=0, atol=1e-7)
     assert wells.status[0] == CONVERGED
@@ -76,11 +78,11 @@ def test_published_double_well(wells: control.LeastActionPath):
 
 
 @pytest.mark.usefixtures("x64")
-def test_steps_do_not_grow_with_the_points(wells: control.LeastActionPath):
+def test_steps_do_not_grow_with_the_points(wells: LeastActionPath):
     """A property of Newton's method on a discretised problem: mesh independence."""
 
     @jit
-    def plan(start: jax.Array) -> control.LeastActionPath:
+    def plan(start: jax.Array) -> LeastActionPath:
         return least_action_path(WELL, double_well, start, END, num_points=3000, **WELL_OPTIONS)
 
     fine = plan(jnp.asarray(START))
@@ -98,7 +100,7 @@ def test_a_free_end_is_at_rest_and_a_terminal_value_pulls_it():
     """The left-point rule makes transversality exact in the last interval: p = -e^{-gamma h} V'."""
     pull = np.array([0.0, 1.0, 4.0])
 
-    def plan(weight: jax.Array) -> control.LeastActionPath:
+    def plan(weight: jax.Array) -> LeastActionPath:
         return least_action_path(
             WELL,
             double_well,
@@ -173,7 +175,7 @@ def test_metric_drift_and_discount(dense: bool):
     node, end = (0.5, None) if dense else (0.2, THERE)
     num_points, duration = 15, 1.5
 
-    def plan(discount: jax.Array, fall: jax.Array, skew: jax.Array) -> control.LeastActionPath:
+    def plan(discount: jax.Array, fall: jax.Array, skew: jax.Array) -> LeastActionPath:
         def spoiled(x: Any) -> jax.Array:
             away = x["a"][0] - HERE["a"][0]
             return dense_metric(x) + jnp.array([[-fall * away**2, skew * away], [0.0, 0.0]])
@@ -219,7 +221,7 @@ GRID = [(d, c) for d in DISCOUNTS for c in (0.0, 0.5, 1.0)]
 
 @jit
 @jax.vmap
-def quadratic(discount: jax.Array, node: Any) -> control.LeastActionPath:
+def quadratic(discount: jax.Array, node: Any) -> LeastActionPath:
     objective = Objective(RATE, GAIN, discount)
     return least_action_path(
         objective,
@@ -327,7 +329,7 @@ def test_with_its_value_as_the_end_a_path_begins_the_infinite_one():
         objective = Objective(RATE, GAIN, DISCOUNT, jnp.full(2, SCALE), lambda x: drift @ x)
         value = control.quadratic_value(objective, target_loss, jnp.asarray(TARGET))
 
-        def to(duration: jax.Array) -> control.LeastActionPath:
+        def to(duration: jax.Array) -> LeastActionPath:
             return least_action_path(
                 objective,
                 target_loss,
@@ -368,13 +370,13 @@ CASES: dict[str, tuple[float, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> dict[str, control.LeastActionPath]:
+def outcomes() -> dict[str, LeastActionPath]:
     """Paths of duration 10 to a free end, without discount."""
     with jax.enable_x64(True):
 
         @jit
         @jax.vmap
-        def plan(case: jax.Array) -> control.LeastActionPath:
+        def plan(case: jax.Array) -> LeastActionPath:
             curvature, quartic, start, max_steps, edge = case
 
             def loss(x: jax.Array) -> jax.Array:
@@ -405,13 +407,13 @@ def outcomes() -> dict[str, control.LeastActionPath]:
         ("nan derivative on the way", PathStatus.NOT_FINITE),
     ],
 )
-def test_status(outcomes: dict[str, control.LeastActionPath], case: str, status: PathStatus):
+def test_status(outcomes: dict[str, LeastActionPath], case: str, status: PathStatus):
     assert PathStatus(int(outcomes[case].status)) is status
     if status == PathStatus.OUT_OF_STEPS:
         assert outcomes[case].num_steps == 2
 
 
-def test_a_path_beside_the_top_of_a_hill_leaves_it(outcomes: dict[str, control.LeastActionPath]):
+def test_a_path_beside_the_top_of_a_hill_leaves_it(outcomes: dict[str, LeastActionPath]):
     """Into the well at 1, and so at less cost than to stay, which costs nothing."""
     path = outcomes["beside the top"]
     assert abs(path.params[-1] - 1) < 0.1
@@ -438,7 +440,7 @@ def test_around_a_barrier_there_are_two_ways():
         return 3 * jnp.exp(-(x[0] ** 2 + (x[1] - 0.15) ** 2) / 0.18)
 
     @jit
-    def search(max_steps: Any) -> control.MultiStart:
+    def search(max_steps: Any) -> MultiStart:
         return multi_start(
             Objective(discount=0.2),
             barrier,

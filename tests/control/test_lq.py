@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 from scipy import integrate, linalg
 
 from beliefnav import Objective
-from beliefnav.control import (
-    LQPolicy,
-    LQStatus,
-    diagonal_lq_policy,
-    lq_policy,
-    planning_gain,
-    quadratic_value,
-)
+from beliefnav.control import lq_policy, planning_gain, quadratic_value
+from beliefnav.control.gains.lq import LQPolicy, LQStatus, diagonal_lq_policy
 from tests import oracles
 
 Floats = NDArray[np.float64]

@@ -11,9 +11,9 @@ from scipy import linalg
 
 from beliefnav import Objective, control, navigator
 from beliefnav.beliefs import LocalLevel, Posterior, PrecisionWalk, independent
-from beliefnav.control import (
+from beliefnav.control import planning_gain
+from beliefnav.control.gains.matrix import (
     matrix_planning_gain,
-    planning_gain,
     polar_factor,
     symmetric_function,
     symmetric_power,
@@ -504,12 +504,10 @@ def test_functions_are_differentiated_in_what_they_close_over(x64: None) -> None
     matrix = jnp.asarray(root @ root.T)
 
     def power(p: Any) -> Any:
-        return control.symmetric_power(matrix, p).sum()
+        return symmetric_power(matrix, p).sum()
 
     def planned(discount: Any) -> Any:
-        return control.matrix_planning_gain(
-            matrix, rate=1.0, gain=1.0, discount=discount
-        ).gain.sum()
+        return matrix_planning_gain(matrix, rate=1.0, gain=1.0, discount=discount).gain.sum()
 
     for function, at in ((power, -0.5), (planned, 0.3)):
         slope = (function(at + 1e-6) - function(at - 1e-6)) / 2e-6

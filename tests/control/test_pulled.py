@@ -9,6 +9,7 @@ import pytest
 
 from beliefnav import Objective, control
 from beliefnav.beliefs import Kronecker, Posterior
+from beliefnav.control.gains.lq import diagonal_lq_policy
 from tests import oracles
 from tests.control.laws import assert_settles_near_the_start, flat
 
@@ -38,7 +39,7 @@ def test_countering_is_the_lq_policy_of_a_decay(decay: float, discount: float):
         np.testing.assert_allclose(-step, want[0], rtol=1e-9)
     # And by the library's own closed form, which knows drifts in general.
     objective = Objective(discount=discount, drift=lambda p: jax.tree.map(lambda x: -decay * x, p))
-    policy = control.diagonal_lq_policy(objective, V, THETA, M)
+    policy = diagonal_lq_policy(objective, V, THETA, M)
     np.testing.assert_allclose(-got, flat(policy.velocity(THETA)), rtol=1e-12)
 
 

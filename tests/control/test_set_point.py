@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import linalg, stats
+from scipy import stats
 
 from beliefnav import control
+from beliefnav.control.gains.set_point import discounted_average, matrix_anticipation
 from tests import oracles
 
 
@@ -32,7 +33,7 @@ def test_the_set_point_is_that_of_the_cheapest_linear_policy(n: int, discount: f
     prior_mean = np.random.default_rng(n).normal(size=n)
     hazard, rate, gain = 0.4, 0.7, 1.3
     want = oracles.cheapest_follower(hessian, hazard, metric, rate, gain, discount, prior_mean)
-    got = control.matrix_anticipation(
+    got = matrix_anticipation(
         hessian, hazard, rate=rate, gain=gain, discount=discount, metric=metric
     )
     # The minimiser is found to the square root of the rounding of the cost, or better.
@@ -86,10 +87,7 @@ def test_matrices_are_functions_of_the_pencil(discount: float):
     s = np.sqrt(discount**2 / 4 + np.where(values > 1e-12, values, 0)) + discount / 2
     back = np.linalg.inv(root.T) @ vectors
     d = back * s @ np.linalg.inv(back)
-    got = control.matrix_anticipation(
-        hessian, hazard, rate=1.8, gain=0.5, discount=discount, metric=metric
-    )
-    np.testing.assert_allclose(got.forecast_discount, d, atol=1e-12)
+    got = matrix_anticipation(hessian, hazard, rate=1.8, gain=0.5, discount=discount, metric=metric)
     np.testing.assert_allclose(got.rate, d - discount * one, atol=1e-12)
     np.testing.assert_allclose(got.weight, np.linalg.solve(d + hazard * one, d), atol=1e-12)
     # gamma P = k H - eta P G^{-1} P with P = G A / eta.
@@ -106,17 +104,14 @@ def test_matrices_of_diagonals_are_diagonal(hazard: float, discount: float):
     constants = {"rate": 0.7, "gain": 1.3, "discount": discount}
     hazards = jnp.asarray(hazard)
     one = control.anticipation(h, hazards, metric=g, **constants)
-    all_ = control.matrix_anticipation(np.diag(h), hazards, metric=np.diag(g), **constants)
+    all_ = matrix_anticipation(np.diag(h), hazards, metric=np.diag(g), **constants)
     for diagonal, matrix in zip(one, all_, strict=False):
         np.testing.assert_allclose(np.diag(diagonal), matrix, atol=1e-14)
-    times = np.linspace(0, 3, 5)
-    path = np.random.default_rng(0).normal(size=(5, 4))
-    theta, mean, prior = path[:3]
+    theta, mean, prior = np.random.default_rng(0).normal(size=(3, 4))
     for got, want in (
         (all_.set_point(mean, prior), one.set_point(mean, prior)),
         (all_.velocity(theta, mean, prior), one.velocity(theta, mean, prior)),
         (all_.set_point(mean, 0.5), one.set_point(mean, 0.5)),
-        (all_.average(times, path), one.average(times, path)),
     ):
         np.testing.assert_allclose(got, want, atol=1e-13)
 
@@ -157,7 +152,7 @@ def test_derivatives_are_right_and_never_nan():
         return control.anticipation(h, hazard, discount=discount).set_point(2.0, 1.0)
 
     def matrix_outcome(h: Any, hazard: Any, discount: Any) -> Any:
-        plan = control.matrix_anticipation(h * jnp.eye(2), hazard, discount=discount)
+        plan = matrix_anticipation(h * jnp.eye(2), hazard, discount=discount)
         return plan.set_point(jnp.full(2, 2.0), 1.0)[0]
 
     for f in (jax.jit(outcome), jax.jit(matrix_outcome)):
@@ -201,22 +196,7 @@ def test_the_average_is_an_integral(seed: int, num_points: int, rates: list[floa
         np.testing.assert_allclose(_average(times, path, np.array(rates)), want, atol=1e-11)
 
 
-_average = jax.jit(control.discounted_average)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("discount", [0.0, 0.9])
-def test_the_average_of_coupled_parameters_is_an_integral(discount: float):
-    x = np.random.default_rng(0).normal(size=(3, 2))
-    hessian, metric = x @ x.T, positive(1, 3)  # flat in one direction
-    plan = control.matrix_anticipation(hessian, 0.3, discount=discount, metric=metric)
-    times, path = np.array([0.0, 0.5, 0.5, 2.0]), np.random.default_rng(2).normal(size=(4, 3))
-    want = oracles.discounted_integral(times, path, np.asarray(plan.forecast_discount))
-    np.testing.assert_allclose(plan.average(times, path), want, atol=1e-11)
-    if discount == 0:  # in the flat direction, what counts is where the path ends
-        null = linalg.null_space(hessian)[:, 0]
-        np.testing.assert_allclose(null @ metric @ plan.average(times, path),
-                                   null @ metric @ path[-1], atol=1e-12)  # fmt: skip
+_average = jax.jit(discounted_average)
 
 
 @pytest.mark.usefixtures("x64")
@@ -225,15 +205,10 @@ def test_the_average_of_a_decay_is_its_set_point(discount: float):
     hazard, mean, prior = 0.4, np.array([2.0, -1.0, 0.5]), np.array([0.3, 0.1, -0.7])
     times = np.linspace(0, 90, 30_001)
     path = prior + np.exp(-hazard * times)[:, None] * (mean - prior)
-    hessian = positive(0, 3)
+    plan = control.anticipation(np.array([0.4, 1.0, 3.0]), hazard, discount=discount)
+    got = discounted_average(times, path, discount + plan.rate)
     # Second order in the grid of 3e-3.
-    for plan in (
-        control.anticipation(np.diag(hessian), hazard, discount=discount),
-        control.matrix_anticipation(hessian, hazard, discount=discount, metric=positive(1, 3)),
-    ):
-        np.testing.assert_allclose(
-            plan.average(times, path), plan.set_point(mean, prior), atol=2e-6
-        )
+    np.testing.assert_allclose(got, plan.set_point(mean, prior), atol=2e-6)
 
 
 @pytest.mark.usefixtures("x64")
@@ -243,9 +218,9 @@ def test_the_average_of_tasks_of_any_length_is_their_laplace_transform(shape: fl
     rho, tasks = 0.8, stats.gamma(shape, scale=1.7)
     # Fine where the survival function of short tasks has a root.
     times = np.concatenate([[0.0], np.geomspace(1e-12, 80, 20_000)])
-    got = control.discounted_average(times, tasks.sf(times), rho)
+    got = discounted_average(times, tasks.sf(times), rho)
     np.testing.assert_allclose(got, 1 - (1 + 1.7 * rho) ** -shape, atol=1e-6)
-    got = control.discounted_average(jnp.array([0.0, 2, 2]), jnp.array([1.0, 1, 0]), rho)
+    got = discounted_average(jnp.array([0.0, 2, 2]), jnp.array([1.0, 1, 0]), rho)
     np.testing.assert_allclose(got, 1 - np.exp(-2 * rho), rtol=1e-14)
 
 
@@ -253,14 +228,14 @@ def test_the_average_is_safe_in_float32():
     times, path = np.array([[0, 1e-3, 1, 50], [2, -1, 3, 5]], np.float32)
     for rate, want in ((0.0, 5), (1e-30, 5), (1e30, 2), (3e38, 2)):
         np.testing.assert_allclose(
-            control.discounted_average(times, path, np.float32(rate)), want, rtol=1e-6
+            discounted_average(times, path, np.float32(rate)), want, rtol=1e-6
         )
     # A rate so small that in the first interval e^{-z} rounds to 1.
     rate = 1e-5
     want = oracles.discounted_integral(times.astype(float), path[:, None], rate * np.eye(1))
-    got = control.discounted_average(times, path, rate)
+    got = discounted_average(times, path, rate)
     np.testing.assert_allclose(got, want[0], rtol=3e-7)
-    slope = jax.grad(lambda r: control.discounted_average(times, path, r))(0.0)
+    slope = jax.grad(lambda r: discounted_average(times, path, r))(0.0)
     # At 0 the slope is minus the time integral of what is missing to the last value.
     missing = np.diff(times) @ (path[-1] - (path[:-1] + path[1:]) / 2)
     np.testing.assert_allclose(slope, -missing, rtol=1e-6)
@@ -271,37 +246,34 @@ def test_the_average_is_safe_in_float32():
 
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"curvature must be \[n, n\], got \(2, 3\)"):
-        control.matrix_anticipation(np.ones((2, 3)), 0.1)
+        matrix_anticipation(np.ones((2, 3)), 0.1)
     with pytest.raises(ValueError, match=r"metric must have shape \(2, 2\) .* got \(3, 3\)"):
-        control.matrix_anticipation(np.eye(2), 0.1, metric=np.eye(3))
-    assert np.all(np.isnan(control.matrix_anticipation(np.eye(2), 0.1, metric=-np.eye(2)).rate))
-    plan = control.matrix_anticipation(np.eye(2), 0.1)
-    with pytest.raises(ValueError, match=r"path must be \[time, 2\] .* got \(4, 3\)"):
-        plan.average(np.arange(4.0), np.ones((4, 3)))
+        matrix_anticipation(np.eye(2), 0.1, metric=np.eye(3))
+    assert np.all(np.isnan(matrix_anticipation(np.eye(2), 0.1, metric=-np.eye(2)).rate))
 
 
 def test_forecasts_that_do_not_fit_are_refused():
     for times in ([1.0, 2.0], [0.0, -1.0], [0.0, np.inf], [0.0, np.nan]):
         with pytest.raises(ValueError, match="average: times must be finite, start at 0"):
-            control.discounted_average(np.array(times), np.ones(2), 1.0)
+            discounted_average(np.array(times), np.ones(2), 1.0)
     for times, path in ((np.zeros(0), np.zeros(0)), (np.zeros(1), np.ones(2)), (0.0, 1.0)):
         with pytest.raises(ValueError, match=r"times must be \[time\] and path \[time, ...\]"):
-            control.discounted_average(times, path, 1.0)
+            discounted_average(times, path, 1.0)
     with pytest.raises(ValueError, match=r"rate must broadcast to the shape \(3,\) .* got \(2,\)"):
-        control.discounted_average(np.zeros(1), np.ones((1, 3)), np.ones(2))
+        discounted_average(np.zeros(1), np.ones((1, 3)), np.ones(2))
 
 
 @pytest.mark.parametrize("value", [-0.1, np.inf, np.nan])
 def test_numbers_out_of_range_are_named(value: float):
     value = float(value)
-    for make in (control.anticipation, control.matrix_anticipation):
+    for make in (control.anticipation, matrix_anticipation):
         for name in ("hazard", "discount", "rate", "gain"):
             with pytest.raises(ValueError, match=f"{make.__name__}: {name} must be"):
                 make(**({"curvature": jnp.eye(2), "hazard": 1.0} | {name: value}))
     with pytest.raises(ValueError, match="anticipation: metric must be"):
         control.anticipation(1.0, 0.1, metric=value)
     with pytest.raises(ValueError, match="discounted_average: rate must be"):
-        control.discounted_average(np.zeros(1), np.ones(1), value)
+        discounted_average(np.zeros(1), np.ones(1), value)
     with pytest.raises(ValueError, match="continuous_hazard: probability must be"):
         control.continuous_hazard(value)
     with pytest.raises(ValueError, match="continuous_hazard: time_step must be"):

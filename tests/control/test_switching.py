@@ -6,10 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy import linalg
 
 from beliefnav import Objective, beliefs, control, filters
-from beliefnav.beliefs import Kronecker, Posterior
+from beliefnav.beliefs import Posterior
 from tests import oracles
 from tests.control.laws import assert_settles_near_the_start, flat
 
@@ -19,7 +18,6 @@ THETA = {"a": np.array([0.4, -1.0, 2.0]), "b": [np.array(-0.3), None]}
 START = {"a": np.array([-0.5, 0.7, 1.0]), "b": [np.array(0.2), None]}
 PRIOR = {"a": np.array([0.3, -0.1, 0.8]), "b": [np.array(1.1), None]}
 POSTERIOR = Posterior(gradient_mean=G, curvature_mean=V)
-RESETTING = [control.resetting, control.matrix_resetting]
 
 
 # --- tasks that switch --------------------------------------------------------------------------
@@ -60,94 +58,57 @@ def test_resetting_is_a_weighted_mean_of_two_plans():
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("make", RESETTING)
-def test_resetting_without_curvature_or_discount(make: Any):
+def test_resetting_without_curvature_or_discount():
     """A flat direction is left by m / hazard, the limit; without hazards there is no plan."""
     v = jnp.asarray([0.0, 1e-30, -1.0])
     posterior = Posterior(jnp.full(3, 2.0), None, v)
-    got = make(0.5, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
+    got = control.resetting(0.5, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
     np.testing.assert_allclose(got, 4, rtol=1e-12)
-    got = make(0.0, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
-    # A matrix cannot tell an eigenvalue of 1e-30 from the rounding of one of 1.
-    want = [0, 2e15 if make is control.resetting else 0, 0]
-    np.testing.assert_allclose(got, want, rtol=1e-12)
+    got = control.resetting(0.0, 0.0).step(posterior, jnp.ones(3), jnp.zeros(3))
+    np.testing.assert_allclose(got, [0, 2e15, 0], rtol=1e-12)
     # Without hazards it is the plan without resets.
     plain = control.horizon(Objective(discount=1.3)).step(POSTERIOR, THETA)
-    got = make(0.0, 1.3).step(POSTERIOR, THETA, START)
+    got = control.resetting(0.0, 1.3).step(POSTERIOR, THETA, START)
     np.testing.assert_allclose(flat(got), flat(plain), rtol=1e-13)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("discount", [0.0, 1.3])
-def test_matrix_resetting_is_the_formula_with_inverses(discount: float):
-    x = np.random.default_rng(0).normal(size=(4, 4))
-    hessian, hazard, one = x @ x.T + 0.3 * np.eye(4), 0.6, np.eye(4)
-    theta, start, prior, g = map(flat, (THETA, START, PRIOR, G))
-    center = start + prior
-    a = np.real(linalg.sqrtm(hessian + discount**2 / 4 * one)) - discount / 2 * one
-    w = np.linalg.solve(a + (discount + hazard) * one, a + discount * one)
-    mean = theta - np.linalg.solve(hessian, g)
-    want = a @ (theta - center - w @ (mean - center))
-    policy = control.matrix_resetting(hazard, discount, prior_mean=PRIOR)
-    posterior = Posterior(gradient_mean=G, curvature_mean=hessian)
-    got = policy.step(posterior, THETA, START)
-    assert jax.tree.structure(got) == jax.tree.structure(THETA)
-    np.testing.assert_allclose(flat(got), want, rtol=1e-10)
-    plan = control.matrix_anticipation(hessian, hazard, discount=discount)
-    np.testing.assert_allclose(-plan.velocity(theta, mean, center), want, rtol=1e-10)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("hazard", [0.0, 0.6, np.inf])
-@pytest.mark.parametrize("discount", [0.0, 1.3])
-def test_matrix_resetting_of_a_diagonal_is_resetting(hazard: float, discount: float):
-    want = flat(
-        control.resetting(jnp.asarray(hazard), discount, prior_mean=PRIOR).step(
-            POSTERIOR, THETA, START
-        )
-    )
-    assert np.all(np.isfinite(want))
-    policy = control.matrix_resetting(jnp.asarray(hazard), discount, prior_mean=PRIOR)
-    for curvature in (V, np.diag(flat(V))):
-        posterior = Posterior(gradient_mean=G, curvature_mean=curvature)
-        np.testing.assert_allclose(flat(policy.step(posterior, THETA, START)), want, rtol=1e-12)
-
-
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("make", RESETTING)
-def test_the_hazard_may_be_that_of_the_belief(make: Any):
+def test_the_hazard_may_be_that_of_the_belief():
     p, time_step = 0.2, 0.5
     belief = Posterior(*POSTERIOR, hazard=jnp.asarray(p))
-    got = make(time_step=time_step).step(belief, THETA, START)
-    want = make(-np.log(1 - p) / time_step).step(POSTERIOR, THETA, START)
+    got = control.resetting(time_step=time_step).step(belief, THETA, START)
+    want = control.resetting(-np.log(1 - p) / time_step).step(POSTERIOR, THETA, START)
     np.testing.assert_allclose(flat(got), flat(want), rtol=1e-13)
     # What is given is not overruled.
-    got = make(0.3, time_step=time_step).step(belief, THETA, START)
-    np.testing.assert_array_equal(flat(got), flat(make(0.3).step(POSTERIOR, THETA, START)))
+    got = control.resetting(0.3, time_step=time_step).step(belief, THETA, START)
+    np.testing.assert_array_equal(
+        flat(got), flat(control.resetting(0.3).step(POSTERIOR, THETA, START))
+    )
     # A switch that is certain: only the prior mean counts.
     belief = Posterior(*POSTERIOR, hazard=jnp.ones(()))
     v = flat(V)
     r = v / (np.sqrt(1 / 4 + v) + 1 / 2)
-    got = flat(make().step(belief, THETA, START))
+    got = flat(control.resetting().step(belief, THETA, START))
     np.testing.assert_allclose(got, r * (flat(THETA) - flat(START)), rtol=1e-13)
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("make", RESETTING)
-def test_the_prior_mean_is_relative_to_the_start(make: Any):
+def test_the_prior_mean_is_relative_to_the_start():
     def shifted(prior: Any) -> Any:
         return jax.tree.map(jnp.add, START, prior)
 
     half = jax.tree.map(lambda x: jnp.full_like(x, 0.5), THETA)
     for prior, tree in ((0.5, half), (jnp.asarray(0.5), half), (PRIOR, PRIOR)):
-        got = make(0.7, prior_mean=prior).step(POSTERIOR, THETA, START)
-        want = make(0.7).step(POSTERIOR, THETA, shifted(tree))
+        got = control.resetting(0.7, prior_mean=prior).step(POSTERIOR, THETA, START)
+        want = control.resetting(0.7).step(POSTERIOR, THETA, shifted(tree))
         np.testing.assert_allclose(flat(got), flat(want), rtol=1e-13)
     # Parameters that are one array have an array for a tree.
     v, theta, start, prior = (jnp.asarray(flat(x)) for x in (V, THETA, START, PRIOR))
     posterior = Posterior(jnp.ones(4), None, v)
-    got = make(0.7, prior_mean=prior).step(posterior, theta, start)
-    np.testing.assert_allclose(got, make(0.7).step(posterior, theta, start + prior), rtol=1e-13)
+    got = control.resetting(0.7, prior_mean=prior).step(posterior, theta, start)
+    np.testing.assert_allclose(
+        got, control.resetting(0.7).step(posterior, theta, start + prior), rtol=1e-13
+    )
 
 
 # --- any forecast -------------------------------------------------------------------------------
@@ -237,8 +198,7 @@ def test_anticipating_nothing_new_is_the_plan_of_the_present():
 
 
 POLICIES = {
-    "resetting": lambda hazard: control.resetting(hazard),
-    "matrix_resetting": lambda hazard: control.matrix_resetting(hazard),
+    "resetting": control.resetting,
     "anticipating": lambda hazard: control.anticipating(relaxing(hazard, np.linspace(0, 20, 2001))),
 }
 
@@ -254,14 +214,15 @@ def test_negative_curvature_is_read_as_zero_and_counted(name: str):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("make", RESETTING)
-def test_steps_are_differentiable(make: Any):
+def test_steps_are_differentiable():
     """In all there is, also where nothing is curved."""
 
     @jax.jit
     def total(hazard: Any, discount: Any, prior: Any, v: Any) -> Any:
         posterior = Posterior(jnp.ones(2), None, v)
-        step = make(hazard, discount, prior_mean=prior).step(posterior, jnp.ones(2), jnp.zeros(2))
+        step = control.resetting(hazard, discount, prior_mean=prior).step(
+            posterior, jnp.ones(2), jnp.zeros(2)
+        )
         return jnp.sum(step)
 
     slopes = jax.jit(jax.grad(total, (0, 1, 2, 3)))
@@ -313,7 +274,6 @@ def test_plans_say_what_they_assume():
     assert "around the initial parameters 0.3 times" in remarks(control.resetting(0.3))
     assert "as often as the belief says" in remarks(control.resetting())
     assert "relative to the initial" in remarks(control.resetting(0.3, prior_mean=PRIOR))
-    assert "together" in remarks(control.matrix_resetting(0.3))
     assert "forecast" in remarks(POLICIES["anticipating"](0.3))
 
 
@@ -330,25 +290,15 @@ def test_what_is_needed_must_be_given(name: str):
             policy.step(POSTERIOR._replace(**{field: None}), THETA, START)
 
 
-@pytest.mark.parametrize("make", RESETTING)
-def test_somebody_must_say_what_the_hazard_is(make: Any):
-    with pytest.raises(ValueError, match=rf"{make.__name__} without a hazard .* give hazard="):
-        make().step(POSTERIOR, THETA, START)
+def test_somebody_must_say_what_the_hazard_is():
+    with pytest.raises(ValueError, match=r"resetting without a hazard .* give hazard="):
+        control.resetting().step(POSTERIOR, THETA, START)
 
 
-@pytest.mark.parametrize("make", RESETTING)
 @pytest.mark.parametrize("prior", [np.zeros(4), {"a": np.zeros(3)}, {**PRIOR, "a": np.zeros(2)}])
-def test_a_prior_mean_that_does_not_fit_is_refused(make: Any, prior: Any):
+def test_a_prior_mean_that_does_not_fit_is_refused(prior: Any):
     with pytest.raises(ValueError, match=r"prior_mean must fit .* expected shapes .*\(3,\).* got"):
-        make(0.1, prior_mean=prior).step(POSTERIOR, THETA, START)
-
-
-def test_curvature_that_does_not_fit_is_refused():
-    product = Posterior(
-        gradient_mean=jnp.ones((2, 2)), curvature_mean=Kronecker(jnp.eye(2), jnp.eye(2))
-    )
-    with pytest.raises(ValueError, match="control.matrix_resetting with this belief"):
-        control.matrix_resetting(0.1).step(product, jnp.ones((2, 2)), jnp.ones((2, 2)))
+        control.resetting(0.1, prior_mean=prior).step(POSTERIOR, THETA, START)
 
 
 def test_forecasts_that_do_not_fit_are_refused():
@@ -361,13 +311,12 @@ def test_forecasts_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("value", [-0.1, np.inf, np.nan])
 def test_numbers_out_of_range_are_named(value: float):
     value = float(value)
-    for make in RESETTING:
-        for name in ("hazard", "discount", "time_step"):
-            with pytest.raises(ValueError, match=f"{make.__name__}: {name} must be"):
-                make(**({"hazard": 1.0} | {name: value}))
-        if not np.isfinite(value):
-            with pytest.raises(ValueError, match=f"{make.__name__}: prior_mean must be"):
-                make(0.1, prior_mean=value)
+    for name in ("hazard", "discount", "time_step"):
+        with pytest.raises(ValueError, match=f"resetting: {name} must be"):
+            control.resetting(**({"hazard": 1.0} | {name: value}))
+    if not np.isfinite(value):
+        with pytest.raises(ValueError, match="resetting: prior_mean must be"):
+            control.resetting(0.1, prior_mean=value)
     with pytest.raises(ValueError, match="resetting: time_step must be"):
         control.resetting(time_step=0.0)
     with pytest.raises(ValueError, match="anticipating: discount must be"):

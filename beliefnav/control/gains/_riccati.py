@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+__all__ = ["lyapunov", "riccati"]
+
 MAX_ITERATIONS = 100
 
 

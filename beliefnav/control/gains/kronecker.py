@@ -14,6 +14,8 @@ from beliefnav.control._arrays import floating
 from beliefnav.control.gains.matrix import symmetric_power
 from beliefnav.objective import Objective, raise_index
 
+__all__ = ["is_kronecker", "solve", "times_power"]
+
 PyTree = Any
 
 

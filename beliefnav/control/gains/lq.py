@@ -39,6 +39,16 @@ from beliefnav.control.gains._riccati import riccati
 from beliefnav.control.gains.scalar import decay_fraction
 from beliefnav.objective import Loss, Objective, check_metric, is_like, metric_matrix
 
+__all__ = [
+    "DiagonalLQPolicy",
+    "LQPolicy",
+    "LQStatus",
+    "QuadraticValue",
+    "diagonal_lq_policy",
+    "lq_policy",
+    "quadratic_value",
+]
+
 PyTree = Any
 
 

@@ -20,6 +20,15 @@ from jax.typing import ArrayLike
 from beliefnav.control._arrays import floating
 from beliefnav.control.gains.scalar import PlanningGain, planning_gain
 
+__all__ = [
+    "MatrixPlanningGain",
+    "matrix_planning_gain",
+    "polar_factor",
+    "rounding",
+    "symmetric_function",
+    "symmetric_power",
+]
+
 
 class MatrixPlanningGain(NamedTuple):
     r"""The result of `matrix_planning_gain`.

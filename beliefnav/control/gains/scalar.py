@@ -29,6 +29,8 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 
+__all__ = ["PlanningGain", "decay_fraction", "planning_gain"]
+
 
 class PlanningGain(NamedTuple):
     r"""The result of `planning_gain`.

@@ -21,12 +21,8 @@ $$ \bar x = \mu_0 + W (m - \mu_0), \qquad W = (A + (\gamma + \lambda) I)^{-1} (A
 
 what is curved less is reset more. No line of code says so: it follows.
 
-| | forecast | |
-|---|---|---|
-| `anticipation`, `matrix_anticipation` | decays to the prior mean | the rate and weight |
-| `discounted_average` | any, at points in time | its set-point |
-
-Negative curvature is read as 0. The policies that follow are in
+`anticipation` and `matrix_anticipation` are the rate and the weight, `discounted_average` the
+set-point of any forecast. Negative curvature is read as 0. The policies that follow are in
 `beliefnav.control.policies.switching`.
 
 Reference:
@@ -37,7 +33,6 @@ Reference:
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -49,6 +44,18 @@ from beliefnav.control._arrays import floating
 from beliefnav.control.gains.matrix import rounding, symmetric_function
 from beliefnav.control.gains.scalar import decay_fraction
 
+__all__ = [
+    "Anticipation",
+    "MatrixAnticipation",
+    "anticipation",
+    "check_plan",
+    "continuous_hazard",
+    "discounted_average",
+    "matrix_anticipation",
+    "rates",
+    "shares",
+]
+
 
 class Anticipation(NamedTuple):
     r"""The result of `anticipation`; all its arrays are of the broadcast shape.
@@ -56,12 +63,10 @@ class Anticipation(NamedTuple):
     Attributes:
         rate: $r$, of the approach to the set-point.
         weight: $w$ in [0, 1], of the believed mean in the set-point; the rest is the prior's.
-        forecast_discount: $\gamma + r$, the rate at which a forecast counts less with time.
     """
 
     rate: Array
     weight: Array
-    forecast_discount: Array
 
     def set_point(self, mean: ArrayLike, prior_mean: ArrayLike) -> Array:
         r"""$\bar x = \mu_0 + w (m - \mu_0)$.
@@ -80,10 +85,6 @@ class Anticipation(NamedTuple):
         r"""$\dot\theta = -r (\theta - \bar x)$ at $\theta$ = ``params``; else as `set_point`."""
         return -self.rate * (jnp.asarray(params) - self.set_point(mean, prior_mean))
 
-    def average(self, times: ArrayLike, path: ArrayLike) -> Array:
-        r"""The set-point $\bar x$ of any forecast, see `discounted_average`."""
-        return discounted_average(times, path, self.forecast_discount)
-
 
 class MatrixAnticipation(NamedTuple):
     r"""The result of `matrix_anticipation`, over n parameters.
@@ -91,15 +92,10 @@ class MatrixAnticipation(NamedTuple):
     Attributes:
         rate: $A$ [n, n], of the approach to the set-point.
         weight: $W$ [n, n], of the believed mean in the set-point.
-        forecast_discount: $A + \gamma I$ [n, n].
-        metric_root: $L$ [n, n], lower triangular, with $L L^\top = G$: it makes the others
-            symmetric, $L^\top A L^{-\top}$.
     """
 
     rate: Array
     weight: Array
-    forecast_discount: Array
-    metric_root: Array
 
     def set_point(self, mean: ArrayLike, prior_mean: ArrayLike) -> Array:
         r"""$\bar x = \mu_0 + W (m - \mu_0)$.
@@ -117,42 +113,6 @@ class MatrixAnticipation(NamedTuple):
     def velocity(self, params: ArrayLike, mean: ArrayLike, prior_mean: ArrayLike) -> Array:
         r"""$\dot\theta = -A (\theta - \bar x)$ [n] at $\theta$ = ``params``; else `set_point`."""
         return -self.rate @ (jnp.asarray(params) - self.set_point(mean, prior_mean))
-
-    def average(self, times: ArrayLike, path: ArrayLike) -> Array:
-        r"""The set-point $\bar x$ of any forecast: `discounted_average` with matrices for numbers.
-
-        $$ \bar x = x_0 + \sum_i e^{-D t_i} E(D (t_{i+1} - t_i)) (x_{i+1} - x_i), \qquad
-           D = A + \gamma I . $$
-
-        Args:
-            times: $t_i$ [time], as there.
-            path: $x_i$ [time, n].
-
-        Returns:
-            The set-point [n].
-
-        Raises:
-            ValueError: as there.
-        """
-        times, path = _points("MatrixAnticipation.average", times, path)
-        root = self.metric_root
-        if path.shape[1:] != root.shape[1:]:
-            raise ValueError(
-                f"MatrixAnticipation.average: path must be [time, {len(root)}] to fit the "
-                f"matrices, got {path.shape}."
-            )
-        # L^T D L^{-T} is symmetric.
-        discount = solve_triangular(root, (root.T @ self.forecast_discount).T, lower=True)
-
-        def change(start: Array, duration: Array, moved: Array) -> Array:
-            count = symmetric_function(
-                lambda d: _share_of_change(jnp.maximum(d, 0), start, duration), discount
-            )
-            return count @ moved
-
-        moved = jnp.diff(path, axis=0) @ root
-        total = jnp.sum(jax.vmap(change)(times[:-1], jnp.diff(times), moved), axis=0)
-        return path[0] + solve_triangular(root, total, lower=True, trans=1)
 
 
 def anticipation(
@@ -196,7 +156,7 @@ def anticipation(
     mobility = jnp.asarray(rate) * gain / jnp.asarray(metric)
     r, s = rates(mobility * floating(curvature), discount)
     weight, *_ = shares(s, hazard)
-    return Anticipation(*jnp.broadcast_arrays(r, weight, s))
+    return Anticipation(*jnp.broadcast_arrays(r, weight))
 
 
 def matrix_anticipation(
@@ -227,6 +187,14 @@ def matrix_anticipation(
 
     Raises:
         ValueError: a Python number is out of its range, or the shapes do not fit.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav.control.gains.set_point import matrix_anticipation
+        >>> plan = matrix_anticipation(jnp.array([[2.0, 1.0], [1.0, 2.0]]), hazard=1.0)
+        >>> flat, curved = jnp.array([1.0, -1.0]), jnp.array([1.0, 1.0])  # curvatures 1 and 3
+        >>> [round(float(x @ plan.weight @ x) / 2, 2) for x in (flat, curved)]
+        [0.5, 0.63]
     """
     owner = "matrix_anticipation"
     check_plan(owner, hazard, discount, rate=rate, gain=gain)
@@ -250,10 +218,8 @@ def matrix_anticipation(
         )
 
     return MatrixAnticipation(
-        rate=similar(lambda x: rates(seen(x), discount)[0]),
-        weight=similar(lambda x: shares(rates(seen(x), discount)[1], hazard)[0]),
-        forecast_discount=similar(lambda x: rates(seen(x), discount)[1]),
-        metric_root=root,
+        rate=similar(lambda x: rates(_seen(x), discount)[0]),
+        weight=similar(lambda x: shares(rates(_seen(x), discount)[1], hazard)[0]),
     )
 
 
@@ -297,19 +263,9 @@ def discounted_average(times: ArrayLike, path: ArrayLike, rate: ArrayLike) -> Ar
     Raises:
         ValueError: the shapes do not fit, the times (as far as they are known) are not as they
             should be, or ``rate`` is a Python number out of its range.
-
-    Example:
-        The task is known to end in 2 units of time, and the next optimum to be drawn around 0.
-
-        >>> import jax.numpy as jnp
-        >>> from beliefnav import control
-        >>> times, path = jnp.array([0.0, 2.0, 2.0]), jnp.array([1.0, 1.0, 0.0])
-        >>> average = control.discounted_average(times, path, rate=1.5)
-        >>> round(float(average), 4)  # 1 - exp(-3)
-        0.9502
     """
     NON_NEGATIVE.check("discounted_average", "rate", rate)
-    times, path = _points("discounted_average", times, path)
+    times, path = _points(times, path)
     try:
         rate = jnp.broadcast_to(floating(rate), path.shape[1:])[None]
     except ValueError as error:
@@ -318,28 +274,24 @@ def discounted_average(times: ArrayLike, path: ArrayLike, rate: ArrayLike) -> Ar
             f"the path, got {jnp.shape(rate)}."
         ) from error
     times = times.reshape(-1, *(1,) * (path.ndim - 1))
-    share = _share_of_change(rate, times[:-1], jnp.diff(times, axis=0))
+    share = jnp.exp(-rate * times[:-1]) * decay_fraction(rate * jnp.diff(times, axis=0))
     return path[0] + jnp.sum(share * jnp.diff(path, axis=0), axis=0)
 
 
-def _share_of_change(rate: Array, start: Array, duration: Array) -> Array:
-    r"""How much of a change that starts then and lasts that long counts now."""
-    return jnp.exp(-rate * start) * decay_fraction(rate * duration)
-
-
-def _points(owner: str, times: ArrayLike, path: ArrayLike) -> tuple[Array, Array]:
+def _points(times: ArrayLike, path: ArrayLike) -> tuple[Array, Array]:
     """The times [time] and path [time, ...] of a forecast, in float32 or wider."""
     shape = jnp.shape(times)
     if len(shape) != 1 or shape == (0,) or jnp.shape(path)[:1] != shape:
         raise ValueError(
-            f"{owner}: times must be [time] and path [time, ...], of one length of at least 1, got "
-            f"{shape} and {jnp.shape(path)}."
+            "discounted_average: times must be [time] and path [time, ...], of one length of at "
+            f"least 1, got {shape} and {jnp.shape(path)}."
         )
     if is_concrete(times):
         known = np.asarray(times, np.float64)
         if not (known[0] == 0 and np.all(np.diff(known) >= 0) and np.isfinite(known[-1])):
             raise ValueError(
-                f"{owner}: times must be finite, start at 0 (now) and not decrease, got {known}."
+                "discounted_average: times must be finite, start at 0 (now) and not decrease, got "
+                f"{known}."
             )
     return floating(times), floating(path)
 
@@ -373,7 +325,7 @@ def shares(s: Array, hazard: ArrayLike) -> tuple[Array, Array, Array]:
     return weight, shrinkage, jnp.where(planned & ~certain, 1 / total, 0)
 
 
-def seen(eigenvalues: Array) -> Array:
+def _seen(eigenvalues: Array) -> Array:
     """Eigenvalues without those that are 0 up to rounding: their roots would not be."""
     return jnp.where(eigenvalues > rounding(eigenvalues), eigenvalues, 0)
 

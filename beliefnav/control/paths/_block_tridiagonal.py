@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import Array, lax
 from jax.typing import ArrayLike
 
+__all__ = ["blocks", "solve"]
+
 UNROLLED = 4
 """Blocks up to this size are solved by arithmetic that is unrolled while tracing and multiplied as
 sums, which XLA fuses; calls to LAPACK and to a matrix product cost ten times as much on blocks of

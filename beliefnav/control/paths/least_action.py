@@ -38,6 +38,15 @@ from beliefnav.objective import (
     path_length,
 )
 
+__all__ = [
+    "LeastActionPath",
+    "MultiStart",
+    "PathStatus",
+    "least_action_path",
+    "multi_start",
+    "straight_line",
+]
+
 PyTree = Any
 
 

@@ -7,6 +7,8 @@ from jax.typing import ArrayLike
 
 from beliefnav.beliefs import Posterior
 
+__all__ = ["Plan", "Policy", "required"]
+
 PyTree = Any
 
 
@@ -46,6 +48,18 @@ class Policy(NamedTuple):
         plan: what it assumes, to be read; ``None`` if nobody said.
         uses_start: ``step`` takes the initial parameters as a third argument; the optimizer then
             keeps them.
+
+    Example:
+        Descend, but by less than 1 in every entry, and say what that assumes.
+
+        >>> import math, jax, jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> bounded = control.Policy(
+        ...     lambda posterior, params: jax.tree.map(jnp.tanh, posterior.gradient_mean),
+        ...     plan=control.Plan(math.inf, approximations=("Steps are bounded by 1.",)),
+        ... )
+        >>> bounded.step(Posterior(gradient_mean=jnp.array([0.0, 30.0])), None).tolist()
+        [0.0, 1.0]
     """
 
     step: Callable[..., PyTree]

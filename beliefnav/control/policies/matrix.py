@@ -38,6 +38,8 @@ from beliefnav.control.policies.contract import Plan, Policy, required
 from beliefnav.control.policies.pointwise import EPS_OUTSIDE
 from beliefnav.objective import Objective, is_like, metric_matrix
 
+__all__ = ["matrix_ballistic", "matrix_horizon", "matrix_newton", "polar"]
+
 PyTree = Any
 
 COUPLED = "Parameters are planned for together: the curvature is a matrix."
@@ -85,7 +87,7 @@ def matrix_horizon(
     def plan(posterior: Posterior, params: PyTree) -> tuple[PyTree, Array]:
         gradient = required(posterior, "gradient_mean", "matrix_horizon")
         flat, unravel = ravel(gradient)
-        curvature = as_matrix("matrix_horizon", posterior.curvature_mean, gradient)
+        curvature = _as_matrix("matrix_horizon", posterior.curvature_mean, gradient)
         if objective.drift is None:
             planned = matrix_planning_gain(
                 curvature,
@@ -139,6 +141,15 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
         ValueError: ``eps`` or ``eps_root`` is a negative Python number; when it is used, the
             curvature is neither a matrix nor made of Kronecker products, or ``eps`` is given with
             the latter.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> curvature = jnp.array([[2.5, 1.5], [1.5, 2.5]])  # 4 along (1, 1), 1 across
+        >>> belief = Posterior(jnp.ones(2), curvature_mean=curvature)
+        >>> direction = control.matrix_ballistic().step(belief, jnp.zeros(2))
+        >>> [round(x, 3) for x in direction.tolist()]
+        [0.5, 0.5]
     """
     NON_NEGATIVE.check("matrix_ballistic", "eps", eps)
     NON_NEGATIVE.check("matrix_ballistic", "eps_root", eps_root)
@@ -155,7 +166,7 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
                 )
             return times_power(curvature, mean, -0.5, eps_root)
         flat, unravel = ravel(mean)
-        v = as_matrix("matrix_ballistic", curvature, mean)
+        v = _as_matrix("matrix_ballistic", curvature, mean)
 
         def gain(x: Array) -> Array:
             v, noise = jnp.maximum(x, 0) + eps_root, rounding(x)
@@ -178,12 +189,21 @@ def matrix_newton() -> Policy:
 
     Returns:
         The policy.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> curvature, distance = jnp.array([[2.0, 1.0], [1.0, 2.0]]), jnp.array([3.0, -4.0])
+        >>> belief = Posterior(curvature @ distance, curvature_mean=curvature)
+        >>> direction = control.matrix_newton().step(belief, None)
+        >>> [round(x, 3) for x in direction.tolist()]
+        [3.0, -4.0]
     """
 
     def curvature_matrix(posterior: Posterior) -> tuple[PyTree, Array]:
         mean = required(posterior, "gradient_mean", "matrix_newton")
         curvature = required(posterior, "curvature_mean", "matrix_newton")
-        return mean, as_matrix("matrix_newton", curvature, mean)
+        return mean, _as_matrix("matrix_newton", curvature, mean)
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -208,6 +228,13 @@ def polar() -> Policy:
 
     Returns:
         The policy.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> direction = control.polar().step(Posterior(jnp.array([[3.0, 1.0], [0.0, 0.1]])), None)
+        >>> bool(jnp.allclose(direction @ direction.T, jnp.eye(2), atol=1e-5))
+        True
     """
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
@@ -222,7 +249,7 @@ def polar() -> Policy:
     return Policy(step, plan=Plan(0.0, curvature="M M^T x I of the mean", remarks=(COUPLED,)))
 
 
-def as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:
+def _as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:
     """A matrix, a diagonal tree or nothing, as a matrix [n, n]."""
     flat, _ = ravel(params)
     if curvature is None:

@@ -37,6 +37,17 @@ from beliefnav.control.gains.scalar import PlanningGain, planning_gain
 from beliefnav.control.policies.contract import Plan, Policy, required
 from beliefnav.objective import Objective
 
+__all__ = [
+    "EPS_OUTSIDE",
+    "averaged",
+    "ballistic",
+    "cautious",
+    "horizon",
+    "myopic",
+    "newton",
+    "sign",
+]
+
 PyTree = Any
 
 
@@ -125,6 +136,12 @@ def sign() -> Policy:
 
     Returns:
         The policy.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> control.sign().step(Posterior(jnp.array([30.0, -0.2, 0.0])), None).tolist()
+        [1.0, -1.0, 0.0]
     """
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:

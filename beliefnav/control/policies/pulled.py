@@ -23,6 +23,8 @@ from beliefnav.control.gains.kronecker import is_kronecker
 from beliefnav.control.policies.contract import Plan, Policy, required
 from beliefnav.objective import is_like
 
+__all__ = ["countering", "given", "negative", "penalised"]
+
 PyTree = Any
 
 
@@ -48,7 +50,17 @@ def countering(decay: ArrayLike, discount: ArrayLike = 0.0, eps_root: ArrayLike 
         ValueError: a Python number is out of its range; the error names it.
 
     Reference:
-        The LQ policy (`beliefnav.control.diagonal_lq_policy`) in closed form.
+        The LQ policy (`beliefnav.control.gains.lq.diagonal_lq_policy`) in closed form.
+
+    Example:
+        Where the gradient vanishes, a flat weight decays and a curved one is held.
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> belief = Posterior(jnp.zeros(2), curvature_mean=jnp.array([0.0, 100.0]))
+        >>> direction = control.countering(decay=0.1).step(belief, jnp.ones(2))
+        >>> [round(x, 3) for x in direction.tolist()]
+        [0.1, 0.001]
     """
     POSITIVE.check("countering", "decay", decay)
     NON_NEGATIVE.check("countering", "discount", discount)
@@ -87,6 +99,16 @@ def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True)
     Raises:
         ValueError: ``strength`` is a negative Python number; when it is used, the curvature is
             neither a tree like the parameters nor a matrix.
+
+    Example:
+        The loss has its optimum at -1, the penalty at 0, and they are curved alike.
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import Posterior, control
+        >>> policy = control.penalised(control.newton(), strength=1.0, around_start=False)
+        >>> params = jnp.array(1.0)
+        >>> float(params - policy.step(Posterior(jnp.array(2.0), None, jnp.array(1.0)), params))
+        -0.5
     """
     NON_NEGATIVE.check("penalised", "strength", strength)
 

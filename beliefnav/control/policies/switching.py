@@ -6,7 +6,6 @@ which $\eta k = 1$:
 | policy | forecast | velocity |
 |---|---|---|
 | `resetting` | decays to $\mu_0$ | $-(g + \lambda r (\theta - \mu_0)) / (\gamma + r + \lambda)$ |
-| `matrix_resetting` | decays to $\mu_0$ | the same function of a matrix |
 | `anticipating` | any | minus the discounted integral of the gradient expected |
 
 Negative curvature is read as 0, and counted as clipped.
@@ -23,20 +22,19 @@ from jax.typing import ArrayLike
 from beliefnav._checks import FINITE, NON_NEGATIVE, is_number
 from beliefnav._format import number
 from beliefnav.beliefs import Posterior
-from beliefnav.control._arrays import check_like, floating, ravel
-from beliefnav.control.gains.matrix import rounding, symmetric_function
+from beliefnav.control._arrays import check_like, floating
 from beliefnav.control.gains.set_point import (
     check_plan,
     continuous_hazard,
     discounted_average,
     rates,
-    seen,
     shares,
 )
 from beliefnav.control.policies.contract import Plan, Policy, required
-from beliefnav.control.policies.matrix import COUPLED, as_matrix
 from beliefnav.control.policies.pulled import given, negative
 from beliefnav.objective import is_like
+
+__all__ = ["anticipating", "resetting"]
 
 PyTree = Any
 Forecast = Callable[[Posterior, PyTree, PyTree], tuple[ArrayLike, PyTree]]
@@ -98,67 +96,6 @@ def resetting(
     return Policy(step, negative, plan, uses_start=True)
 
 
-def matrix_resetting(
-    hazard: ArrayLike | None = None,
-    discount: ArrayLike = 1.0,
-    *,
-    prior_mean: PyTree = 0.0,
-    time_step: ArrayLike = 1.0,
-) -> Policy:
-    r"""`resetting` with coupled parameters: the same function of a matrix of curvature.
-
-    $$ \dot\theta = -A (I - W) (\theta - \mu_0) - (A + (\gamma + \lambda) I)^{-1} g, $$
-
-    since $A W (\theta - m)$ needs no inverse of $V$, only $g = V (\theta - m)$. For small problems:
-    the posterior's ``curvature_mean`` is a matrix [n, n] over the n raveled parameters, or a tree
-    like the parameters (diagonal), and is decomposed at every step.
-
-    Args:
-        hazard: see `resetting`, as are the others; a scalar.
-        discount: $\gamma \ge 0$.
-        prior_mean: $\mu_0$ relative to the initial parameters: a number, or a tree like them.
-        time_step: $\Delta t > 0$.
-
-    Returns:
-        The policy; its learning rate is the time step. Directions in which the curvature is
-        negative count as clipped.
-
-    Raises:
-        ValueError: as `resetting`; when it is used, the curvature is neither a matrix nor a tree
-            like the parameters.
-    """
-    owner = "matrix_resetting"
-    _check_switching(owner, hazard, discount, prior_mean, time_step)
-
-    def matrix(posterior: Posterior) -> tuple[PyTree, Array]:
-        mean = required(posterior, "gradient_mean", owner)
-        curvature = required(posterior, "curvature_mean", owner)
-        return mean, floating(as_matrix(owner, curvature, mean))
-
-    def step(posterior: Posterior, params: PyTree, start: PyTree) -> PyTree:
-        mean, v = matrix(posterior)
-        flat, unravel = ravel(mean)
-        moved, _ = ravel(_moved(owner, params, start, prior_mean))
-        switches = _hazard(owner, hazard, posterior, time_step)
-
-        def pull(x: Array) -> Array:
-            r, s = rates(seen(x), discount)
-            return shares(s, switches)[1] * r
-
-        def gain(x: Array) -> Array:
-            return shares(rates(seen(x), discount)[1], switches)[2]
-
-        return unravel(symmetric_function(pull, v) @ moved + symmetric_function(gain, v) @ flat)
-
-    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
-        del params
-        eigenvalues = jnp.linalg.eigvalsh(matrix(posterior)[1])
-        return eigenvalues < -rounding(eigenvalues)
-
-    plan = Plan(discount, remarks=(COUPLED, _drawn_anew(hazard, prior_mean)))
-    return Policy(step, clipped, plan, uses_start=True)
-
-
 def anticipating(forecast: Forecast, discount: ArrayLike = 1.0) -> Policy:
     r"""Plan for an optimum that will move, as any forecast says.
 
@@ -190,8 +127,7 @@ def anticipating(forecast: Forecast, discount: ArrayLike = 1.0) -> Policy:
         The task is known to end in 5 units of time; the next optimum is drawn around the start.
 
         >>> import jax.numpy as jnp
-        >>> from beliefnav import control
-        >>> from beliefnav.beliefs import Posterior
+        >>> from beliefnav import Posterior, control
         >>> def known_end(posterior, params, start):
         ...     now = posterior.gradient_mean
         ...     then = posterior.curvature_mean * (params - start)
