@@ -19,16 +19,17 @@ __all__ = [
     "Checked",
     "FINITE",
     "HALF_OPEN_UNIT",
+    "LEFT_OPEN_UNIT",
     "NON_NEGATIVE",
     "POSITIVE",
     "Range",
     "SYMMETRY",
     "UNIT_INTERVAL",
-    "check_switching",
     "check_symmetric",
     "checked",
     "is_concrete",
     "is_number",
+    "refuse_schedule",
 ]
 
 T = TypeVar("T")
@@ -115,34 +116,6 @@ FINITE = Range(math.isfinite, "a finite number")
 UNIT_INTERVAL = Range(lambda x: 0 <= x <= 1, "in [0, 1]")
 HALF_OPEN_UNIT = Range(lambda x: 0 <= x < 1, "in [0, 1)")
 LEFT_OPEN_UNIT = Range(lambda x: 0 < x <= 1, "in (0, 1]")
-
-
-class Checked(eqx.Module):
-    """A record whose numbers are validated where a person constructs it, and nowhere else.
-
-    ``dataclasses.replace`` constructs and so validates. To rebuild the record as a pytree does not:
-    under ``jax.tree.map``, ``eqx.partition`` or as the ``in_axes`` of ``vmap`` its fields hold
-    whatever takes the place of the numbers.
-
-    Example:
-        >>> from typing import ClassVar
-        >>> class Coin(Checked):
-        ...     ranges: ClassVar = {"heads": UNIT_INTERVAL}
-        ...     heads: float
-        >>> Coin(2.0)
-        Traceback (most recent call last):
-        ValueError: Coin: heads must be in [0, 1], got 2.0.
-
-    Attributes:
-        ranges: field -> where it lies, if it is a Python number; a subclass states its own.
-    """
-
-    ranges: ClassVar[Mapping[str, Range]] = {}
-
-    def __check_init__(self) -> None:
-        """Raise ``ValueError`` if a field is a Python number outside its range."""
-        for name, allowed in self.ranges.items():
-            allowed.check(type(self).__name__, name, getattr(self, name))
 
 
 class Checked(eqx.Module):

@@ -14,8 +14,8 @@ small network, and prints how far the parameters are apart at most. What is clai
 `explain` says what a call of an optimizer assumes, optax's own included.
 """
 
-from beliefnav.atlas.explaining import Wrapped, explain
-from beliefnav.atlas.measuring import Measurement, measure
-from beliefnav.atlas.table import Row, rows
+from beliefnav.atlas.explaining import explain
+from beliefnav.atlas.measuring import measure
+from beliefnav.atlas.table import rows
 
-__all__ = ["Measurement", "Row", "Wrapped", "explain", "measure", "rows"]
+__all__ = ["explain", "measure", "rows"]

@@ -199,7 +199,7 @@ def test_draws_come_from_the_belief() -> None:
         assert error.max() < 5 / np.sqrt(4000)
         ratio = draws[name].var(0) / variance[name]
         assert np.abs(ratio - 1).max() < 5 * np.sqrt(2 / 4000)
-    with pytest.raises(ValueError, match="is a belief about gradients"):
+    with pytest.raises(ValueError, match="belief is about gradients"):
         sample_params(rules.adam(0.1).init(params), keys[0])
     with pytest.raises(ValueError, match="Expected one belief"):
         sample_params(optax.adam(0.1).init(params), keys[0])
