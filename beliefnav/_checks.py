@@ -4,7 +4,6 @@ Arrays and tracers pass: a value that is sampled, differentiated or injected is 
 program runs. What can be known at construction is checked at construction.
 """
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -26,7 +25,6 @@ __all__ = [
     "SYMMETRY",
     "UNIT_INTERVAL",
     "check_symmetric",
-    "checked",
     "is_concrete",
     "is_number",
     "refuse_schedule",
@@ -144,36 +142,6 @@ class Checked(eqx.Module):
         """Raise ``ValueError`` if a field is a Python number outside its range."""
         for name, allowed in self.ranges.items():
             allowed.check(type(self).__name__, name, getattr(self, name))
-
-
-def checked(**ranges: Range) -> Callable[[type[T]], type[T]]:
-    """Make a ``NamedTuple`` class validate its fields wherever an instance is made.
-
-    ``typing.NamedTuple`` forbids a ``__new__`` of one's own, so it is wrapped afterwards;
-    ``_make``, and through it ``_replace``, goes the same way.
-
-    Args:
-        **ranges: the range of each field to check.
-
-    Returns:
-        A class decorator.
-    """
-
-    def decorate(cls: Any) -> Any:
-        new = cls.__new__
-
-        @functools.wraps(new)
-        def checked_new(cls_: Any, *args: Any, **kwargs: Any) -> Any:
-            self = new(cls_, *args, **kwargs)
-            for name, allowed in ranges.items():
-                allowed.check(cls.__name__, name, getattr(self, name))
-            return self
-
-        cls.__new__ = checked_new
-        cls._make = classmethod(lambda cls_, fields: cls_(*fields))
-        return cls
-
-    return decorate
 
 
 def refuse_schedule(factory: str, name: str, value: Any) -> None:

@@ -133,6 +133,7 @@ def scale_by_navigation(
     filter_ = held.filter()
 
     diagnose = filter_.diagnose or (lambda *_: Info())
+    read = (None if policy.uses_variance else filter_.means) or (lambda state: state.posterior())
 
     def init(params: PyTree) -> Any:
         _check_real(params)
@@ -175,7 +176,7 @@ def scale_by_navigation(
         with _saying_what_to_do(held.name):
             seen = filter_.predict(state.belief, displacement), updates, sensed
             updated = filter_.update(*seen)
-            posterior = updated.posterior()
+            posterior = read(updated)
             seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
             direction = policy.step(*seen_from)
         direction = jax.tree.map(
@@ -190,7 +191,7 @@ def scale_by_navigation(
         if clipped is not None:
             clipped = _count(policy.clipped and policy.clipped(posterior, params))
         if probe is not None:
-            probe = _probe.read(probe, updates, posterior, diagnose(*seen))
+            probe = _probe.read(probe, updates, updated.posterior(), diagnose(*seen))
         return direction, NavigationState(
             belief=updated,
             missing=missing,

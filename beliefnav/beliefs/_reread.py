@@ -35,4 +35,5 @@ def reread(inner: Filter, wrap: Callable[[Any], Any]) -> Filter:
         state, surprise = inner.weigh(predicted, gradient, curvature)
         return wrap(state), surprise
 
-    return inner._replace(init=init, predict=predict, update=update, weigh=inner.weigh and weigh)
+    weighed = inner.weigh and weigh
+    return inner._replace(init=init, predict=predict, update=update, weigh=weighed, means=None)

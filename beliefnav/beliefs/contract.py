@@ -179,6 +179,8 @@ class Filter(NamedTuple):
             belief. ``None``: nothing is said, and there is no likelihood.
         weigh: ``(predicted, gradient, curvature) -> (state, Surprise)``, the update and how
             surprising the readings were, for a belief around this one. ``None``: not said.
+        means: ``state -> Posterior`` with the means alone, for a policy that looks at nothing else.
+            ``None``: reading the state whole costs no more.
         uses_displacement: whether ``predict`` reads ``displacement``; an optimizer then keeps the
             previous parameters to measure it.
         uses_curvature: whether ``update`` reads ``curvature``.
@@ -189,6 +191,7 @@ class Filter(NamedTuple):
     update: Callable[..., Any]
     diagnose: Callable[..., Info] | None = None
     weigh: Callable[..., tuple[Any, Surprise]] | None = None
+    means: Callable[[Any], Posterior] | None = None
     uses_displacement: bool = False
     uses_curvature: bool = False
 

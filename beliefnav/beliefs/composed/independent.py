@@ -62,6 +62,14 @@ class Independent(Belief):
                 other.update(predicted.curvature_belief, gradient, curvature),
             )
 
+        def means(state: IndependentState) -> Posterior:
+            gradient = one.means or (lambda state: state.posterior())
+            curvature = other.means or (lambda state: state.posterior())
+            return Posterior(
+                gradient_mean=gradient(state.gradient_belief).gradient_mean,
+                curvature_mean=curvature(state.curvature_belief).curvature_mean,
+            )
+
         def diagnose(
             predicted: IndependentState, gradient: PyTree, curvature: PyTree = None
         ) -> Info:
@@ -73,6 +81,7 @@ class Independent(Belief):
             predict,
             update,
             one.diagnose and diagnose,
+            means=means,
             uses_displacement=one.uses_displacement or other.uses_displacement,
             uses_curvature=one.uses_curvature or other.uses_curvature,
         )

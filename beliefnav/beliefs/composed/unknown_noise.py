@@ -175,6 +175,9 @@ class UnknownNoise(Belief):
             scale = jax.tree.map(leaf, predicted.noise_scale, square, count, sizes)
             return UnknownNoiseState(belief, scale, after)
 
+        def means(state: UnknownNoiseState) -> Posterior:
+            return (inner.means or (lambda state: state.posterior()))(state.belief)
+
         def diagnose(
             predicted: UnknownNoiseState, gradient: PyTree, curvature: PyTree = None
         ) -> Info:
@@ -199,7 +202,7 @@ class UnknownNoise(Belief):
             )
 
         return inner._replace(
-            init=init, predict=predict, update=update, diagnose=diagnose, weigh=None
+            init=init, predict=predict, update=update, diagnose=diagnose, weigh=None, means=means
         )
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:

@@ -162,7 +162,11 @@ class LocalLevel(Belief):
             )
 
         known = self.noise_variance is not None
-        return Filter(init, predict, update, diagnose, weigh if known else None)
+
+        def means(state: LocalLevelState) -> Posterior:
+            return Posterior(gradient_mean=state.mean)
+
+        return Filter(init, predict, update, diagnose, weigh if known else None, means)
 
     def _surprise(self, predicted: LocalLevelState, error: PyTree, seen: PyTree) -> Surprise:
         r"""$e^2/S$ and whether it was predicted: a diffuse level predicts nothing."""

@@ -185,7 +185,10 @@ class OrnsteinUhlenbeck(Belief):
                 predictive_scale=scale,
             )
 
-        return Filter(init, predict, update, diagnose, weigh)
+        def means(state: OrnsteinUhlenbeckState) -> Posterior:
+            return Posterior(gradient_mean=state.mean)
+
+        return Filter(init, predict, update, diagnose, weigh, means)
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Its memory."""

@@ -159,7 +159,10 @@ class PrecisionWalk(Belief):
                 ),
             )
 
-        return Filter(init, predict, update, diagnose)
+        def means(state: PrecisionWalkState) -> Posterior:
+            return Posterior(curvature_mean=state.second_moment)
+
+        return Filter(init, predict, update, diagnose, means=means)
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Its memory and its prior."""

@@ -48,6 +48,8 @@ class Policy(NamedTuple):
         plan: what it assumes, to be read; ``None`` if nobody said.
         uses_start: ``step`` takes the initial parameters as a third argument; the optimizer then
             keeps them.
+        uses_variance: ``step`` looks at more than the means of what is believed. Where it does not,
+            an optimizer does not read the rest.
 
     Example:
         Descend, but by less than 1 in every entry, and say what that assumes.
@@ -66,6 +68,7 @@ class Policy(NamedTuple):
     clipped: Callable[[Posterior, PyTree], PyTree] | None = None
     plan: Plan | None = None
     uses_start: bool = False
+    uses_variance: bool = True
 
 
 def required(posterior: Posterior, field: str, policy: str) -> PyTree:

@@ -179,7 +179,8 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
         return unravel(symmetric_function(gain, v) @ flat)
 
     outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
-    return Policy(step, plan=Plan(0.0, floor=eps_root, remarks=(COUPLED,), approximations=outside))
+    plan = Plan(0.0, floor=eps_root, remarks=(COUPLED,), approximations=outside)
+    return Policy(step, plan=plan, uses_variance=False)
 
 
 def matrix_newton() -> Policy:
@@ -216,7 +217,7 @@ def matrix_newton() -> Policy:
         eigenvalues = jnp.linalg.eigvalsh(curvature_matrix(posterior)[1])
         return eigenvalues <= rounding(eigenvalues)
 
-    return Policy(step, clipped, Plan(None, math.inf, remarks=(COUPLED,)))
+    return Policy(step, clipped, Plan(None, math.inf, remarks=(COUPLED,)), uses_variance=False)
 
 
 def polar() -> Policy:
@@ -246,7 +247,8 @@ def polar() -> Policy:
 
         return jax.tree.map(leaf, required(posterior, "gradient_mean", "polar"))
 
-    return Policy(step, plan=Plan(0.0, curvature="M M^T x I of the mean", remarks=(COUPLED,)))
+    plan = Plan(0.0, curvature="M M^T x I of the mean", remarks=(COUPLED,))
+    return Policy(step, plan=plan, uses_variance=False)
 
 
 def _as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:

@@ -71,7 +71,8 @@ def myopic(metric: Any = None) -> Policy:
         mean = required(posterior, "gradient_mean", "myopic")
         return solve(metric(params) if callable(metric) else metric, mean)
 
-    return Policy(step, plan=Plan(math.inf, metric="identity" if metric is None else "given"))
+    plan = Plan(math.inf, metric="identity" if metric is None else "given")
+    return Policy(step, plan=plan, uses_variance=False)
 
 
 def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = None) -> Policy:
@@ -104,7 +105,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
         v = v if is_number(eps_root, 0) else v + eps_root
         scale = jnp.sqrt(v if is_number(g, 1) else g * v)
         scale = scale if is_number(eps, 0) else scale + eps
-        return select(m != 0, m / scale, 0)  # where there is no force, none is amplified
+        return select(m != 0, m / scale, m)  # where there is no force, none is amplified
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -120,7 +121,8 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
 
     outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
     named = "identity" if metric is None else "given"
-    return Policy(step, clipped, Plan(0.0, 0.0, named, eps_root, approximations=outside))
+    plan = Plan(0.0, 0.0, named, eps_root, approximations=outside)
+    return Policy(step, clipped, plan, uses_variance=False)
 
 
 EPS_OUTSIDE = (
@@ -148,7 +150,7 @@ def sign() -> Policy:
         del params
         return jax.tree.map(jnp.sign, required(posterior, "gradient_mean", "sign"))
 
-    return Policy(step, plan=Plan(0.0, curvature="square of the mean"))
+    return Policy(step, plan=Plan(0.0, curvature="square of the mean"), uses_variance=False)
 
 
 def newton() -> Policy:
@@ -172,7 +174,7 @@ def newton() -> Policy:
         del params
         return jax.tree.map(lambda v: v <= 0, posterior.curvature_mean)
 
-    return Policy(step, clipped, Plan(None, math.inf))
+    return Policy(step, clipped, Plan(None, math.inf), uses_variance=False)
 
 
 def cautious(policy: Policy) -> Policy:
@@ -341,7 +343,7 @@ def horizon(
         "identity" if objective.metric is None else "given",
         eps_root,
     )
-    return Policy(step, clipped, plan_)
+    return Policy(step, clipped, plan_, uses_variance=False)
 
 
 def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:

@@ -78,7 +78,8 @@ def countering(decay: ArrayLike, discount: ArrayLike = 0.0, eps_root: ArrayLike 
         return jax.tree.map(leaf, mean, curvature, given(params, "countering"))
 
     drift = f"decay {number(decay)} per unit of time"
-    return Policy(step, negative, Plan(discount, floor=eps_root, drift=drift))
+    plan = Plan(discount, floor=eps_root, drift=drift)
+    return Policy(step, negative, plan, uses_variance=False)
 
 
 def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True) -> Policy:
@@ -133,7 +134,8 @@ def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True)
     )
     plan = policy.plan and policy.plan._replace(remarks=(*policy.plan.remarks, remark))
     counted = None if policy.clipped is None else clipped
-    return Policy(step, counted, plan, uses_start=around_start or policy.uses_start)
+    starts = around_start or policy.uses_start
+    return policy._replace(step=step, clipped=counted, plan=plan, uses_start=starts)
 
 
 def _stiffened(curvature: Any, strength: ArrayLike, params: PyTree) -> Any:

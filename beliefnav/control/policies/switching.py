@@ -93,7 +93,7 @@ def resetting(
         return jax.tree.map(leaf, mean, curvature, moved)
 
     plan = Plan(discount, remarks=(_drawn_anew(hazard, prior_mean),))
-    return Policy(step, negative, plan, uses_start=True)
+    return Policy(step, negative, plan, uses_start=True, uses_variance=False)
 
 
 def anticipating(forecast: Forecast, discount: ArrayLike = 1.0) -> Policy:
