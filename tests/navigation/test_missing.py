@@ -264,7 +264,7 @@ class Curved:
         other = beliefs.Filter(
             lambda params: Constant(),
             lambda state, displacement: state,
-            lambda predicted, gradient, curvature: (predicted, beliefs.Info()),
+            lambda predicted, gradient, curvature: predicted,
         )
         as_seen = beliefs.OrnsteinUhlenbeck(0.0, 1.0, 0.0)
         return beliefs.independent(gradient=as_seen, curvature=other).filter()
