@@ -14,15 +14,18 @@ __all__ = [
     "correct",
     "full_like",
     "innovation",
+    "is_finite",
     "observed",
     "path_name",
     "restricted",
     "scalar_like",
     "scale",
+    "select",
     "spread",
     "square_innovation",
     "unzip",
     "where",
+    "wide",
 ]
 
 PyTree = Any
@@ -45,15 +48,25 @@ def scalar_like(params: PyTree, value: ArrayLike) -> Array:
     return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
 
 
-def select(mask: Array, x: Array, otherwise: ArrayLike) -> Array:
-    """``x`` where ``mask``, else ``otherwise``, in the dtype of ``x``: one operation, not a jit.
+def select(mask: Array, x: Any, otherwise: Any) -> Array:
+    """``jnp.where`` as one operation where shapes and dtypes allow it, and not as a jit.
 
-    A step of a learner does this for every array of parameters. ``jnp.where`` would be traced as a
-    program of its own each time.
+    A step of a learner does this for every array of parameters; ``jnp.where`` would be traced as a
+    program of its own each time. Of ``x`` and ``otherwise``, one may be a number.
     """
-    if isinstance(otherwise, int | float):
-        otherwise = lax.full_like(x, otherwise)
-    return lax.select(mask, x, jnp.asarray(otherwise, x.dtype))
+    like = otherwise if isinstance(x, int | float) else x
+    if isinstance(like, int | float) or jnp.shape(mask) not in ((), jnp.shape(like)):
+        return jnp.where(mask, x, otherwise)
+    pair = (lax.full_like(like, v) if isinstance(v, int | float) else v for v in (x, otherwise))
+    x, otherwise = pair
+    if x.shape != otherwise.shape or x.dtype != otherwise.dtype:
+        return jnp.where(mask, x, otherwise)
+    return lax.select(mask, x, otherwise)
+
+
+def is_finite(x: Any) -> Array:
+    """``jnp.isfinite``, as one operation; whole numbers are finite."""
+    return lax.is_finite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.isfinite(x)
 
 
 def wide(x: Array, dtype: Any) -> Array:
@@ -68,7 +81,7 @@ def scale(tree: PyTree, factor: ArrayLike) -> PyTree:
 
 def observed(gradient: PyTree) -> PyTree:
     """Where an entry is finite, and so is an observation."""
-    return jax.tree.map(lax.is_finite, gradient)
+    return jax.tree.map(is_finite, gradient)
 
 
 def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
@@ -77,7 +90,7 @@ def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     The entry is replaced before it is subtracted, so that derivatives stay finite too.
     """
     return jax.tree.map(
-        lambda y, m: select(lax.is_finite(y), wide(y, m.dtype), m) - m, gradient, prediction
+        lambda y, m: select(is_finite(y), wide(y, m.dtype), m) - m, gradient, prediction
     )
 
 
@@ -88,7 +101,7 @@ def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     """
 
     def leaf(y: Array, s: Array) -> Array:
-        seen = lax.is_finite(y)
+        seen = is_finite(y)
         y = wide(select(seen, y, 0), s.dtype)
         return select(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max), s) - s
 

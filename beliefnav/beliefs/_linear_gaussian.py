@@ -1,14 +1,17 @@
 """Beliefs whose posterior is a small Gaussian for every parameter: what they have in common."""
 
+import functools
 import math
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from beliefnav import _trees
+from beliefnav._trees import select
 from beliefnav.beliefs import gaussian
 from beliefnav.beliefs.contract import Info, Sensor, Surprise
 from beliefnav.beliefs.gaussian import Gaussian, Reading
@@ -50,14 +53,13 @@ def condition(belief: Gaussian, sensors: Iterable[Sensor]) -> tuple[Gaussian, li
 
 def surprise_of(met: Sequence[Met]) -> Surprise:
     """How surprising the readings of one step were, together."""
-    squares: Any = 0
-    count: Any = 0
+    squares, counts = [], []
     for sensor, reading in met:
-        seen = jnp.isfinite(sensor.value)
-        square = jnp.where(seen, reading.innovation**2 * reciprocal(reading.variance), 0)
-        squares += jnp.minimum(square, jnp.finfo(square.dtype).max / len(met))
-        count += seen.astype(int)
-    return Surprise(squares, count)
+        seen = lax.is_finite(sensor.value)
+        square = select(seen, reading.innovation**2 * reciprocal(reading.variance), 0)
+        squares.append(jnp.minimum(square, jnp.finfo(square.dtype).max / len(met)))
+        counts.append(seen.astype(square.dtype))
+    return Surprise(functools.reduce(operator.add, squares), functools.reduce(operator.add, counts))
 
 
 def diagnostics_of(met: Sequence[Met]) -> Info:

@@ -30,6 +30,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import Checked, is_number
+from beliefnav._trees import select
 from beliefnav.beliefs import _program
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.gaussian import Conditional, Gaussian, Row
@@ -231,8 +232,10 @@ class Sensor(NamedTuple):
         """The same reading with a finite value; a missing one has a row of zeros: nothing said."""
         seen = jnp.isfinite(self.value)
         mask = seen.astype(self.value.dtype)
-        row = tuple(0 if is_number(h, 0) else h * mask for h in self.row)
-        return Sensor(row, jnp.where(seen, self.value, 0), self.noise_variance)
+        row = tuple(
+            h if is_number(h, 0) else mask if is_number(h, 1) else h * mask for h in self.row
+        )
+        return Sensor(row, select(seen, self.value, 0), self.noise_variance)
 
 
 class LinearGaussian(Protocol):

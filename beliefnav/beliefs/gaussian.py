@@ -39,6 +39,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import is_number
+from beliefnav._trees import select
 
 __all__ = [
     "Conditional",
@@ -364,7 +365,9 @@ def _update(
             variances.append(belief.variances[j] * (partial[j + 1] / partial[j]))
             # D_0 / S is D_0' / alpha_1: an array less to divide.
             first = j == 0
-            scaled.append(f[0] * variances[0] / partial[1] if first else spread[j] / partial[0])
+            scaled.append(
+                _ratio(f[0] * variances[0], partial[1]) if first else spread[j] / partial[0]
+            )
     factor = []
     for i in range(d):
         for j in range(i):
@@ -405,30 +408,41 @@ def _orthogonalise_two(one: Sequence[Any], other: Sequence[Any], weights: Row) -
     all squared minors (Cauchy-Binet).
     """
     columns = list(zip(one, other, weights, strict=True))
-    first = _sum(_product(w, a, a) for a, _, w in columns)
-    shared = _sum(_product(w, a, b) for a, b, w in columns)
+    weighted = [_product(w, a) for a, _, w in columns]
+    first = dot(weighted, one)
+    shared = dot(weighted, other)
     own = _sum(_product(w, b, b) for _, b, w in columns)
     # What only the second has is all its own.
     rest = _sum(_product(w, b, b) for a, b, w in columns if is_number(a, 0))
     both = [column for column in columns if not is_number(column[0], 0)]
+    has, safe = _divisor(first)
     for k, (a, b, w) in enumerate(both):
         against = _sum(
             _product(w_, minor, minor)
             for a_, b_, w_ in both[k + 1 :]
             for minor in [_sum([_product(a, b_), _product(-1, a_, b)])]
         )
-        # The ratio first: a product of two variances may under- or overflow.
-        rest = _sum([rest, _product(_over(w, first), against)])
+        if not is_number(against, 0):
+            # The ratio first: a product of two variances may under- or overflow.
+            rest = _sum([rest, _product(w / safe, against)])
     # Where the first variable is certain, the second has nothing to share.
-    rest = jnp.where(jnp.asarray(first) > 0, rest, own)
-    return (_over(shared, first),), (first, rest)
+    rest = select(has, rest, own)
+    return (0 if is_number(shared, 0) else shared / safe,), (first, rest)
+
+
+def _divisor(variance: Any) -> tuple[Any, Any]:
+    """Where there is a variance, and what to divide by: nothing stands above one that is 0."""
+    has = jnp.asarray(variance) > 0
+    return has, select(has, variance, 1)
 
 
 def _over(numerator: Any, variance: Any) -> Any:
     """The quotient; 0 where there is no variance, and so nothing above it either."""
-    if is_number(numerator, 0):
-        return 0
-    return numerator / jnp.where(variance > 0, variance, 1)
+    return 0 if is_number(numerator, 0) else numerator / _divisor(variance)[1]
+
+
+def _ratio(numerator: Any, denominator: Any) -> Any:
+    return numerator if is_number(denominator, 1) else numerator / denominator
 
 
 def _rows(belief: Gaussian, step: Conditional) -> list[list[ArrayLike]]:

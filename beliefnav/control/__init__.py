@@ -35,6 +35,7 @@ from beliefnav.control.policies.pointwise import (
     myopic,
     newton,
     sign,
+    to_optimum,
 )
 from beliefnav.control.policies.pulled import countering, penalised
 from beliefnav.control.policies.switching import anticipating, resetting
@@ -68,4 +69,5 @@ __all__ = [
     "resetting",
     "sign",
     "straight_line",
+    "to_optimum",
 ]

@@ -187,7 +187,7 @@ def hazard_filter(
     return Assumptions(
         1.0,
         beliefs.FisherOptimum(hazard, examples, prior_variance),
-        control.newton()._replace(clipped=None),
+        control.to_optimum(),
         approximations=(
             "The loss is a negative log-likelihood, and its curvature is taken for the variance of "
             "the gradient of one example, as it is on average where the model is right.",

@@ -110,16 +110,15 @@ def test_program_simulates_and_says_what_it_needs(rank_promotion: None) -> None:
         FisherOptimum(0.1, 8).numpyro_model(displacement=moved, curvature=moved)
 
 
-def test_posterior_is_slope_and_curvature_of_the_negative_log_posterior() -> None:
+def test_posterior_is_where_the_optimum_is_and_no_precision_in_the_place_of_a_curvature() -> None:
     y, h, moved = recording(3)
     mean, variance, _, state, _ = run(MODEL, y, h, moved)[-1]
     position = moved[:-1].sum(0)
     posterior = state.posterior()
     # Float32: a difference of numbers of the order of 3.
-    np.testing.assert_allclose(posterior.curvature_mean, 1 / variance, rtol=1e-6)
-    slope = (position - mean) / variance
-    np.testing.assert_allclose(posterior.gradient_mean, slope, rtol=1e-4, atol=1e-4)
-    assert posterior.gradient_variance is None
+    np.testing.assert_allclose(posterior.distance_variance, variance, rtol=1e-6)
+    np.testing.assert_allclose(posterior.distance_mean, mean - position, rtol=1e-4, atol=1e-5)
+    assert all(field is None for field in posterior[:5])
 
 
 def test_without_a_reading_the_square_of_the_batch_is_the_curvature() -> None:

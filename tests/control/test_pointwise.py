@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from beliefnav import Objective, control
+from beliefnav import Objective, beliefs, control
 from beliefnav.beliefs import Kronecker, Posterior
 from tests import oracles
 
@@ -445,3 +445,16 @@ def test_cautious_refuses_a_belief_without_its_uncertainty(field: str):
     owner = "horizon" if field == "gradient_mean" else "cautious"
     with pytest.raises(ValueError, match=f"control.{owner} with a belief that has no {field}"):
         policy.step(UNCERTAIN._replace(**{field: None}), PARAMS)
+
+
+@pytest.mark.usefixtures("x64")
+def test_going_to_the_optimum_is_newton_where_the_curvature_is_known():
+    belief = beliefs.Optimum(jnp.asarray([0.5, 3.0]), 0.1, 2.0)
+    filter_ = belief.filter()
+    start = filter_.predict(filter_.init(jnp.zeros(2)), jnp.zeros(2))
+    posterior = filter_.update(start, jnp.asarray([1.0, -2.0])).posterior()
+    got, want = (p.step(posterior, None) for p in (control.to_optimum(), control.newton()))
+    # Newton multiplies by the curvature and divides by it again: float64 round-off.
+    np.testing.assert_allclose(got, want, rtol=1e-14)
+    with pytest.raises(ValueError, match="control.to_optimum with a belief that has no distance"):
+        control.to_optimum().step(beliefs.Posterior(gradient_mean=jnp.ones(2)), None)

@@ -75,7 +75,7 @@ def test_resetting_without_curvature_or_discount():
 @pytest.mark.usefixtures("x64")
 def test_the_hazard_may_be_that_of_the_belief():
     p, time_step = 0.2, 0.5
-    belief = Posterior(*POSTERIOR, hazard=jnp.asarray(p))
+    belief = POSTERIOR._replace(hazard=jnp.asarray(p))
     got = control.resetting(time_step=time_step).step(belief, THETA, START)
     want = control.resetting(-np.log(1 - p) / time_step).step(POSTERIOR, THETA, START)
     np.testing.assert_allclose(flat(got), flat(want), rtol=1e-13)
@@ -85,7 +85,7 @@ def test_the_hazard_may_be_that_of_the_belief():
         flat(got), flat(control.resetting(0.3).step(POSTERIOR, THETA, START))
     )
     # A switch that is certain: only the prior mean counts.
-    belief = Posterior(*POSTERIOR, hazard=jnp.ones(()))
+    belief = POSTERIOR._replace(hazard=jnp.ones(()))
     v = flat(V)
     r = v / (np.sqrt(1 / 4 + v) + 1 / 2)
     got = flat(control.resetting().step(belief, THETA, START))

@@ -33,13 +33,19 @@ class Odometer(NamedTuple):
 
         def update(
             predicted: OdometerPredicted, gradient: PyTree, curvature: PyTree = None
-        ) -> tuple["OdometerState", beliefs.Info]:
+        ) -> "OdometerState":
             moved, sensor = predicted
             sensor = sensor if curvature is None else like(curvature, sensor)
-            state = OdometerState(like(gradient, moved), moved, sensor)
-            return state, beliefs.Info(innovation=state.gradient)
+            return OdometerState(like(gradient, moved), moved, sensor)
 
-        return beliefs.Filter(init, predict, update, uses_displacement=True)
+        def diagnose(
+            predicted: OdometerPredicted, gradient: PyTree, curvature: PyTree = None
+        ) -> beliefs.Info:
+            return beliefs.Info(innovation=like(gradient, predicted.displacement))
+
+        return beliefs.Filter(
+            init, predict, update, diagnose, uses_displacement=True, uses_curvature=True
+        )
 
 
 class OdometerState(NamedTuple):

@@ -64,12 +64,8 @@ class FisherOptimumState(NamedTuple):
     surprise: Array
 
     def posterior(self) -> Posterior:
-        r"""Gradient and curvature of the negative log posterior, $(\theta - m)/v$ and $1/v$."""
-        precision = jax.tree.map(lambda v: 1 / v, self.distance_variance)
-        slope = jax.tree.map(lambda d, w: -d * w, self.distance_mean, precision)
+        """How far the optimum is, with its variance, and the hazard."""
         return Posterior(
-            gradient_mean=slope,
-            curvature_mean=precision,
             distance_mean=self.distance_mean,
             distance_variance=self.distance_variance,
             hazard=self.switch_probability,

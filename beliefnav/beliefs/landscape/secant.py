@@ -24,15 +24,18 @@ $c = \mathrm{Cov}[g, h] / a$ and what is left, $s = \mathrm{Var}[h] - c^2 a$, se
 """
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from beliefnav import _trees
 from beliefnav._checks import FINITE, NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav._format import known, memory, number
+from beliefnav._trees import select
 from beliefnav.beliefs import _linear_gaussian, _program, gaussian
 from beliefnav.beliefs._linear_gaussian import Sensor
 from beliefnav.beliefs._program import Stream
@@ -157,9 +160,13 @@ class Secant(Belief):
         def predict(state: SecantState, displacement: PyTree = None) -> SecantPredicted:
             _linear_gaussian.check_displacement("Secant", displacement)
 
+            @functools.cache  # its numbers are the same for all arrays of one dtype
+            def over(dtype: Any) -> Callable[[Array], Conditional]:
+                return self._transition(state.started, dtype)
+
             def leaf(belief: Gaussian, moved: Array) -> Gaussian:
                 dtype = belief.mean[0].dtype
-                step = self._transition(moved.astype(dtype), state.started)
+                step = over(dtype)(_trees.wide(moved, dtype))
                 return _linear_gaussian.cast(gaussian.predict(belief, step), dtype)
 
             landscape = _linear_gaussian.per_leaf(leaf, prior, state.landscape, displacement)
@@ -235,7 +242,7 @@ class Secant(Belief):
 
     def transition(self, inputs: SecantInputs) -> Conditional:
         """The transition into a step of a recording."""
-        return self._transition(inputs.moved, inputs.started)
+        return self._transition(inputs.started, inputs.moved.dtype)(inputs.moved)
 
     def sensors(self, inputs: SecantInputs) -> Sequence[Sensor]:
         """The observations at a step of a recording."""
@@ -245,9 +252,13 @@ class Secant(Belief):
         """The posterior, from the belief about one leaf."""
         return _read(belief)
 
-    def _transition(self, moved: Array, started: Array) -> Conditional:
+    def _transition(self, started: Array, dtype: Any) -> Callable[[Array], Conditional]:
+        """The transition over a displacement; no time passes before the first observation."""
+
         def once_started(value: ArrayLike, before: float) -> ArrayLike:
-            return value if is_number(value, before) else jnp.where(started, value, before)
+            if is_number(value, before):
+                return value
+            return jnp.where(started, value, before).astype(dtype)
 
         rho = once_started(self.curvature_autocorrelation, 1)
         mean = self.prior_curvature_mean
@@ -260,8 +271,11 @@ class Secant(Belief):
             ),
         )
         rho_g = once_started(self.gradient_autocorrelation, 1)
-        moved = jnp.where(started, moved, 0)
-        return Conditional(((rho_g, moved), (0, rho)), noise)
+
+        def over(moved: Array) -> Conditional:
+            return Conditional(((rho_g, select(started, moved, 0)), (0, rho)), noise)
+
+        return over
 
     def _sensors(self, gradient: Array, curvature: Array | None) -> list[Sensor]:
         sensors = [Sensor((1, 0), gradient, self.noise_variance)]

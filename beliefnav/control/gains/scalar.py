@@ -28,6 +28,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
+from beliefnav._trees import select
 
 __all__ = ["PlanningGain", "decay_fraction", "planning_gain"]
 
@@ -90,20 +91,20 @@ def planning_gain(
     UNIT_INTERVAL.check("planning_gain", "exact_hold", exact_hold)
     UNIT_INTERVAL.check("planning_gain", "margin", margin)
 
-    mobility = jnp.asarray(rate) * gain / jnp.asarray(metric)
-    half_discount = jnp.asarray(discount) / 2
-    duration = jnp.asarray(time_step)
+    mobility = rate * gain / metric
+    half_discount = discount / 2
     bound = -(1 - margin) * half_discount**2
-    x = mobility * jnp.asarray(curvature)
+    x = jnp.asarray(curvature) if is_number(mobility, 1) else mobility * jnp.asarray(curvature)
     clipped = x < bound
-    x = jnp.where(clipped, bound, x)
+    x = select(clipped, bound, x)
     s = jnp.sqrt(half_discount**2 + x) + half_discount
     fraction = 1.0
     if not is_number(exact_hold, 0):
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        held = duration * jnp.asarray(exact_hold)
+        held = time_step * exact_hold
         fraction = decay_fraction(held * x / jnp.where(s > 0, s, 1))
-    return PlanningGain(duration * mobility / s * fraction, clipped)
+    gain = time_step * mobility / s
+    return PlanningGain(gain if is_number(fraction, 1) else gain * fraction, clipped)
 
 
 def decay_fraction(z: Array) -> Array:

@@ -10,6 +10,7 @@ rate multiplies them, never huge numbers in a formula:
 | `ballistic` | replanning, $\gamma = 0$ | $m / \sqrt{G V}$ | $\sqrt{\eta k} \Delta t$ |
 | `sign` | ... and $V = m^2$ | $\mathrm{sign}(m)$ | the same |
 | `newton` | exact hold, $\Delta t \to \infty$ | $m / V$ | 1 |
+| `to_optimum` | the same, of a belief about the optimum | $\theta - E[\theta^*]$ | 1 |
 | `horizon` | none | $\varphi m$ | 1 |
 
 Two make a policy out of another: `cautious` and `averaged`. Those that couple parameters are in
@@ -46,6 +47,7 @@ __all__ = [
     "myopic",
     "newton",
     "sign",
+    "to_optimum",
 ]
 
 PyTree = Any
@@ -175,6 +177,23 @@ def newton() -> Policy:
         return jax.tree.map(lambda v: v <= 0, posterior.curvature_mean)
 
     return Policy(step, clipped, Plan(None, math.inf), uses_variance=False)
+
+
+def to_optimum() -> Policy:
+    r"""Go to where the optimum is believed to be: the step is $E[\theta^*] - \theta$.
+
+    For a belief about the optimum itself, such as `beliefs.FisherOptimum`. Where the curvature is
+    known, as in `beliefs.Optimum`, that is the step of `newton`. The learning rate is 1.
+
+    Returns:
+        The policy.
+    """
+
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+        return jax.tree.map(jnp.negative, required(posterior, "distance_mean", "to_optimum"))
+
+    return Policy(step, plan=Plan(None, math.inf), uses_variance=False)
 
 
 def cautious(policy: Policy) -> Policy:
@@ -331,7 +350,7 @@ def horizon(
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         mean, planned = plans(posterior, params)
         return jax.tree.map(
-            lambda p, m: jnp.where(m == 0, 0, p.gain * m), planned, mean, is_leaf=is_plan
+            lambda p, m: select(m != 0, p.gain * m, m), planned, mean, is_leaf=is_plan
         )
 
     def clipped(posterior: Posterior, params: PyTree) -> PyTree:
