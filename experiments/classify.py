@@ -348,11 +348,11 @@ def claims(config: Config, trainings: dict[str, Training]) -> list[report.Claim]
     return []
 
 
-def _livest(recording: "xr.Dataset", count: int = 4) -> list[int]:
+def _livest(dataset: "xr.Dataset", count: int = 4) -> list[int]:
     """Of every recorded array the coordinate with the largest gradients, at most ``count``."""
-    power = (recording["gradient"].values ** 2).mean(0)
+    power = (dataset["gradient"].values ** 2).mean(0)
     arrays: dict[str, int] = {}
-    for i, label in enumerate(recording["param"].values):
+    for i, label in enumerate(dataset["param"].values):
         array = label.split("[")[0]
         if power[i] > (power[arrays[array]] if array in arrays else 0):
             arrays[array] = i

@@ -14,11 +14,12 @@ import numpy as np
 import optax
 import pytest
 
-from beliefnav import Assumptions, atlas, control, explain, rules, wrappers
+from beliefnav import atlas, control, explain, rules, wrappers
 from beliefnav.atlas import __main__ as command
 from beliefnav.atlas import measuring
 from beliefnav.atlas.problems import network, quadratic
 from beliefnav.atlas.table import APPROXIMATE, EXACT, LIMIT, NOT_DERIVABLE, Row
+from beliefnav.rules._rule import Assumptions
 from beliefnav.rules.catalogue import CATALOGUE
 
 ROWS = atlas.rows()

@@ -16,6 +16,6 @@ small network, and prints how far the parameters are apart at most. What is clai
 
 from beliefnav.atlas.explaining import explain
 from beliefnav.atlas.measuring import measure
-from beliefnav.atlas.table import Row, rows
+from beliefnav.atlas.table import rows
 
-__all__ = ["Row", "explain", "measure", "rows"]
+__all__ = ["explain", "measure", "rows"]

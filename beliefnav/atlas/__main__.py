@@ -10,9 +10,9 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from beliefnav.atlas import measure, rows
-from beliefnav.atlas.measuring import Measurement
+from beliefnav.atlas.measuring import Measurement, measure
 from beliefnav.atlas.problems import network, quadratic
+from beliefnav.atlas.table import rows
 from beliefnav.rules._rule import Fact
 
 __all__ = ["main", "summary"]

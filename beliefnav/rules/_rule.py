@@ -27,7 +27,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, overload, runtime_check
 import optax
 
 from beliefnav._checks import Range
-from beliefnav._format import known, number
+from beliefnav._format import counted, known, number, reciprocal
 from beliefnav.beliefs.contract import BeliefLike, Fact, as_belief
 from beliefnav.control import Plan, Policy
 from beliefnav.drift import Decay
@@ -204,24 +204,9 @@ def _with_ranges(doc: str | None) -> str | None:
     return "\n\n".join(parts)
 
 
-def _counted(value: Any, unit: str) -> str:
-    if number(value) == "inf":
-        return "unlimited"
-    return f"{number(value)} {unit}" + ("" if number(value) == "1" else "s")
-
-
-def _steps(value: Any) -> str:
-    return _counted(value, "step")
-
-
 def _times(value: Any) -> str:
     """In units of the time step of a plan."""
     return "1 unit of time" if number(value) == "1" else f"{number(value)} units of time"
-
-
-def _reciprocal(value: Any) -> Any:
-    """``1 / value``, infinite at 0."""
-    return math.inf if known(value) == 0 else 1 / value
 
 
 def _plan_facts(plan: Plan, learning_rate: float | None) -> list[Fact]:
@@ -241,9 +226,9 @@ def _plan_facts(plan: Plan, learning_rate: float | None) -> list[Fact]:
         horizon = Fact("horizon", "unlimited", sentence)
     else:
         sentence = "Costs further ahead than this hardly count."
-        value = _times(_reciprocal(plan.discount))
+        value = _times(reciprocal(plan.discount))
         if time_step is not None:
-            value = _steps(_reciprocal(plan.discount * time_step))
+            value = counted(reciprocal(plan.discount * time_step), "step")
         horizon = Fact("horizon", value, sentence)
     if known(plan.hold) == 0:
         held = Fact("hold", "replanned", "The plan is remade continuously.")

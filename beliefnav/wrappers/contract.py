@@ -5,7 +5,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, runtime_checkable
 
 import optax
 
-from beliefnav.rules._rule import Fact
+from beliefnav.beliefs.contract import Fact
 
 __all__ = ["Optimizer", "Wrapper", "wrapper"]
 

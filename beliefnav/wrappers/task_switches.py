@@ -10,10 +10,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
-from beliefnav._format import number
+from beliefnav._format import counted, number, reciprocal
 from beliefnav._trees import copied, path_name, restricted
+from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import NavigationState
-from beliefnav.rules._rule import Fact, _reciprocal, _steps
 from beliefnav.wrappers.contract import Optimizer, wrapper
 
 __all__ = ["TwoHypothesisState", "two_hypothesis"]
@@ -58,7 +58,7 @@ def two_hypothesis_facts(
     return (
         Fact(
             "task length",
-            _steps(_reciprocal(hazard)),
+            counted(reciprocal(hazard), "step"),
             "On average; then the task switches. Each batch says whether it just has.",
         ),
         Fact(
@@ -324,9 +324,12 @@ def _mixed(switched: Array, state: PyTree, fresh: PyTree) -> PyTree:
     def node(path: tuple[Any, ...], x: Any, new: Any) -> Any:
         if not isinstance(x, NavigationState):
             return leaf(path, x, new)
-        # A window on the belief was opened after it was made, and is no part of it.
-        mean = jax.tree.map_with_path(leaf, x._replace(probe=None), new._replace(probe=None))
-        return mean._replace(probe=x.probe)
+        # What the last step showed is no part of the belief, and a record may have asked for it
+        # after the state was made.
+        shown = {"missing": x.missing, "clipped": x.clipped, "probe": x.probe}
+        kept = dict.fromkeys(shown)
+        mean = jax.tree.map_with_path(leaf, x._replace(**kept), new._replace(**kept))
+        return mean._replace(**shown)
 
     return jax.tree.map_with_path(
         node, state, fresh, is_leaf=lambda x: isinstance(x, NavigationState)

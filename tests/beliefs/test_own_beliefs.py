@@ -216,7 +216,7 @@ def test_a_trend_is_an_optimizer_and_is_recorded_and_explained():
 
 
 def beliefnav_assumptions(learning_rate: float) -> Any:
-    from beliefnav import Assumptions
+    from beliefnav.rules._rule import Assumptions
 
     return Assumptions(learning_rate, TREND, control.myopic())
 

@@ -106,8 +106,9 @@ def test_newton_stays_where_there_is_no_optimum_and_leaves_a_saddle_when_held() 
     values, vectors = np.linalg.eigh(hessian)
     assert values[0] < 0 < values[1]
     steps = {}
-    for name, optimizer in {"end": rules.newton(), "held": rules.newton(0.2, 1.0)}.items():
-        params = jnp.zeros(5)
+    plans = {"end": rules.newton.assumptions(), "held": rules.newton.assumptions(0.2, 1.0)}
+    for name, assumptions in plans.items():
+        optimizer, params = assumptions.optimizer(count_missing=True), jnp.zeros(5)
         updates, state = optimizer.update(
             jnp.asarray(gradient), optimizer.init(params), params, curvature=jnp.asarray(hessian)
         )
