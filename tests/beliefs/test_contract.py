@@ -59,8 +59,13 @@ def test_concrete_beliefs_are_known():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(LIBRARY)))
 def test_capabilities_are_declared_and_not_found_out(path: Path):
-    allowed = {"getattr"} if path.name == "_checks.py" else set()  # fields of a record, by range
-    found = [f for f in inspections(ast.parse(path.read_text())) if f[1] not in allowed]
+    # Fields of a record by the names of their ranges; an error that jax does not export.
+    allowed = {"_checks.py": {"getattr"}, "navigation.py": {"comparison of names"}}
+    found = [
+        f
+        for f in inspections(ast.parse(path.read_text()))
+        if f[1] not in allowed.get(path.name, ())
+    ]
     assert path == CONTRACT or not found
 
 

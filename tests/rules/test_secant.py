@@ -368,7 +368,7 @@ def test_what_it_needs_is_asked_for():
     state = optimizer.init(params)
     with pytest.raises(ValueError, match=r"without params"):
         optimizer.update(params, state)
-    # A reading that no part of the belief uses is like any other argument that a rule does not know.
+    # A reading that no part of the belief uses is like any argument that a rule does not know.
     got, _ = optimizer.update(params, state, params, curvature=params)
     np.testing.assert_array_equal(got, optimizer.update(params, state, params)[0])
 
