@@ -54,6 +54,38 @@ Example:
     ...     params, opt_state = step(params, opt_state)
     >>> bool(jnp.allclose(params, 3.0, atol=1e-5))
     True
+
+    What the others say of one gradient:
+
+    >>> y = {"w": jnp.array([[3.0, -4.0]])}
+    >>> def read(belief, curvature=None):
+    ...     filter_ = belief.filter()
+    ...     start = filter_.predict(filter_.init(y), jax.tree.map(jnp.zeros_like, y))
+    ...     return filter_.update(start, y, curvature).posterior()
+    >>> read(beliefs.UniformWalk(0.9)).curvature_mean["w"].tolist()  # the squared bound
+    [[9.0, 16.0]]
+    >>> walk = beliefs.PrecisionWalk(1.0, prior_second_moment=0.25, prior_degrees_of_freedom=1.0)
+    >>> read(beliefs.accumulated(walk)).curvature_mean["w"].tolist()  # AdaGrad's sum
+    [[9.25, 16.25]]
+    >>> read(beliefs.WishartWalk(0.9)).curvature_mean.tolist()  # all pairs
+    [[9.0, -12.0], [-12.0, 16.0]]
+    >>> kronecker: beliefs.Kronecker = read(beliefs.KroneckerWalk()).curvature_mean["w"]
+    >>> kronecker.left.tolist(), kronecker.right.tolist()  # of the row, of the columns
+    ([[25.0]], [[9.0, -12.0], [-12.0, 16.0]])
+    >>> ahead = read(beliefs.look_ahead(beliefs.LocalLevel(0.5))).gradient_mean["w"]
+    >>> [round(float(m), 3) for m in ahead[0]]  # (1 + 1/3) y: NAdam's first step
+    [4.0, -5.333]
+    >>> level = beliefs.RetractedLevel(0.9, prior_level=1.0, margin=0.1)
+    >>> reading = {"w": jnp.array([[2.1, 1.0]])}
+    >>> sensed = read(beliefs.sensed(level), reading).curvature_mean["w"]
+    >>> [round(float(h), 4) for h in sensed[0]]  # 1 + 1.1 (u + u^2/2), u = 0.1
+    [1.1155, 1.0]
+    >>> optimum = beliefs.FisherOptimum(hazard=0.0, examples=4, prior_variance=1.0)
+    >>> one = jax.tree.map(jnp.ones_like, y)
+    >>> read(optimum, one).distance_mean["w"].tolist()  # -y / (1 + 1/4)
+    [[-2.4000000953674316, 3.200000047683716]]
+    >>> beliefs.steady_sample_size(0.75)
+    4.0
 """
 
 from beliefnav.beliefs import gaussian

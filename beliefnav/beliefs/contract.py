@@ -346,6 +346,85 @@ class Belief(Checked):
     Hyper-parameters are leaves: they can be differentiated, vmapped, injected by optax and sampled
     by NUTS. Sizes and flags are static fields. What is given as Python numbers is checked where a
     person constructs the belief, and not when jax rebuilds it.
+
+    Example:
+        A gradient that walks at random, which declares what it can: it is an optimizer's belief,
+        its noise can be learned, and whole recordings of it are smoothed.
+
+        >>> from typing import Any, NamedTuple
+        >>> import jax, jax.numpy as jnp
+        >>> from beliefnav import beliefs, filters
+        >>> from beliefnav.beliefs import gaussian
+        >>>
+        >>> class Level(NamedTuple):
+        ...     mean: Any
+        ...     variance: Any
+        ...
+        ...     def posterior(self):
+        ...         return beliefs.Posterior(self.mean, self.variance)
+        >>>
+        >>> class Walk(beliefs.Belief):
+        ...     drift: float
+        ...     noise: float = 1.0
+        ...
+        ...     def filter(self):
+        ...         def init(params):
+        ...             start = jnp.zeros_like, jnp.ones_like
+        ...             return Level(*(jax.tree.map(f, params) for f in start))
+        ...
+        ...         def predict(state, displacement=None):
+        ...             variance = jax.tree.map(lambda v: v + self.drift, state.variance)
+        ...             return state._replace(variance=variance)
+        ...
+        ...         def update(predicted, gradient, curvature=None):
+        ...             gain = jax.tree.map(lambda v: v / (v + self.noise), predicted.variance)
+        ...             error = diagnose(predicted, gradient).innovation
+        ...             mean = jax.tree.map(lambda m, k, e: m + k * e, predicted.mean, gain, error)
+        ...             return Level(mean, jax.tree.map(lambda k: k * self.noise, gain))
+        ...
+        ...         def diagnose(predicted, gradient, curvature=None):
+        ...             error = jax.tree.map(jnp.subtract, gradient, predicted.mean)
+        ...             return beliefs.Info(innovation=error)
+        ...
+        ...         def weigh(predicted, gradient, curvature=None):
+        ...             error = diagnose(predicted, gradient).innovation
+        ...             surprise = jax.tree.map(
+        ...                 lambda e, v: e**2 / (v + self.noise), error, predicted.variance
+        ...             )
+        ...             once = jax.tree.map(jnp.ones_like, surprise)
+        ...             return update(predicted, gradient), beliefs.Surprise(surprise, once)
+        ...
+        ...         return beliefs.Filter(init, predict, update, diagnose, weigh)
+        ...
+        ...     def facts(self, quantity="gradient", time="step"):
+        ...         drift = f"drift {self.drift} a {time}"
+        ...         return (beliefs.Fact(quantity, drift, f"The {quantity} walks at random."),)
+        ...
+        ...     def linear_gaussian(self):
+        ...         return beliefs.LinearForm(self, owner=self.name)
+        ...
+        ...     def inputs(self, gradient, displacement, curvature, context=None):
+        ...         return gradient, None
+        ...
+        ...     def prior(self):
+        ...         return gaussian.independent((0.0,), (1.0,))
+        ...
+        ...     def transition(self, inputs):
+        ...         return gaussian.Conditional(((1,),), gaussian.independent((0,), (self.drift,)))
+        ...
+        ...     def sensors(self, inputs):
+        ...         return [beliefs.Sensor((1,), inputs, self.noise)]
+        ...
+        ...     def read(self, belief):
+        ...         return beliefs.Posterior(belief.mean[0], belief.variances[0])
+        >>>
+        >>> y = jnp.array([1.0, 2.0, 1.5, 3.0])
+        >>> smoothed = filters.smooth_recording(Walk(0.1), y)
+        >>> bool(smoothed.gradient_mean[-1] == filters.last_state(Walk(0.1), y).mean)
+        True
+        >>> noise = filters.last_state(beliefs.UnknownNoise(Walk(0.1)), y).noise_scale
+        >>> bool(noise > 0)
+        True
     """
 
     @abstractmethod

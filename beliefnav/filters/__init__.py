@@ -24,6 +24,26 @@ is evidence for the others; for parameters with tasks of their own, vmap.
 
 Their states have a scalar ``switch_probability``. `change_points` and `sample_switches` tell when
 tasks switched in a recording.
+
+Example:
+    A stream that is longer than memory, forwards and backwards, and what is to come:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from beliefnav import beliefs, filters
+    >>> from beliefnav.recording import Recording
+    >>> belief = beliefs.OrnsteinUhlenbeck(0.9, process_variance=0.2, noise_variance=1.0)
+    >>> y = jnp.sin(jnp.arange(12.0))
+    >>> chunks = [Recording(y[:6]), Recording(y[6:])]
+    >>> last = [posterior for posterior, _ in filters.filter_chunks(belief, chunks)][-1]
+    >>> smoothed = next(filters.smooth_chunks(belief, chunks))  # the last part comes first
+    >>> bool(jnp.isclose(smoothed.gradient_mean[-1], last.gradient_mean[-1]))
+    True
+    >>> ahead = filters.forecast(belief, filters.last_state(belief, y), num_steps=2).gradient_mean
+    >>> bool(jnp.allclose(ahead, last.gradient_mean[-1] * jnp.array([0.9, 0.81])))
+    True
+    >>> key = jax.random.key(0)
+    >>> filters.sample_paths(belief, y, key=key, num_samples=5).gradient.shape
+    (5, 12)
 """
 
 from beliefnav.filters.filtering import (

@@ -26,6 +26,14 @@ Example:
     >>> bool(low < 0.9 < high)
     True
 
+    The mode alone, and the groups that a fit is written as:
+
+    >>> mode = inference.map_estimate(target, key=jax.random.key(1))
+    >>> bool(0 < mode.values["correlation"] < 1)
+    True
+    >>> sorted(inference.to_groups(fit))[:3]
+    ['convergence', 'log_likelihood', 'observed_data']
+
     `to_arviz` opens a fit in arviz; `map_draws` applies anything to the belief of every draw. A
     hierarchy over coordinates is a prior with plates: its belief then has hyper-parameters of the
     shape of an observation. ``target(..., separate="param")`` takes coordinates apart instead.

@@ -100,6 +100,7 @@ def record(
         >>> _, state = optimizer.update(params, state, params)
         >>> dict(recording.to_dataset(state, params).sizes)
         {'step': 1, 'param': 4}
+        >>> opened = recording.to_arviz(state, params)  # InferenceData, or a DataTree
     """
     if capacity < 1:
         raise ValueError(f"record: capacity must be at least 1 step, got {capacity}.")

@@ -187,6 +187,15 @@ def to_optimum() -> Policy:
 
     Returns:
         The policy.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import beliefs, control, navigator
+        >>> belief = beliefs.Optimum(curvature=2.0, noise_variance=1.0, prior_variance=1.0)
+        >>> optimizer = navigator(1.0, belief, control.to_optimum())
+        >>> params = jnp.zeros(1)
+        >>> optimizer.update(jnp.array([5.0]), optimizer.init(params), params)[0].tolist()
+        [-2.0]
     """
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
