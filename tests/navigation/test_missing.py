@@ -220,7 +220,7 @@ def test_there_is_nothing_to_count_where_there_are_no_entries(empty: PyTree) -> 
     optimizer = made("adam")
     _, state = jax.jit(optimizer.update)(empty, optimizer.init(empty), empty)
     missing: Any = optax.tree.get(state, "missing")
-    assert missing == 0 and missing.dtype == jnp.int32
+    assert missing.dtype == jnp.int32 and missing == 0
 
 
 @pytest.mark.parametrize("counting", [False, True])
