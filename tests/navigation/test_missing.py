@@ -230,8 +230,8 @@ def test_counting_changes_no_bit_of_the_updates(name: str) -> None:
 def test_there_is_nothing_to_count_where_there_are_no_entries(empty: PyTree) -> None:
     optimizer = counting("adam")
     _, state = jax.jit(optimizer.update)(empty, optimizer.init(empty), empty)
-    missing = optax.tree.get(state, "missing")
-    assert missing == 0 and missing.dtype == jnp.int32
+    missing: Any = optax.tree.get(state, "missing")
+    assert missing.dtype == jnp.int32 and missing == 0
 
 
 @pytest.mark.parametrize("counting", [False, True])

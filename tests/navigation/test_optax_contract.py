@@ -1,9 +1,5 @@
-"""The contract of optax for state: dtypes, abstract init, donation, one compilation, sharding."""
+"""The contract of optax for state: dtypes, abstract init, donation, one compilation."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -194,52 +190,6 @@ def test_tree_get_reads_the_count_of_a_recorded_optimizer() -> None:
     gradient = {"w": jnp.full((4, 3), jnp.nan), "b": tree(1)["b"]}
     _, state = optimizer.update(gradient, optimizer.init(tree(0)), tree(0))
     assert optax.tree.get(state, "missing") == 12
-
-
-SHARDED = """
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-from tests.navigation.test_navigation import OPTIMIZERS
-
-assert jax.device_count() == 4
-for axis_type in (AxisType.Auto, AxisType.Explicit):
-    mesh = jax.make_mesh((4,), ("d",), axis_types=(axis_type,))
-    for spec in (P("d"), P(None, "d")):
-        for name in ("adam, counting", "wiener", "two beliefs, horizon", "odometer, myopic"):
-            optimizer = OPTIMIZERS[name]()
-            plain = {"w": jnp.sin(jnp.arange(32.0)).reshape(8, 4)}
-            gradient = {"w": jnp.cos(jnp.arange(32.0)).reshape(8, 4).at[3, 2].set(jnp.nan)}
-            sharding = NamedSharding(mesh, spec)
-            params, g = (jax.device_put(t, {"w": sharding}) for t in (plain, gradient))
-            state, single = optimizer.init(params), optimizer.init(plain)
-            update = jax.jit(optimizer.update)
-            for _ in range(2):
-                for leaf in jax.tree.leaves(state):
-                    if leaf.shape == (8, 4):
-                        assert leaf.sharding.is_equivalent_to(sharding, 2), (name, leaf.sharding)
-                updates, state = update(g, state, params)
-                expected, single = update(gradient, single, plain)
-                assert updates["w"].sharding.is_equivalent_to(sharding, 2), name
-                pairs = (jax.tree.leaves(x) for x in ((updates, state), (expected, single)))
-                for one, other in zip(*pairs, strict=True):
-                    # Elementwise arithmetic: the same up to how XLA fuses float32.
-                    np.testing.assert_allclose(one, other, rtol=2e-6, atol=1e-7, err_msg=name)
-            assert state[0].missing == (1 if "counting" in name else None), name
-"""
-
-
-@pytest.mark.slow
-def test_sharded_parameters_have_an_equally_sharded_belief_and_the_same_updates() -> None:
-    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
-    finished = subprocess.run(
-        [sys.executable, "-c", SHARDED],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert finished.returncode == 0, finished.stderr
 
 
 def test_a_belief_is_kept_once() -> None:

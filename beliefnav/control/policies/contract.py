@@ -44,7 +44,7 @@ class Policy(NamedTuple):
     Attributes:
         step: ``(posterior, params) -> direction``, a tree like the parameters.
         clipped: ``(posterior, params) -> mask``, True where the curvature had to be clipped before
-            ``step`` could use it; ``None`` if it never has to be. Optimizers count it.
+            ``step`` could use it; ``None`` if it never has to be. Optimizers count it on request.
         plan: what it assumes, to be read; ``None`` if nobody said.
         uses_start: ``step`` takes the initial parameters as a third argument; the optimizer then
             keeps them.
