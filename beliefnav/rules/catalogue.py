@@ -46,7 +46,9 @@ class Entry(NamedTuple):
         reading: what ``update(curvature=)`` needs: nothing, a tree like the parameters
             (``diagonal``) or one matrix over all of them (``matrix``).
         elementwise: whether the step of an entry depends on the gradients and readings of that
-            entry alone: it then needs no collective operation where parameters are sharded.
+            entry alone.
+        collectives: what devices exchange in a step where parameters are sharded: nothing, unless
+            entries are coupled or a scalar says something of all of them.
     """
 
     rule: Rule[...]
@@ -56,6 +58,7 @@ class Entry(NamedTuple):
     claim: str | None = EXACT
     reading: Literal["diagonal", "matrix"] | None = None
     elementwise: bool = True
+    collectives: frozenset[str] = frozenset()
 
 
 def _rmsprop(
@@ -83,6 +86,13 @@ def _rate(learning_rate: ArrayLike, **others: Any) -> Mapping[str, Any]:
 _MATRIX_OF_MEANS = "optax has no rule with a matrix of second moments."
 _VARIATIONAL = "optax has no rule of variational inference."
 _TASKS = "optax has no rule that expects tasks to switch."
+_WHOLE = frozenset({"all-gather"})
+"""What is decomposed is needed whole."""
+_ANY_READING = frozenset({"all-reduce"})
+"""Whether anything was read, of all parameters together: time is counted in readings."""
+_SURPRISE = frozenset({"all-reduce"})
+"""The mean surprise of all entries, a scalar of the state."""
+
 _ENTRIES = (
     Entry(rules.sgd, _rate(0.05), 1, Peer("optax.sgd", optax.sgd)),
     Entry(rules.momentum, _rate(0.05), 1, Peer("optax.ema", _average)),
@@ -109,6 +119,7 @@ _ENTRIES = (
         1,
         "optax has no metric on parameters.",
         elementwise=False,
+        collectives=_WHOLE,
     ),
     Entry(
         rules.newton,
@@ -117,6 +128,7 @@ _ENTRIES = (
         "optax has no step on a Hessian that is given.",
         reading="matrix",
         elementwise=False,
+        collectives=_WHOLE,
     ),
     Entry(
         rules.sophia_like,
@@ -125,23 +137,40 @@ _ENTRIES = (
         "optax.contrib.sophia cuts Newton's step off at a fixed size.",
         APPROXIMATE,
         "diagonal",
+        collectives=_ANY_READING,
     ),
     Entry(
-        rules.full_ballistic, _rate(0.01, b1=0.9, b2=0.99), 1, _MATRIX_OF_MEANS, elementwise=False
+        rules.full_ballistic,
+        _rate(0.01, b1=0.9, b2=0.99),
+        1,
+        _MATRIX_OF_MEANS,
+        elementwise=False,
+        collectives=_WHOLE,
     ),
-    Entry(rules.shampoo, _rate(0.1), 1, _MATRIX_OF_MEANS, elementwise=False),
+    Entry(rules.shampoo, _rate(0.1), 1, _MATRIX_OF_MEANS, elementwise=False, collectives=_WHOLE),
     Entry(
         rules.muon,
         _rate(0.003),
         2,
         "The iteration of optax.contrib.muon approaches the polar factor only roughly.",
         elementwise=False,
+        collectives=_WHOLE,
     ),
     Entry(
-        rules.von, _rate(0.05, b2=0.995, prior_precision=0.1), 2, _VARIATIONAL, reading="diagonal"
+        rules.von,
+        _rate(0.05, b2=0.995, prior_precision=0.1),
+        2,
+        _VARIATIONAL,
+        reading="diagonal",
+        collectives=_ANY_READING,
     ),
     Entry(
-        rules.ivon, _rate(0.05, b2=0.9, prior_precision=0.1), 2, _VARIATIONAL, reading="diagonal"
+        rules.ivon,
+        _rate(0.05, b2=0.9, prior_precision=0.1),
+        2,
+        _VARIATIONAL,
+        reading="diagonal",
+        collectives=_ANY_READING,
     ),
     Entry(
         rules.bayesian_learning_rule,
@@ -150,6 +179,7 @@ _ENTRIES = (
         _VARIATIONAL,
         reading="matrix",
         elementwise=False,
+        collectives=_WHOLE,
     ),
     Entry(
         rules.family,
@@ -158,7 +188,13 @@ _ENTRIES = (
         "It lies between optax's rules, and is one of them at its ends.",
         None,
     ),
-    Entry(rules.hazard_filter, {"hazard": 0.01, "prior_variance": 0.3, "examples": 4}, 4, _TASKS),
+    Entry(
+        rules.hazard_filter,
+        {"hazard": 0.01, "prior_variance": 0.3, "examples": 4},
+        4,
+        _TASKS,
+        collectives=_SURPRISE,
+    ),
 )
 CATALOGUE: Mapping[str, Entry] = {entry.rule.__name__: entry for entry in _ENTRIES}
 """Every rule under its name, in the order of the table in `beliefnav.rules`."""

@@ -117,10 +117,7 @@ def test_an_elementwise_rule_steps_on_a_mesh_of_explicit_axes(name: str, countin
             assert types(optimizer.update(params, state, params)[1]) == before
 
 
-WORKING = [n for n in COUPLED if n not in ("full_ballistic", "shampoo")]
-
-
-@over(WORKING)
+@over(COUPLED)
 def test_what_a_coupled_rule_needs_whole_is_gathered(name: str) -> None:
     mesh, optimizer = mesh_of(AxisType.Explicit), made(name)
     params, readings = sharded(tree(0, SMALL), mesh), given(name, tree(0, SMALL))

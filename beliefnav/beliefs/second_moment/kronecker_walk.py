@@ -30,6 +30,7 @@ from jax.typing import ArrayLike
 from beliefnav import _trees
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav._format import memory, number
+from beliefnav._sharding import gathered
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Posterior
 
 __all__ = ["Kronecker", "KroneckerWalk", "KroneckerWalkState", "matrix_shape"]
@@ -125,7 +126,7 @@ class KroneckerWalk(Belief):
             del curvature
 
             def matrix(y: Array, like: Array) -> Array:
-                y = y.reshape(matrix_shape(y.shape)).astype(like.dtype)
+                y = gathered(y).reshape(matrix_shape(y.shape)).astype(like.dtype)
                 return jnp.where(jnp.isfinite(y), y, 0)
 
             seen = jax.tree.map(matrix, gradient, predicted.left)

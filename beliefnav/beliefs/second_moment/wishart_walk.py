@@ -18,6 +18,7 @@ Reference:
 
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
@@ -26,6 +27,7 @@ from jax.typing import ArrayLike
 from beliefnav import _trees
 from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL
 from beliefnav._format import memory
+from beliefnav._sharding import gathered
 from beliefnav.beliefs import _discounting
 from beliefnav.beliefs._facts import prior
 from beliefnav.beliefs.composed.sensed import square_like
@@ -102,7 +104,7 @@ class WishartWalk(Belief):
         ) -> WishartWalkState:
             del curvature
             matrix = predicted.second_moment
-            y = ravel_pytree(gradient)[0].astype(matrix.dtype)
+            y = ravel_pytree(jax.tree.map(gathered, gradient))[0].astype(matrix.dtype)
             seen = jnp.isfinite(y)
             y = jnp.where(seen, y, 0)
             largest = jnp.finfo(matrix.dtype).max
