@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -112,7 +113,5 @@ def read_by(belief: Belief, recording: Recording) -> Recording:
 
 def float_leaves(belief: Belief) -> tuple[Belief, Belief]:
     """The hyper-parameters that are numbers of a continuum, as arrays, and the rest."""
-    import equinox as eqx
-
     one, rest = eqx.partition(belief, lambda x: isinstance(x, float))
     return jax.tree.map(jnp.asarray, one), rest
