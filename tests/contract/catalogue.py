@@ -1,6 +1,7 @@
 """The beliefs that the contract is about: each alone, each in every wrapper that takes it."""
 
 import functools
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -101,14 +102,25 @@ def stream(num_steps: int, shape: tuple[int, ...] = (3,)) -> Recording:
     return Recording(*map(jnp.asarray, (gradient, moved, np.exp(rng.normal(size=size) / 2))))
 
 
-def read_by(belief: Belief, recording: Recording) -> Recording:
-    """What a belief reads of a recording."""
-    filter_ = belief.filter()
-    return Recording(
-        recording.gradient,
-        recording.displacement if filter_.uses_displacement else None,
-        recording.curvature if filter_.uses_curvature else None,
-    )
+MOVES = {
+    *("Optimum", "Secant", "FisherOptimum"),
+    *("TwoHypotheses", "RunLengthReset", "RunLengths"),
+}
+READS = {"Secant", "FisherOptimum", "sensed"}
+"""What asks for displacements, and for readings of the curvature, also from deep inside."""
+
+
+def needs(name: str) -> tuple[bool, bool]:
+    """Whether the belief of a name asks for displacements, and for readings of the curvature."""
+    parts = set(re.findall(r"\w+", name))
+    return bool(parts & MOVES), bool(parts & READS)
+
+
+def read_by(name: str, recording: Recording) -> Recording:
+    """What the belief of a name asks of a recording, whatever its filter says that it does."""
+    gradient, displacement, curvature = recording
+    moves, reads = needs(name)
+    return Recording(gradient, displacement if moves else None, curvature if reads else None)
 
 
 def float_leaves(belief: Belief) -> tuple[Belief, Belief]:

@@ -20,12 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
+from jax.flatten_util import ravel_pytree
 from numpyro.infer.util import log_density
 from scipy.special import logsumexp
 
 from beliefnav import beliefs, filters, inference
 from beliefnav._checks import Checked
 from beliefnav.beliefs import Belief, Info
+from beliefnav.inference.targets import density as density_of
 from beliefnav.recording import Recording, from_arrays
 from tests.contract import catalogue, table
 from tests.contract.catalogue import build, read_by, stream
@@ -61,8 +63,8 @@ def steps(belief: Belief, recording: Recording, predictions: int = 1) -> list[An
     return result
 
 
-def read(belief: Belief, num_steps: int = NUM_STEPS) -> Recording:
-    return read_by(belief, stream(num_steps))
+def read(name: str, num_steps: int = NUM_STEPS) -> Recording:
+    return read_by(name, stream(num_steps))
 
 
 def total(log_densities: Any) -> Any:
@@ -75,16 +77,16 @@ def summary(posterior: Any, density: Any) -> Any:
     return total(means) + total(density)
 
 
-def at_the_end(belief: Belief) -> tuple[Any, Any]:
+def at_the_end(belief: Belief, recording: Recording) -> tuple[Any, Any]:
     """The last posterior, and the log density of all steps, one at a time."""
-    run = steps(belief, read(belief))
+    run = steps(belief, recording)
     return run[-1][1].posterior(), total([info.log_density for *_, info in run])
 
 
 @functools.cache
 def one_by_one(name: str) -> tuple[Any, Any]:
     """The same of a belief of the catalogue."""
-    return at_the_end(build(name))
+    return at_the_end(build(name), read(name))
 
 
 def near(got: Any, want: Any, rtol: float, atol: float) -> None:
@@ -122,7 +124,7 @@ def rebuilt(name: str) -> None:
 def traced(name: str) -> Any:
     """Of the belief and of one of other numbers: summary, its slopes, posterior and density."""
     belief = build(name)
-    recording = read(belief)
+    recording = read(name)
     floats, rest = catalogue.float_leaves(belief)
     pair = jax.tree.map(lambda x: jnp.stack([x, 0.9 * x]), floats)
 
@@ -141,7 +143,7 @@ def as_argument(name: str) -> None:
     """Compiled with the belief as an argument and mapped over, a recording is its steps."""
     (values, got), _ = traced(name)
     other = jax.tree.map(lambda x: 0.9 * x if isinstance(x, float) else x, build(name))
-    for i, want in enumerate((one_by_one(name), at_the_end(other))):
+    for i, want in enumerate((one_by_one(name), at_the_end(other, read(name)))):
         # Float64 round-off of 20 steps, in another order.
         near(jax.tree.map(lambda x, i=i: x[i], got), want, rtol=1e-12, atol=1e-12)
     assert abs(values[0] - values[1]) > 1e-3
@@ -156,7 +158,7 @@ def slopes(name: str) -> None:
 
     def at(h: float) -> Any:
         other = jax.tree.map(lambda x, v: x + h * v, floats, direction)
-        return summary(*at_the_end(eqx.combine(other, rest)))
+        return summary(*at_the_end(eqx.combine(other, rest), read(name)))
 
     h = 1e-5
     want = (at(h) - at(-h)) / (2 * h)
@@ -176,8 +178,9 @@ def any_tree(name: str) -> None:
         def believe(belief: Belief, y: Any) -> Any:
             filter_ = belief.filter()
             state, info = filter_.init(y), Info()
-            d = jax.tree.map(lambda x: x / 4, y) if filter_.uses_displacement else None
-            c = jax.tree.map(abs, y) if filter_.uses_curvature else None
+            moves, reads = catalogue.needs(name)
+            d = jax.tree.map(lambda x: x / 4, y) if moves else None
+            c = jax.tree.map(abs, y) if reads else None
             lost = jax.tree.map(lambda x: jnp.where(x == 1.25, jnp.nan, x).astype(x.dtype), y)
             for seen in (y, lost):
                 now = filter_.predict(state, d), seen, c
@@ -193,12 +196,9 @@ def any_tree(name: str) -> None:
         want = believe(belief, single)
         wide = set(map(jnp.dtype, (jnp.float32, jnp.int32, bool)))
         assert {x.dtype for x in jax.tree.leaves(want)} <= wide
-        halves = [
-            jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), single)
-            for dtype in (jnp.bfloat16, jnp.float16)
-        ]
-        for half in halves:
-            got = believe(belief, half)
+        half: Any = jax.tree.map(lambda x: x.astype(jnp.float16), single)
+        for same in (half, jax.tree.map(lambda x: x.astype(jnp.bfloat16), single)):
+            got = believe(belief, same)
             assert {x.dtype for x in jax.tree.leaves(got[:2])} <= wide
             jax.tree.map(np.testing.assert_array_equal, got, want)
         # Nor is what is believed of an entry in the dtype of the numbers of the belief.
@@ -218,7 +218,7 @@ def any_tree(name: str) -> None:
 def with_an_entry(name: str, value: float) -> list[Any]:
     """The steps of a recording whose second entry has ``value`` at the third step."""
     belief = build(name)
-    y, d, c = read(belief, 4)
+    y, d, c = read(name, 4)
     at = 2, 1
     c = None if c is None else c.at[at].set(value)
     return steps(belief, Recording(y.at[at].set(value), d, c))
@@ -261,7 +261,7 @@ def missing(name: str) -> None:
 def predictions(name: str) -> None:
     """To skip a prediction, or to do it twice, changes what is believed, or cannot be done."""
     belief = build(name)
-    recording = read(belief, 3)
+    recording = read(name, 3)
     run = steps(belief, recording)
     want = jax.tree.leaves(run[-1][1].posterior())
     for number in (0, 2):
@@ -278,13 +278,13 @@ def predictions(name: str) -> None:
 def likelihood(name: str) -> None:
     """The likelihood is the product of the predictive densities of the steps."""
     belief = build(name)
-    close(total(filters.log_likelihood(belief, *read(belief))), one_by_one(name)[1])
+    close(total(filters.log_likelihood(belief, *read(name))), one_by_one(name)[1])
 
 
 def in_parallel(name: str) -> None:
     """In parallel over time, posterior and likelihood are the same."""
     belief = build(name)
-    recording = read(belief)
+    recording = read(name)
 
     @jax.jit
     def run() -> Any:
@@ -297,14 +297,14 @@ def in_parallel(name: str) -> None:
 def target(name: str) -> None:
     """Inference sees the likelihood of the filter, of all that was recorded."""
     belief = build(name)
-    y, d, c = (None if x is None else np.asarray(x) for x in read(belief))
+    y, d, c = (None if x is None else np.asarray(x) for x in read(name))
     data = from_arrays(y, displacement=d, curvature=c)
 
     def prior() -> Belief:
         numpyro.sample("unused", numpyro.distributions.Normal(0, 1))
         return belief
 
-    density = inference.targets.density(inference.target(prior, data))
+    density = density_of(inference.target(prior, data))
     got = -density.potential(jnp.zeros(1), density.data) + np.log(2 * np.pi) / 2
     close(got, one_by_one(name)[1])
 
@@ -312,7 +312,7 @@ def target(name: str) -> None:
 def end_of_smoothing(name: str) -> None:
     """What looks back over a recording ends where the filter does."""
     belief = build(name)
-    smoothed = jax.jit(lambda y: filters.smooth_recording(belief, *y))(read(belief))
+    smoothed = jax.jit(lambda y: filters.smooth_recording(belief, *y))(read(name))
     close(jax.tree.map(lambda x: x[-1], smoothed), one_by_one(name)[0])
 
 
@@ -334,7 +334,7 @@ def evidence(belief: Belief, recording: Recording) -> Any:
     }
     switches = sites.pop("switch", None)
     noise = sites.pop("noise_scale", None)
-    start, unravel = jax.flatten_util.ravel_pytree(sites)
+    start, unravel = ravel_pytree(sites)
 
     def given_the_rest(fixed: Any) -> Any:
         def log_joint(x: Any) -> Any:
@@ -365,7 +365,7 @@ def program(name: str, belief: Belief | None = None, steepness: float = 0) -> No
     belief = build(name) if belief is None else belief
     y, d, c = stream(4, ())
     y = y + steepness * jnp.cumsum(moved(Recording(y, d, c)))
-    recording = read_by(belief, Recording(y, d, c + steepness))
+    recording = read_by(name, Recording(y, d, c + steepness))
     got = evidence(belief, recording)
     # The noise on a grid: the trapezoidal rule of an analytic bump; otherwise a solve.
     near(got, total(filters.log_likelihood(belief, *recording)), 1e-7, 1e-7)
@@ -423,6 +423,12 @@ def test_the_table_has_a_cell_for_every_belief_and_law_and_no_other():
     taken = [name for name in catalogue.attempts() if name not in table.REFUSED]
     names = [*catalogue.ALONE, *taken, *catalogue.DEEPER]
     assert [*table.CELLS] == [(name, law) for name in names for law in LAWS]
+
+
+@pytest.mark.parametrize("name", dict(table.CELLS.keys()))
+def test_filters_say_what_they_read(name: str):
+    filter_ = build(name).filter()
+    assert (filter_.uses_displacement, filter_.uses_curvature) == catalogue.needs(name)
 
 
 @pytest.mark.parametrize(("name", "law"), table.CELLS)
