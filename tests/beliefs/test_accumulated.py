@@ -11,7 +11,6 @@ from scipy import stats
 from beliefnav import filters
 from beliefnav.beliefs import PrecisionWalk, accumulated
 from tests import oracles
-from tests.beliefs import laws
 
 
 @pytest.mark.usefixtures("x64")
@@ -69,7 +68,3 @@ def test_derivatives_are_finite():
     np.testing.assert_allclose(
         slopes[1], np.where(np.isfinite(y), 2 * weights * np.nan_to_num(y, posinf=0), 0), rtol=1e-12
     )
-
-
-def test_any_tree():
-    laws.assert_any_tree_is_believed(accumulated(PrecisionWalk(0.9)))

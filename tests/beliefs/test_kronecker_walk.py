@@ -11,7 +11,6 @@ from scipy import linalg
 from beliefnav import filters
 from beliefnav.beliefs import Kronecker, KroneckerWalk
 from beliefnav.beliefs.second_moment.kronecker_walk import matrix_shape
-from tests.beliefs import laws
 
 
 @jax.jit
@@ -85,15 +84,3 @@ def test_gradients_of_any_size_leave_numbers():
     y = jnp.asarray([[[1e30, -1e30], [1e30, 1e30]], [[1.0, 1.0], [1.0, 0.0]]])
     got = grams(KroneckerWalk(0.9), y)
     assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(got))
-
-
-def test_any_tree():
-    laws.assert_any_tree_is_believed(KroneckerWalk(0.9, 0.5))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("discount", -0.1), ("prior_scale", -1.0), ("power", 0.0)]
-)
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    with pytest.raises(ValueError, match=f"KroneckerWalk: {name} must be"):
-        KroneckerWalk(**{name: value})

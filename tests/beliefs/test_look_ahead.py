@@ -10,7 +10,6 @@ import pytest
 from beliefnav import filters
 from beliefnav.beliefs import LocalLevel, Transient, look_ahead, steady_sample_size
 from tests import oracles
-from tests.beliefs import laws
 
 Y = np.random.default_rng(0).normal(0.4, 1.0, (20, 3))
 
@@ -106,7 +105,3 @@ def test_missing_entry_is_taken_to_be_the_mean(shared: bool):
 def ahead_of(mean: float) -> Any:
     """The first step of a discount of 0.8, with the weights 0.8 / 1.8 and 1."""
     return pytest.approx(mean * (0.8 / 1.8 + 1), rel=1e-14)
-
-
-def test_any_tree():
-    laws.assert_any_tree_is_believed(look_ahead(LocalLevel(0.9, 1.0)))

@@ -153,22 +153,6 @@ def test_the_belief_returns_to_its_prior_when_nothing_is_seen():
     np.testing.assert_allclose(2.0 - variance, (2.0 - variance[0])[None] * decay**2, rtol=1e-11)
 
 
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_streams_are_believed_in_float32(dtype: Any):
-    y, d = (jnp.asarray(x, dtype) for x in ([-0.3, jnp.nan, 2.0], [0.5, -1.5, 0]))
-    filter_ = MODEL.filter()
-
-    @jax.jit
-    def step(y: Any, d: Any) -> Any:
-        state = filter_.update(filter_.predict(filter_.init(y), d), y)
-        return state, state.posterior()
-
-    half, single = step(y, d), step(y.astype(jnp.float32), d.astype(jnp.float32))
-    floats = [x.dtype for x in jax.tree.leaves(half) if x.dtype != bool]
-    assert set(floats) == {jnp.dtype(jnp.float32)}
-    jax.tree.map(np.testing.assert_array_equal, half, single)
-
-
 @pytest.mark.parametrize("tree", [{}, {"a": None, "b": jnp.ones(2)}])
 def test_trees_without_some_or_all_leaves(tree: Any):
     filter_ = MODEL.filter()
@@ -236,26 +220,6 @@ def test_simulated_moments():
 
 
 # --- errors -------------------------------------------------------------------------------------
-
-BAD = [
-    ("curvature", np.inf),
-    ("noise_variance", 0.0),
-    ("prior_variance", 0),
-    ("prior_mean", np.nan),
-    ("process_variance", -1e-9),
-    ("autocorrelation", 1.1),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), BAD)
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    arguments = dict.fromkeys([f.name for f in dataclasses.fields(Optimum)][:3], 1.0) | {
-        name: value
-    }
-    with pytest.raises(ValueError, match=f"Optimum: {name} must be"):
-        Optimum(**arguments)
-    with pytest.raises(ValueError, match=f"Optimum: {name} must be"):
-        dataclasses.replace(MODEL, **{name: value})
 
 
 def test_prediction_needs_a_displacement():

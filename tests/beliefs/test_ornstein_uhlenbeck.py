@@ -1,6 +1,5 @@
 """Ornstein-Uhlenbeck gradient: filter and program against the joint Gaussian."""
 
-import dataclasses
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -172,28 +171,6 @@ def test_derivatives_in_a_missing_observation_are_zero_and_not_nan():
     np.testing.assert_array_equal(got == 0, ~np.isfinite(y))
 
 
-@pytest.mark.usefixtures("x64")
-def test_hyper_parameters_vmap():
-    y = jnp.asarray(oracles.random_stream(seed=6, num_steps=9)["nested"][0])
-    models = OrnsteinUhlenbeck(*(jnp.asarray(x) for x in ([0.0, 0.9], [0.3, 2.0], [1.0, 0.1])))
-    likelihood = jax.jit(lambda model: filters.log_likelihood(model, y))
-    alone = [likelihood(jax.tree.map(lambda x, i=i: x[i], models)) for i in range(2)]
-    assert abs(alone[0] - alone[1]) > 0.1
-    np.testing.assert_allclose(jax.vmap(likelihood)(models), alone, rtol=1e-12)
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-@pytest.mark.parametrize("shared", [False, True])
-def test_half_precision_streams_are_believed_in_float32(dtype: Any, shared: bool):
-    y = jnp.asarray([-0.3, jnp.nan, 2.0], dtype)
-    filter_ = MODEL.shared_filter() if shared else MODEL.filter()
-    predicted = filter_.predict(filter_.init(y))
-    half, single = (laws.observe(filter_, predicted, x) for x in (y, y.astype(jnp.float32)))
-    leaves = jax.tree.leaves((half[0], half[0].posterior()))
-    assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
-    jax.tree.map(np.testing.assert_array_equal, half, single)
-
-
 # --- the program --------------------------------------------------------------------------------
 
 
@@ -257,31 +234,3 @@ def test_nuts_agrees_with_the_smoother():
     # Four standard errors, by effective sample size, for 2 x 12 comparisons: a chance of 2e-3.
     assert np.max(oracles.standard_errors(draws, mean)) < 4
     assert np.max(oracles.standard_errors((draws - mean) ** 2, variance)) < 4
-
-
-# --- errors -------------------------------------------------------------------------------------
-
-BAD = [
-    ("autocorrelation", 1.0),
-    ("autocorrelation", -0.1),
-    ("autocorrelation", np.nan),
-    ("process_variance", 0.0),
-    ("process_variance", np.inf),
-    ("noise_variance", -1.0),
-    ("noise_variance", np.inf),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), BAD)
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    hyper = {"autocorrelation": 0.5, "process_variance": 1.0, "noise_variance": 1.0}
-    with pytest.raises(ValueError, match=f"OrnsteinUhlenbeck: {name} must be"):
-        OrnsteinUhlenbeck(**(hyper | {name: value}))
-    with pytest.raises(ValueError, match=f"OrnsteinUhlenbeck: {name} must be"):
-        dataclasses.replace(MODEL, **{name: value})
-
-
-@pytest.mark.parametrize("arguments", [{}, {"gradient": np.zeros(3), "num_steps": 3}])
-def test_program_needs_either_a_recording_or_a_length(arguments: dict[str, Any]):
-    with pytest.raises(ValueError, match="OrnsteinUhlenbeck: give either .* gradient .* num_steps"):
-        MODEL.numpyro_model(**arguments)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from beliefnav.beliefs import RetractedLevel, sensed
+from beliefnav.beliefs import RetractedLevel
 from tests.beliefs import laws
 
 
@@ -118,21 +118,7 @@ def test_derivatives_are_finite():
     assert slopes[3][0] == 0
 
 
-def test_any_tree():
-    laws.assert_any_tree_is_believed(RetractedLevel(0.9, 1.0, 0.1))
-    laws.assert_any_tree_is_believed(sensed(RetractedLevel(0.9, 1.0, 0.1)), lambda p: p)
-
-
 @pytest.mark.parametrize(("start", "margin"), [(0.0, 0.0), (-1.0, 0.5), (-0.5, 0.5)])
 def test_a_prior_that_is_not_positive_is_refused(start: float, margin: float):
     with pytest.raises(ValueError, match=r"RetractedLevel: prior_level \+ margin must be a posit"):
         RetractedLevel(0.9, start, margin).filter()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("discount", 1.1), ("prior_level", np.inf), ("margin", -0.1)]
-)
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    numbers: dict[str, Any] = {"discount": 0.9, "prior_level": 1.0, "margin": 0.0}
-    with pytest.raises(ValueError, match=f"RetractedLevel: {name} must be"):
-        RetractedLevel(**(numbers | {name: value}))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from beliefnav import beliefs, filters
-from beliefnav.beliefs import LocalLevel, OrnsteinUhlenbeck, sensed
+from beliefnav.beliefs import LocalLevel, sensed
 from tests import oracles
 from tests.beliefs import laws
 
@@ -82,11 +82,6 @@ def test_joined_to_a_belief_about_the_gradient_each_sees_its_own():
     curvature = believe(MODEL, jnp.asarray(SPARSE))[0]
     np.testing.assert_allclose(got.curvature_mean, curvature.curvature_mean, rtol=1e-13)
     np.testing.assert_allclose(got.curvature_variance, curvature.curvature_variance, rtol=1e-13)
-
-
-def test_any_tree():
-    laws.assert_any_tree_is_believed(sensed(MODEL), lambda params: params)
-    laws.assert_any_tree_is_believed(sensed(OrnsteinUhlenbeck(0.9, 0.1, 1.0)), lambda p: p)
 
 
 def test_any_tree_of_matrices():

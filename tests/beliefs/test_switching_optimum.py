@@ -239,29 +239,6 @@ def test_beliefs_about_a_model_have_its_program():
 
 # --- errors -------------------------------------------------------------------------------------
 
-BAD = [
-    ("curvature", np.inf),
-    ("noise_variance", 0.0),
-    ("noise_variance", -1.0),
-    ("prior_variance", 0),
-    ("prior_variance", -2.0),
-    ("hazard", -1e-9),
-    ("hazard", 1.1),
-    ("hazard", np.nan),
-    ("prior_mean", np.nan),
-]
-
-
-@pytest.mark.parametrize(("name", "value"), BAD)
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    arguments = dict.fromkeys([f.name for f in dataclasses.fields(SwitchingOptimum)][:4], 1.0) | {
-        name: value
-    }
-    with pytest.raises(ValueError, match=f"SwitchingOptimum: {name} must be"):
-        SwitchingOptimum(**arguments)
-    with pytest.raises(ValueError, match=f"SwitchingOptimum: {name} must be"):
-        dataclasses.replace(MODEL, **{name: value})
-
 
 def test_a_linear_filter_learns_no_hazard():
     with pytest.raises(ValueError, match="Cannot use SwitchingOptimum.linear with a HazardGrid"):

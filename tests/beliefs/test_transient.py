@@ -309,24 +309,6 @@ def test_program_refuses_what_it_cannot_simulate_or_condition_on():
 # --- errors -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("discount", -0.1),
-        ("discount", 1.1),
-        ("autocorrelation", 1.0),
-        ("autocorrelation", -1),
-        ("autocorrelation", np.nan),
-        ("innovation_variance", 0.0),
-        ("innovation_variance", np.inf),
-    ],
-)
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    numbers: dict[str, Any] = NUMBERS | {name: value}
-    with pytest.raises(ValueError, match=f"Transient: {name} must be"):
-        Transient(**numbers)
-
-
 def test_what_passes_must_not_stay_longer_than_what_stays():
     with pytest.raises(ValueError, match="autocorrelation must be at most the discount 0.5"):
         Transient(0.5, 0.6).filter()

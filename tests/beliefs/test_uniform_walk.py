@@ -5,7 +5,6 @@ import numpy as np
 
 from beliefnav import filters
 from beliefnav.beliefs import UniformWalk
-from tests.beliefs import laws
 
 
 def test_the_bound_is_the_largest_discounted_size(x64: None) -> None:
@@ -18,7 +17,3 @@ def test_the_bound_is_the_largest_discounted_size(x64: None) -> None:
         ages = 0.9 ** (t - np.arange(t + 1))[:, None]
         bound = (ages * seen[: t + 1]).max(0)
         np.testing.assert_allclose(posterior.curvature_mean[t], bound**2, rtol=1e-12)
-
-
-def test_any_tree_is_believed() -> None:
-    laws.assert_any_tree_is_believed(UniformWalk(0.9, 1e-8))

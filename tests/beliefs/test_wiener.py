@@ -1,6 +1,5 @@
 """Empirical-Bayes Wiener average: filter against explicit weighted sums."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -109,23 +108,3 @@ def test_derivatives_are_finite_with_missing_and_zero_entries():
 def test_no_predictive_density_no_likelihood():
     with pytest.raises(ValueError, match="Wiener has no predictive density"):
         filters.log_likelihood(Wiener(0.9, 0.99), jnp.zeros(3))
-
-
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
-def test_half_precision_streams_are_believed_in_float32(dtype: Any):
-    y = jnp.asarray([300.0, jnp.nan, 2.0], dtype)
-    filter_ = Wiener(0.9, 0.99).filter()
-    predicted = filter_.predict(filter_.init(y))
-    half, single = (laws.observe(filter_, predicted, x) for x in (y, y.astype(jnp.float32)))
-    leaves = jax.tree.leaves((half[0], half[0].posterior()))
-    assert {x.dtype for x in leaves} == {jnp.dtype(jnp.float32)}
-    jax.tree.map(np.testing.assert_array_equal, half, single)
-
-
-@pytest.mark.parametrize("name", ["discount", "curvature_discount"])
-@pytest.mark.parametrize("value", [-0.1, 1.1, np.nan])
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    with pytest.raises(ValueError, match=f"Wiener: {name} must be"):
-        Wiener(**({"discount": 0.5, "curvature_discount": 0.5} | {name: value}))
-    with pytest.raises(ValueError, match=f"Wiener: {name} must be"):
-        dataclasses.replace(Wiener(0.5, 0.5), **{name: value})

@@ -9,7 +9,6 @@ import pytest
 
 from beliefnav import filters
 from beliefnav.beliefs import PrecisionWalk, WishartWalk
-from tests.beliefs import laws
 
 Y = np.random.default_rng(0).normal(size=(8, 3)) @ np.array([[1, 2, 0], [0, 1, -1], [0, 0, 0.5]])
 
@@ -92,16 +91,3 @@ def test_derivatives_are_finite():
     h = 1e-6
     want = (total(0.8 + h, y) - total(0.8 - h, y)) / (2 * h)
     np.testing.assert_allclose(slopes[0], want, rtol=1e-7)
-
-
-def test_any_tree():
-    laws.assert_any_tree_is_believed(WishartWalk(0.9, 0.5, 2.0))
-
-
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("discount", 1.1), ("prior_second_moment", -1.0), ("prior_degrees_of_freedom", -1)],
-)
-def test_numbers_out_of_range_are_named(name: str, value: float):
-    with pytest.raises(ValueError, match=f"WishartWalk: {name} must be"):
-        WishartWalk(**({"discount": 0.9} | {name: value}))
