@@ -29,6 +29,7 @@ from scipy import stats
 from tqdm import tqdm
 
 from beliefnav import Objective, beliefs, control, navigator, posterior, rules, sensors
+from beliefnav.beliefs.contract import as_belief
 from experiments import data as data_sets
 from experiments import figures, report
 from experiments.command_line import check_at_least
@@ -244,7 +245,9 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
     ratios = pilot(params)
     noises = {"secant, gradients alone": None} | {f"secant + {k}": v for k, v in ratios.items()}
     filters = {
-        name: rules.secant.assumptions(1.0, curvature_noise_variance=noise).belief.filter()
+        name: as_belief(
+            rules.secant.assumptions(1.0, curvature_noise_variance=noise).belief
+        ).filter()
         for name, noise in noises.items()
     }
 

@@ -34,11 +34,27 @@ def steady_sample_size(discount: ArrayLike) -> ArrayLike:
         discount: $\beta$ in [0, 1].
 
     Returns:
-        $1/(1-\beta)$, infinite at $\beta = 1$.
+        $1/(1-\beta)$, infinite at $\beta = 1$; of an array, in as many digits as it has. In
+        float32 the $\beta$ next to 0.999 is 0.99900001, and $1/(1-\beta)$ of that 1000.013: it
+        says 1000 to within 0.03.
     """
     if isinstance(discount, int | float):
         return math.inf if discount == 1 else 1 / (1 - discount)
-    return 1 / (1 - discount)
+    return _in_known_digits(jnp.asarray(1 / (1 - discount)))
+
+
+def _in_known_digits(sample_size: Array) -> Array:
+    r"""$n = 1/(1-\beta)$ as the one number of few binary digits from which $\beta$ may be rounded.
+
+    $\beta$ is known to half its last digit, $\epsilon/4$ below 1, and so $n$ to $n^2\epsilon/4$: it
+    is rounded to the power of two above twice that. Whole $n$ come out, up to where none is known.
+    """
+    doubt = sample_size**2 * jnp.finfo(sample_size.dtype).eps / 2
+    known = jnp.isfinite(doubt)
+    grid = jnp.ldexp(jnp.ones_like(doubt), jnp.frexp(jnp.where(known, doubt, 1))[1])
+    whole = jnp.where(known, jnp.round(sample_size / grid) * grid, sample_size)
+    # The derivative is that of the quotient.
+    return sample_size + lax.stop_gradient(jnp.where(known, whole - sample_size, 0))
 
 
 def observe(sample_size: PyTree, seen: PyTree) -> PyTree:

@@ -48,7 +48,7 @@ def recorded(seed: int, num_steps: int = 12) -> tuple[Any, Any]:
     return jnp.asarray(y), jnp.asarray(d)
 
 
-def arrays(model: SwitchingOptimum) -> Any:
+def arrays(model: Any) -> Any:
     return jax.tree.map(jnp.asarray, model)
 
 

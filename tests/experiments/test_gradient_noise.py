@@ -61,10 +61,10 @@ RANDOM = np.random.default_rng(0).normal(size=(60, 5))
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gradient": RANDOM, "name": "loss"}, "needs a variable 'gradient'"),
+        ({"gradient": RANDOM, "name": "loss"}, "no variable 'gradient'"),
         (
             {"gradient": RANDOM, "dims": ("time", "param")},
-            r"needs the dimensions \('step', 'param'\)",
+            r"has dimensions \('step', 'param'\)",
         ),
         ({"gradient": RANDOM[:19]}, "19 steps are too few; at least 20"),
         ({"gradient": np.ones((60, 5))}, "every coordinate is constant"),

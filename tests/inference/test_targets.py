@@ -133,14 +133,16 @@ def test_without_integration_it_is_the_joint_density_of_the_program() -> None:
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("integrate", [True, False], ids=["integrated", "sampled"])
-def test_readings_that_a_belief_does_not_use_do_not_matter(integrate: bool) -> None:
+def test_moves_that_are_not_used_do_not_matter_and_readings_are_not_lost(integrate: bool) -> None:
     def potential(*others: Any) -> Any:
         stream = from_arrays(Y[:, 0], *others)
         sampled = density(inference.target(laws.prior, stream, integrate=integrate))
         position = {name: jnp.full(x.shape, 0.3) for name, x in sampled.like.items()}
         return sampled.potential(sampled.join(position), sampled.data)
 
-    np.testing.assert_array_equal(potential(D[:, 0], C[:, 0]), potential())
+    np.testing.assert_array_equal(potential(D[:, 0]), potential())
+    with pytest.raises(ValueError, match="Cannot use curvature= .* no part of it reads a second"):
+        potential(D[:, 0], C[:, 0])
 
 
 @pytest.mark.usefixtures("x64")
@@ -305,6 +307,9 @@ def test_a_prior_returns_a_belief(returned: Any) -> None:
         inference.target(lambda: returned, LABELLED)
 
 
+NO_PROGRAM = r"Cannot simulate or sample the latents of Filter.*program\(stream\)"
+
+
 def test_a_belief_without_a_program_cannot_be_sampled_with_its_latents() -> None:
     """Only its filter is known, which is enough to integrate them out."""
     belief = laws.prior
@@ -313,10 +318,14 @@ def test_a_belief_without_a_program_cannot_be_sampled_with_its_latents() -> None
         return belief().filter()
 
     target = inference.target(prior, LABELLED, integrate=False)
-    with pytest.raises(ValueError, match="Filter has no NumPyro program, only a filter"):
+    with pytest.raises(
+        ValueError, match=r"Cannot simulate or sample the latents of Filter.*program\(stream\)"
+    ):
         density(target)
     assert set(density(target._replace(integrate=True)).like) == {"correlation", "signal_to_noise"}
-    with pytest.raises(ValueError, match="Filter has no NumPyro program, only a filter"):
+    with pytest.raises(
+        ValueError, match=r"Cannot simulate or sample the latents of Filter.*program\(stream\)"
+    ):
         inference.simulate(prior, key=jax.random.key(0), num_steps=5)
 
 

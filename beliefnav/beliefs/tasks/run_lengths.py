@@ -100,7 +100,7 @@ class RunLengths(Belief):
     """
 
     ranges: ClassVar = {
-        "capacity": Range(lambda x: x >= 1 and x == int(x), "an integer of at least 1")
+        "capacity": Range(lambda x: x >= 1 and float(x).is_integer(), "an integer of at least 1")
     }
 
     model: SwitchingOptimum

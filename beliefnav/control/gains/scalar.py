@@ -95,15 +95,15 @@ def planning_gain(
     half_discount = discount / 2
     bound = -(1 - margin) * half_discount**2
     x = jnp.asarray(curvature) if is_number(mobility, 1) else mobility * jnp.asarray(curvature)
-    clipped = x < bound
+    clipped = jnp.asarray(x < bound)
     x = select(clipped, bound, x)
     s = jnp.sqrt(half_discount**2 + x) + half_discount
     fraction = 1.0
     if not is_number(exact_hold, 0):
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        held = time_step * exact_hold
+        held = jnp.asarray(time_step * exact_hold)
         fraction = decay_fraction(held * x / jnp.where(s > 0, s, 1))
-    gain = time_step * mobility / s
+    gain = jnp.asarray(time_step * mobility / s)
     return PlanningGain(gain if is_number(fraction, 1) else gain * fraction, clipped)
 
 
