@@ -376,20 +376,23 @@ class Belief(Checked):
         ...             variance = jax.tree.map(lambda v: v + self.drift, state.variance)
         ...             return state._replace(variance=variance)
         ...
+        ...         def error(predicted, gradient):
+        ...             return jax.tree.map(jnp.subtract, gradient, predicted.mean)
+        ...
         ...         def update(predicted, gradient, curvature=None):
         ...             gain = jax.tree.map(lambda v: v / (v + self.noise), predicted.variance)
-        ...             error = diagnose(predicted, gradient).innovation
-        ...             mean = jax.tree.map(lambda m, k, e: m + k * e, predicted.mean, gain, error)
+        ...             missed = error(predicted, gradient)
+        ...             mean = jax.tree.map(lambda m, k, e: m + k * e, predicted.mean, gain, missed)
         ...             return Level(mean, jax.tree.map(lambda k: k * self.noise, gain))
         ...
         ...         def diagnose(predicted, gradient, curvature=None):
-        ...             error = jax.tree.map(jnp.subtract, gradient, predicted.mean)
-        ...             return beliefs.Info(innovation=error)
+        ...             return beliefs.Info(innovation=error(predicted, gradient))
         ...
         ...         def weigh(predicted, gradient, curvature=None):
-        ...             error = diagnose(predicted, gradient).innovation
         ...             surprise = jax.tree.map(
-        ...                 lambda e, v: e**2 / (v + self.noise), error, predicted.variance
+        ...                 lambda e, v: e**2 / (v + self.noise),
+        ...                 error(predicted, gradient),
+        ...                 predicted.variance,
         ...             )
         ...             once = jax.tree.map(jnp.ones_like, surprise)
         ...             return update(predicted, gradient), beliefs.Surprise(surprise, once)
