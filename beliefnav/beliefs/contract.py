@@ -423,7 +423,7 @@ class Belief(Checked):
         >>>
         >>> y = jnp.array([1.0, 2.0, 1.5, 3.0])
         >>> smoothed = filters.smooth_recording(Walk(0.1), y)
-        >>> bool(smoothed.gradient_mean[-1] == filters.last_state(Walk(0.1), y).mean)
+        >>> bool(jnp.isclose(smoothed.gradient_mean[-1], filters.last_state(Walk(0.1), y).mean))
         True
         >>> noise = filters.last_state(beliefs.UnknownNoise(Walk(0.1)), y).noise_scale
         >>> bool(noise > 0)
