@@ -27,7 +27,7 @@ every_rule = pytest.mark.parametrize(
 def made(name: str, **arguments: Any) -> Any:
     """A rule, called as a person does."""
     rate = {} if name == "hazard_filter" else {"learning_rate": 0.01}
-    return getattr(rules, name)(**(rate | RULES[name].arguments | arguments))
+    return getattr(rules, name)(**(rate | dict(RULES[name].arguments) | arguments))
 
 
 def given(name: str, params: PyTree) -> dict[str, PyTree]:
@@ -114,7 +114,7 @@ def test_a_constant_schedule_is_a_number(name: str) -> None:
 def test_injected_numbers_are_those_that_were_given(name: str) -> None:
     """The tolerance is that of optax: relative 1e-5 for updates, and absolute too for states."""
     rate = {} if name == "hazard_filter" else {"learning_rate": 0.01}
-    arguments = rate | RULES[name].arguments
+    arguments = rate | dict(RULES[name].arguments)
     static = tuple(k for k, v in arguments.items() if callable(v))
     injected = optax.inject_hyperparams(getattr(rules, name), static_args=static)(**arguments)
     plain = made(name)

@@ -56,7 +56,7 @@ def test_no_step_asks_for_diagnostics(name: str, monkeypatch: pytest.MonkeyPatch
     def diagnose(*_: Any) -> Any:
         raise AssertionError("a step asked what the observation did")
 
-    made = Filter.__new__
+    made: Any = Filter.__new__
 
     def without(cls: Any, *args: Any, **kwargs: Any) -> Any:
         return made(cls, *args, **kwargs)._replace(diagnose=diagnose)
