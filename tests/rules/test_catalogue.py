@@ -265,6 +265,9 @@ EXCEPTIONS = {
     ("tests/rules/test_optax_contract.py", "CASES"): "measured: what is left of a loss",
     ("tests/rules/test_rules.py", "ROUNDING"): "measured: deviations in float32",
     ("tests/rules/test_traced_equations.py", "AT_MOST"): "measured: equations of a step",
+    ("tests/navigation/test_contrib_cases.py", "KINDS"): "one of each kind, where all take minutes",
+    ("tests/navigation/test_contrib_cases.py", ""): "those that take no schedule",
+    ("tests/sharding/laws.py", "QUICK"): "one of each kind, where all take minutes",
 }
 
 

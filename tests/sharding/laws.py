@@ -17,6 +17,7 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from beliefnav import beliefs, control, navigator, recording
+from beliefnav.rules.catalogue import CATALOGUE, Peer
 from tests.sharding.listed import COUPLED, ELEMENTWISE, RULES, made
 
 PyTree = Any
@@ -173,16 +174,9 @@ def test_a_belief_that_would_have_to_choose_a_sharding_is_refused_with_the_remed
 # --- what optax asks of its own on explicit axes --------------------------------------------------
 
 PEERS = {
-    "adagrad": optax.adagrad(1.0),
-    "adam": optax.adam(1.0),
-    "adamax": optax.adamax(1.0),
-    "adamw": optax.adamw(1.0),
-    "lion": optax.lion(1.0),
-    "nadam": optax.nadam(1.0),
-    "nadamw": optax.nadamw(1.0),
-    "rmsprop": optax.rmsprop(1.0),
-    "sgd": optax.sgd(1.0),
-    "sign_sgd": optax.sign_sgd(1.0),
+    name: entry.peer.build(**entry.arguments)
+    for name, entry in CATALOGUE.items()
+    if isinstance(entry.peer, Peer)
 }
 
 
