@@ -276,8 +276,7 @@ class Accumulated(Belief):
         """Those of the precision walk, but for how it is read."""
         moment, *rest = self.belief.facts(quantity, time)
         sentence = (
-            f"The sum of all squares of the {quantity} is read as curvature: that of all losses so "
-            "far."
+            f"The sum of all squared {quantity}s is read as curvature: that of all losses so far."
         )
         return (moment._replace(sentence=sentence), *rest)
 
