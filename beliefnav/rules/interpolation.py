@@ -80,8 +80,14 @@ def family(
         >>> jax.jit(jax.vmap(train))(jnp.logspace(-2, 2, 20)).shape
         (20, 2)
     """
-    gradient = beliefs.LocalLevel(b1, prior_sample_size=prior_weight / (1 - b1))
-    curvature = beliefs.PrecisionWalk(b2, prior_degrees_of_freedom=prior_weight / (1 - b2))
+
+    def size(discount: ArrayLike) -> ArrayLike:
+        if isinstance(discount, int | float):
+            return prior_weight / (1 - discount)
+        return prior_weight * beliefs.steady_sample_size(discount)
+
+    gradient = beliefs.LocalLevel(b1, prior_sample_size=size(b1))
+    curvature = beliefs.PrecisionWalk(b2, prior_degrees_of_freedom=size(b2))
     objective = Objective(rate=1 + discount, discount=discount)
     policy = control.horizon(objective, time_step, exact_hold=exact_hold, eps_root=eps_root)
     return Assumptions(
