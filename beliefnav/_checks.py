@@ -6,7 +6,7 @@ program runs. What can be known at construction is checked at construction.
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple
 
 import equinox as eqx
 import jax
@@ -29,8 +29,6 @@ __all__ = [
     "is_number",
     "refuse_schedule",
 ]
-
-T = TypeVar("T")
 
 
 def is_concrete(value: Any) -> bool:

@@ -300,13 +300,11 @@ class LinearForm(NamedTuple):
         model: linear-Gaussian.
         noise: the unit of its variances, if that is learned; ``None`` if it is 1.
         positive: whether its curvature is read as positive.
-        owner: the name of the belief, for errors.
     """
 
     model: LinearGaussian
     noise: LearnedNoise | None = None
     positive: bool = False
-    owner: str = ""
 
 
 class Conjugate(NamedTuple):
@@ -404,7 +402,7 @@ class Belief(Checked):
         ...         return (beliefs.Fact(quantity, drift, f"The {quantity} walks at random."),)
         ...
         ...     def linear_gaussian(self):
-        ...         return beliefs.LinearForm(self, owner=self.name)
+        ...         return beliefs.LinearForm(self)
         ...
         ...     def inputs(self, gradient, displacement, curvature, context=None):
         ...         return gradient, None

@@ -64,7 +64,7 @@ class Trend(beliefs.Belief):
         return Posterior(gradient_mean=belief.mean[0], gradient_variance=belief.variances[0])
 
     def linear_gaussian(self) -> LinearForm:
-        return LinearForm(self, owner=self.name)
+        return LinearForm(self)
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         return (Fact(quantity, f"a slope that drifts a {time}", f"The {quantity} has a trend."),)

@@ -225,7 +225,7 @@ class LocalLevel(Belief):
 
     def linear_gaussian(self) -> LinearForm:
         """Itself, one variable for every parameter."""
-        return LinearForm(self, owner=self.name)
+        return LinearForm(self)
 
     def inputs(
         self, gradient: Array, displacement: Any, curvature: Any, context: Any = None

@@ -203,7 +203,7 @@ class OrnsteinUhlenbeck(Belief):
 
     def linear_gaussian(self) -> LinearForm:
         """Itself, one variable for every parameter."""
-        return LinearForm(self, owner=self.name)
+        return LinearForm(self)
 
     def scaled(self, factor: ArrayLike) -> "OrnsteinUhlenbeck":
         """The same model with every variance multiplied by ``factor``."""

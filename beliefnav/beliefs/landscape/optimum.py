@@ -184,7 +184,7 @@ class Optimum(Belief):
 
     def linear_gaussian(self) -> LinearForm:
         """Itself, one variable for every parameter."""
-        return LinearForm(self, owner=self.name)
+        return LinearForm(self)
 
     def inputs(
         self,

@@ -220,7 +220,7 @@ class Secant(Belief):
 
     def linear_gaussian(self) -> LinearForm:
         """Itself, two variables for every parameter."""
-        return LinearForm(self, owner=self.name)
+        return LinearForm(self)
 
     def inputs(
         self,
