@@ -35,9 +35,6 @@ from tests.contract.catalogue import build, read_by, stream
 ROOT = Path(__file__).parents[2]
 NUM_STEPS = 20  # the fewest that inference takes
 
-pytestmark = pytest.mark.usefixtures("rank_promotion")
-
-
 # --- what the laws have in common ---------------------------------------------------------------
 
 
@@ -385,6 +382,8 @@ LAWS: dict[str, Callable[[str], None]] = {
     "smoother": end_of_smoothing,
     "program": program,
 }
+OF_NUMPYRO = ("target", "program")
+"""Its own code promotes ranks and dtypes."""
 
 
 # --- limits -------------------------------------------------------------------------------------
@@ -432,8 +431,10 @@ def test_filters_say_what_they_read(name: str):
 
 
 @pytest.mark.parametrize(("name", "law"), table.CELLS)
-def test_law(name: str, law: str):
+def test_law(name: str, law: str, request: pytest.FixtureRequest):
     kind, text = table.CELLS[name, law]
+    if law in OF_NUMPYRO:
+        request.getfixturevalue("rank_promotion")
     with jax.enable_x64(True):
         match kind:
             case "exact":
@@ -537,6 +538,7 @@ def test_program_needs_either_a_recording_or_a_length(name: str):
             belief.numpyro_model(**given)
 
 
+@pytest.mark.usefixtures("rank_promotion")
 @pytest.mark.parametrize("name", ["positive(Secant)", "shared(UnknownNoise(Secant))"])
 def test_both_sensors_are_simulated(name: str):
     _, drawn = inference.simulate(
