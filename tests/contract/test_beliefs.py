@@ -65,7 +65,7 @@ def read(name: str, num_steps: int = NUM_STEPS) -> Recording:
 
 
 def total(log_densities: Any) -> Any:
-    return sum(jnp.sum(x) for x in jax.tree.leaves(log_densities))
+    return sum((jnp.sum(x) for x in jax.tree.leaves(log_densities)), 0.0)
 
 
 def summary(posterior: Any, density: Any) -> Any:
@@ -201,7 +201,8 @@ def any_tree(name: str) -> None:
         # Nor is what is believed of an entry in the dtype of the numbers of the belief.
         floats, rest = eqx.partition(belief, lambda x: isinstance(x, float))
         numbers = jax.tree.map(jnp.float16, floats)
-        leaves = jax.tree.leaves(believe(eqx.combine(numbers, rest), half)[:2])
+        with jax.numpy_dtype_promotion("standard"):
+            leaves = jax.tree.leaves(jax.eval_shape(believe, eqx.combine(numbers, rest), half)[:2])
         assert {x.dtype for x in leaves if x.shape[-2:] == (1, 3)} <= wide
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), half)
         shapes = functools.partial(jax.tree.map, lambda x: (jnp.shape(x), x.dtype))
