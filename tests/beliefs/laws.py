@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.infer.util import log_density
 
 from beliefnav import filters
 from beliefnav.beliefs import Belief, Filter, Info
@@ -16,6 +17,11 @@ def observe(filter_: Filter, *seen: Any) -> tuple[Any, Info]:
     """The state after an observation of a prediction, and what it did."""
     info = Info() if filter_.diagnose is None else filter_.diagnose(*seen)
     return filter_.update(*seen), info
+
+
+def log_joint(program: Callable[..., Any], latents: Any, *streams: Any) -> Any:
+    """The log density of a program at its latents, compiled as one, the streams known."""
+    return jax.jit(lambda latents: log_density(program, streams, {}, latents)[0])(latents)
 
 
 def assert_filter_is_exact(model: Belief, oracle: Callable[[np.ndarray], oracles.Gaussian]) -> None:

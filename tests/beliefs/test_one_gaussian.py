@@ -637,9 +637,9 @@ def test_an_injected_hazard_is_that_of_the_step(kind: str):
     schedule = optax.linear_schedule(0.1, 0.9, 2)
     optimizer: Any = optax.inject_hyperparams(make)(hazard=schedule)
     params = jnp.zeros(2)
-    state = optimizer.init(params)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
     for count in range(3):
-        _, state = optimizer.update(jnp.ones(2), state, params)
+        _, state = update(jnp.ones(2), state, params)
         believed = state.inner_state[0].belief.posterior().hazard
         np.testing.assert_allclose(believed, schedule(count), rtol=1e-6)
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from numpyro.infer.util import log_density
 from scipy import integrate, stats
 
 from beliefnav import filters
 from beliefnav.beliefs import PrecisionWalk, steady_sample_size
 from beliefnav.beliefs.second_moment.precision_walk import PrecisionWalkState
 from tests import oracles
+from tests.beliefs import laws
 
 BETA, V0, N0 = 0.8, 0.6, 2.5
 MODEL = PrecisionWalk(BETA, V0, N0)
@@ -178,7 +178,7 @@ def test_program_over_posterior_of_the_path_is_the_likelihood(model: PrecisionWa
     s0 = np.full(4, V0 * N0) if model is MODEL else y[0] ** 2
     shocks, path = _random_path(7, len(rest), 4)
     params = {"initial_precision": jnp.asarray(path[0]), "shock": jnp.asarray(shocks)}
-    joint = log_density(model.numpyro_model, (jnp.asarray(y),), {}, params)[0]
+    joint = laws.log_joint(model.numpyro_model, params, y)
     posterior = np.log(path[:-1] / BETA).sum() + sum(
         oracles.precision_path_log_density(path[:, i], rest[:, i], BETA, s0[i], n0)
         for i in range(4)

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpyro.infer.util import log_density
 from scipy import stats
 
 from beliefnav import filters
@@ -349,12 +348,7 @@ def test_density_of_the_program_of_a_static_landscape_is_the_model_written_out()
     finite = np.where(np.isfinite(y), y, np.nan)
     want += np.nansum(stats.norm.logpdf(finite, g + h * position, np.sqrt(sigma2)))
     latents = {"noise_scale": sigma2, "initial_gradient": g, "initial_curvature": h}
-    got, _ = log_density(
-        UnknownNoise(model, S2, NU).numpyro_model,
-        (y, d),
-        {},
-        jax.tree.map(jnp.asarray, latents),
-    )
+    got = laws.log_joint(UnknownNoise(model, S2, NU).numpyro_model, latents, y, d)
     # Float64 round-off of a sum of 20 terms.
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
@@ -371,12 +365,7 @@ def test_density_of_the_program_of_a_walk_is_the_model_written_out():
     finite = np.where(np.isfinite(y), y, np.nan)
     want += np.nansum(stats.norm.logpdf(finite, g[1:], np.sqrt(sigma2)))
     latents = {"noise_scale": sigma2, "initial_gradient": g[0], "gradient": g[1:]}
-    got, _ = log_density(
-        UnknownNoise(OU, S2, NU).numpyro_model,
-        (y,),
-        {},
-        jax.tree.map(jnp.asarray, latents),
-    )
+    got = laws.log_joint(UnknownNoise(OU, S2, NU).numpyro_model, latents, y)
     # Float64 round-off of a sum of 30 terms.
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
