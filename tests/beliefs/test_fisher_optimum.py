@@ -228,17 +228,6 @@ def test_without_evidence_the_belief_goes_back_to_its_prior() -> None:
     jax.tree.map(lambda v, v0: np.testing.assert_allclose(v, v0, rtol=1e-5), variance, prior)
 
 
-def test_half_precision_has_a_float32_belief_and_no_parameters_are_no_error() -> None:
-    filter_ = FisherOptimum(0.1, 8).filter()
-    params = {"a": jnp.ones((2, 3), jnp.bfloat16), "b": None}
-    state = filter_.update(filter_.predict(filter_.init(params), params), params)
-    assert {x.dtype for x in jax.tree.leaves(state)} == {jnp.dtype(jnp.float32)}
-    shapes = jax.eval_shape(filter_.init, params)
-    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
-    state = filter_.update(filter_.predict(filter_.init({}), {}), {})
-    assert float(state.surprise) == 0
-
-
 @pytest.mark.parametrize(
     ("model", "message"),
     [

@@ -122,19 +122,6 @@ def test_without_forgetting_it_is_the_mean_of_all_that_was_seen():
 
 
 @pytest.mark.usefixtures("x64")
-def test_shared_sample_size_is_exact_with_complete_observations_and_smaller():
-    recorded = oracles.random_stream(seed=4, num_steps=12, missing=0.0)["matrix"]
-    each, one = MODEL.filter(), MODEL.shared_filter()
-    full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), full, shared
-    )
-    params = {"a": recorded[0], "b": jnp.zeros(1)}
-    sizes = [sum(x.size for x in jax.tree.leaves(f.init(params))) for f in (each, one)]
-    assert sizes == [2 * 7 + 1, 7 + 2]  # and one for the noise variance
-
-
-@pytest.mark.usefixtures("x64")
 def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
     stream = oracles.random_stream(seed=5, num_steps=12)["nested"][0]
 

@@ -128,19 +128,6 @@ def test_without_noise_and_memory_the_belief_is_what_was_just_seen():
 
 
 @pytest.mark.usefixtures("x64")
-def test_shared_variance_is_exact_with_complete_observations_and_smaller():
-    recorded = oracles.random_stream(seed=2, num_steps=12, missing=0.0)["matrix"]
-    each, one = MODEL.filter(), MODEL.shared_filter()
-    full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), full, shared
-    )
-    params = {"a": recorded[0], "b": jnp.zeros(1)}
-    sizes = [sum(x.size for x in jax.tree.leaves(f.init(params))) for f in (each, one)]
-    assert sizes == [2 * 7, 7 + 1]
-
-
-@pytest.mark.usefixtures("x64")
 def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
     y = oracles.random_stream(seed=3, num_steps=12)["matrix"][:, :2, 0]
     y[0] = np.nan, np.inf

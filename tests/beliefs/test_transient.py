@@ -238,11 +238,6 @@ def test_before_anything_is_seen_a_diffuse_belief_is_infinitely_wide():
         np.testing.assert_array_equal(posterior.gradient_variance["a"], variance)
 
 
-@pytest.mark.parametrize("model", [STEADY, DIFFUSE])
-def test_any_tree(model: Transient):
-    laws.assert_any_tree_is_believed(model)
-
-
 # --- the program --------------------------------------------------------------------------------
 
 
