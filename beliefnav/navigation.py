@@ -133,7 +133,6 @@ def scale_by_navigation(
     filter_ = held.filter()
 
     diagnose = filter_.diagnose or (lambda *_: Info())
-    read = (None if policy.uses_variance else filter_.means) or (lambda state: state.posterior())
 
     def init(params: PyTree) -> Any:
         _check_real(params)
@@ -176,7 +175,7 @@ def scale_by_navigation(
         with _saying_what_to_do(held.name):
             seen = filter_.predict(state.belief, displacement), updates, sensed
             updated = filter_.update(*seen)
-            posterior = read(updated)
+            posterior = filter_.posterior(updated, policy.reads)
             seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
             direction = policy.step(*seen_from)
         direction = jax.tree.map(

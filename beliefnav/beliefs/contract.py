@@ -21,7 +21,7 @@ A belief that is made of others says for each of these what it makes of theirs, 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -180,8 +180,8 @@ class Filter(NamedTuple):
             belief. ``None``: nothing is said, and there is no likelihood.
         weigh: ``(predicted, gradient, curvature) -> (state, Surprise)``, the update and how
             surprising the readings were, for a belief around this one. ``None``: not said.
-        means: ``state -> Posterior`` with the means alone, for a policy that looks at nothing else.
-            ``None``: reading the state whole costs no more.
+        read: ``(state, fields) -> Posterior``, for a policy that looks at no other ``fields`` of
+            it. ``None``: reading the state whole costs no more.
         uses_displacement: whether ``predict`` reads ``displacement``; an optimizer then keeps the
             previous parameters to measure it.
         uses_curvature: whether ``update`` reads ``curvature``.
@@ -192,9 +192,14 @@ class Filter(NamedTuple):
     update: Callable[..., Any]
     diagnose: Callable[..., Info] | None = None
     weigh: Callable[..., tuple[Any, Surprise]] | None = None
-    means: Callable[[Any], Posterior] | None = None
+    read: Callable[[Any, Collection[str]], Posterior] | None = None
     uses_displacement: bool = False
     uses_curvature: bool = False
+
+    def posterior(self, state: Any, fields: Collection[str] | None = None) -> Posterior:
+        """What a state believes: all of it, or ``fields`` and whatever comes along."""
+        whole = fields is None or self.read is None
+        return state.posterior() if whole else self.read(state, fields)
 
 
 class Fact(NamedTuple):

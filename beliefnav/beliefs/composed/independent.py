@@ -1,5 +1,6 @@
 r"""Two beliefs about one stream, each held as if the other did not exist."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from beliefnav.beliefs._program import Stream
@@ -18,14 +19,16 @@ class IndependentState(NamedTuple):
 
     def posterior(self) -> Posterior:
         """The gradient fields of the one, the curvature fields of the other."""
-        gradient = self.gradient_belief.posterior()
-        curvature = self.curvature_belief.posterior()
-        return Posterior(
-            gradient.gradient_mean,
-            gradient.gradient_variance,
-            curvature.curvature_mean,
-            curvature.curvature_variance,
-        )
+        return _joined(self.gradient_belief.posterior(), self.curvature_belief.posterior())
+
+
+def _joined(gradient: Posterior, curvature: Posterior) -> Posterior:
+    return Posterior(
+        gradient.gradient_mean,
+        gradient.gradient_variance,
+        curvature.curvature_mean,
+        curvature.curvature_variance,
+    )
 
 
 class Independent(Belief):
@@ -64,12 +67,10 @@ class Independent(Belief):
                 other.update(predicted.curvature_belief, gradient, curvature),
             )
 
-        def means(state: IndependentState) -> Posterior:
-            gradient = one.means or (lambda state: state.posterior())
-            curvature = other.means or (lambda state: state.posterior())
-            return Posterior(
-                gradient_mean=gradient(state.gradient_belief).gradient_mean,
-                curvature_mean=curvature(state.curvature_belief).curvature_mean,
+        def read(state: IndependentState, fields: Collection[str]) -> Posterior:
+            return _joined(
+                one.posterior(state.gradient_belief, fields),
+                other.posterior(state.curvature_belief, fields),
             )
 
         def diagnose(
@@ -83,7 +84,7 @@ class Independent(Belief):
             predict,
             update,
             one.diagnose and diagnose,
-            means=means,
+            read=read,
             uses_displacement=one.uses_displacement or other.uses_displacement,
             uses_curvature=one.uses_curvature or other.uses_curvature,
         )

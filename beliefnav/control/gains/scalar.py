@@ -28,7 +28,6 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
-from beliefnav._trees import select
 
 __all__ = ["PlanningGain", "decay_fraction", "planning_gain"]
 
@@ -96,7 +95,7 @@ def planning_gain(
     bound = -(1 - margin) * half_discount**2
     x = jnp.asarray(curvature) if is_number(mobility, 1) else mobility * jnp.asarray(curvature)
     clipped = jnp.asarray(x < bound)
-    x = select(clipped, bound, x)
+    x = jnp.maximum(x, bound)
     s = jnp.sqrt(half_discount**2 + x) + half_discount
     fraction = 1.0
     if not is_number(exact_hold, 0):

@@ -35,7 +35,7 @@ from beliefnav.beliefs import Posterior
 from beliefnav.control._arrays import check_like
 from beliefnav.control.gains.kronecker import solve
 from beliefnav.control.gains.scalar import PlanningGain, planning_gain
-from beliefnav.control.policies.contract import Plan, Policy, required
+from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
 from beliefnav.objective import Objective
 
 __all__ = [
@@ -74,7 +74,7 @@ def myopic(metric: Any = None) -> Policy:
         return solve(metric(params) if callable(metric) else metric, mean)
 
     plan = Plan(math.inf, metric="identity" if metric is None else "given")
-    return Policy(step, plan=plan, uses_variance=False)
+    return Policy(step, plan=plan, reads=("gradient_mean",))
 
 
 def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = None) -> Policy:
@@ -124,7 +124,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
     outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
     named = "identity" if metric is None else "given"
     plan = Plan(0.0, 0.0, named, eps_root, approximations=outside)
-    return Policy(step, clipped, plan, uses_variance=False)
+    return Policy(step, clipped, plan, reads=MEANS)
 
 
 EPS_OUTSIDE = (
@@ -152,7 +152,7 @@ def sign() -> Policy:
         del params
         return jax.tree.map(jnp.sign, required(posterior, "gradient_mean", "sign"))
 
-    return Policy(step, plan=Plan(0.0, curvature="square of the mean"), uses_variance=False)
+    return Policy(step, plan=Plan(0.0, curvature="square of the mean"), reads=("gradient_mean",))
 
 
 def newton() -> Policy:
@@ -176,7 +176,7 @@ def newton() -> Policy:
         del params
         return jax.tree.map(lambda v: v <= 0, posterior.curvature_mean)
 
-    return Policy(step, clipped, Plan(None, math.inf), uses_variance=False)
+    return Policy(step, clipped, Plan(None, math.inf), reads=MEANS)
 
 
 def to_optimum() -> Policy:
@@ -202,7 +202,7 @@ def to_optimum() -> Policy:
         del params
         return jax.tree.map(jnp.negative, required(posterior, "distance_mean", "to_optimum"))
 
-    return Policy(step, plan=Plan(None, math.inf), uses_variance=False)
+    return Policy(step, plan=Plan(None, math.inf), reads=("distance_mean",))
 
 
 def cautious(policy: Policy) -> Policy:
@@ -229,7 +229,7 @@ def cautious(policy: Policy) -> Policy:
         root = jax.tree.map(lambda m, v: jnp.sqrt(m * m + v), mean, variance)
         return policy.step(posterior._replace(curvature_mean=root), *places)
 
-    return Policy(step, None, _remark(policy.plan, _CAUTIOUS), policy.uses_start)
+    return _uncertain(policy, step, None, _CAUTIOUS)
 
 
 def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
@@ -275,15 +275,18 @@ def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
         steps = [at(float(node)) for node in nodes]
         return jax.tree.map(lambda *d: sum(w * x for w, x in zip(weights, d, strict=True)), *steps)
 
-    return Policy(step, policy.clipped, _remark(policy.plan, _AVERAGED), policy.uses_start)
+    return _uncertain(policy, step, policy.clipped, _AVERAGED)
 
 
 _CAUTIOUS = "The plan is made on the root mean square of the curvature, sqrt(E[h^2])."
 _AVERAGED = "The plan is averaged over the posterior of the curvature."
 
 
-def _remark(plan: Plan | None, remark: str) -> Plan | None:
-    return plan and plan._replace(remarks=(*plan.remarks, remark))
+def _uncertain(policy: Policy, step: Any, clipped: Any, remark: str) -> Policy:
+    """A policy made of another, which looks at the variance of the curvature too."""
+    plan = policy.plan and policy.plan._replace(remarks=(*policy.plan.remarks, remark))
+    reads = policy.reads and (*policy.reads, "curvature_mean", "curvature_variance")
+    return Policy(step, clipped, plan, policy.uses_start, reads)
 
 
 def horizon(
@@ -371,7 +374,7 @@ def horizon(
         "identity" if objective.metric is None else "given",
         eps_root,
     )
-    return Policy(step, clipped, plan_, uses_variance=False)
+    return Policy(step, clipped, plan_, reads=MEANS)
 
 
 def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
