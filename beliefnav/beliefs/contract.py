@@ -198,8 +198,9 @@ class Filter(NamedTuple):
 
     def posterior(self, state: Any, fields: Collection[str] | None = None) -> Posterior:
         """What a state believes: all of it, or ``fields`` and whatever comes along."""
-        whole = fields is None or self.read is None
-        return state.posterior() if whole else self.read(state, fields)
+        if self.read is None or fields is None:
+            return state.posterior()
+        return self.read(state, fields)
 
 
 class Fact(NamedTuple):

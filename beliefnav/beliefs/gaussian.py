@@ -492,7 +492,7 @@ def _sum(terms: Iterable[ArrayLike]) -> Any:
     return total
 
 
-def _difference(one: ArrayLike, other: ArrayLike) -> Any:
+def _difference(one: Any, other: Any) -> Any:
     """One less the other, up to its sign: what is squared."""
     return other if is_number(one, 0) else one if is_number(other, 0) else one - other
 
