@@ -16,9 +16,6 @@ __all__ = ["Probe", "gather", "read"]
 
 PyTree = Any
 
-__all__ = ["Probe", "gather", "read"]
-
-
 FIELDS = tuple(Posterior()._asdict() | Info()._asdict())
 """What is read off a belief at every step."""
 

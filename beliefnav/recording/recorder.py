@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from beliefnav._probe import FIELDS, gather
-from beliefnav._trees import path_name
+from beliefnav._trees import arrays, path_name
 from beliefnav.navigation import navigation_states, open_probes
 
 PyTree = Any
@@ -112,6 +112,7 @@ def record(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: PyTree) -> Any:
+        params = arrays(params)
         chosen = _choose(params, coordinates, key)
         inner_state = open_probes(inner.init(params), chosen)
         num_variables = len(VARIABLES) if navigation_states(inner_state) else 2
@@ -133,6 +134,7 @@ def record(
                 "Cannot record without params. This is because the displacement is measured on "
                 "them; call update(gradient, state, params)."
             )
+        updates, params = arrays(updates), arrays(params)
         step = state.recorded_steps
         values = flat(gather(params, state.coordinates))
         gradient = flat(gather(updates, state.coordinates))

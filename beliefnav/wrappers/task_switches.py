@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
 from beliefnav._format import counted, number, reciprocal
-from beliefnav._trees import copied, path_name, restricted
+from beliefnav._trees import arrays, copied, is_function, path_name, restricted
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import NavigationState
 from beliefnav.wrappers.contract import Optimizer, wrapper
@@ -162,6 +162,7 @@ def two_hypothesis(
     wrapped = optax.with_extra_args_support(inner)
 
     def init(params: PyTree) -> Any:
+        params = arrays(params)
         chosen(params)
         target = copied(params)
         if prior_mean is not None:
@@ -176,7 +177,7 @@ def two_hypothesis(
 
     def chosen(params: PyTree) -> PyTree:
         """Which arrays are reset, as a tree of booleans."""
-        chosen = mask(params) if callable(mask) else mask
+        chosen = mask(params) if is_function(mask) else mask
         if chosen is None:
             return jax.tree.map(lambda _: True, params)
         return _fitted("mask", chosen, params, shapes=False)
@@ -209,6 +210,7 @@ def two_hypothesis(
                 "two_hypothesis: value_fn must be a function from parameters to the mean loss of "
                 f"the batch, got {value_fn!r}."
             )
+        updates, params = arrays(updates), arrays(params)
         where = chosen(params)
         fresh_params = jax.tree.map(
             lambda m, new, p: new if m else p, where, state.prior_mean, params

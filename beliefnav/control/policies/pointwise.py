@@ -30,7 +30,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav._format import number
-from beliefnav._trees import select
+from beliefnav._trees import is_function, select
 from beliefnav.beliefs import Posterior
 from beliefnav.control._arrays import check_like
 from beliefnav.control.gains.kronecker import solve
@@ -71,7 +71,7 @@ def myopic(metric: Any = None) -> Policy:
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         mean = required(posterior, "gradient_mean", "myopic")
-        return solve(metric(params) if callable(metric) else metric, mean)
+        return solve(metric(params) if is_function(metric) else metric, mean)
 
     plan = Plan(math.inf, metric="identity" if metric is None else "given")
     return Policy(step, plan=plan, reads=("gradient_mean",))
@@ -385,7 +385,7 @@ def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
 
 def _check_diagonal(policy: str, metric: PyTree) -> None:
     """Raise unless the metric is the identity or a tree."""
-    if callable(metric):
+    if is_function(metric):
         raise ValueError(
             f"Cannot use control.{policy} with a callable metric. This is because its gain is "
             "elementwise; give the metric's diagonal as a tree like the parameters, or use "
