@@ -29,7 +29,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 
-__all__ = ["PlanningGain", "decay_fraction", "planning_gain"]
+__all__ = ["PlanningGain", "decay_fraction", "gain_alone", "planning_gain"]
 
 
 class PlanningGain(NamedTuple):
@@ -90,11 +90,35 @@ def planning_gain(
     UNIT_INTERVAL.check("planning_gain", "exact_hold", exact_hold)
     UNIT_INTERVAL.check("planning_gain", "margin", margin)
 
+    x, bound = _relative(curvature, rate * gain / metric, discount, margin)
+    planned = gain_alone(
+        curvature,
+        rate=rate,
+        gain=gain,
+        discount=discount,
+        time_step=time_step,
+        metric=metric,
+        exact_hold=exact_hold,
+        margin=margin,
+    )
+    return PlanningGain(planned, jnp.asarray(x < bound))
+
+
+def gain_alone(
+    curvature: ArrayLike,
+    *,
+    rate: ArrayLike,
+    gain: ArrayLike,
+    discount: ArrayLike,
+    time_step: ArrayLike = 1.0,
+    metric: ArrayLike = 1.0,
+    exact_hold: ArrayLike = False,
+    margin: float = 1e-3,
+) -> Array:
+    """The gain of `planning_gain`, of arguments that were checked, and not where it was clipped."""
     mobility = rate * gain / metric
     half_discount = discount / 2
-    bound = -(1 - margin) * half_discount**2
-    x = jnp.asarray(curvature) if is_number(mobility, 1) else mobility * jnp.asarray(curvature)
-    clipped = jnp.asarray(x < bound)
+    x, bound = _relative(curvature, mobility, discount, margin)
     x = jnp.maximum(x, bound)
     s = jnp.sqrt(half_discount**2 + x) + half_discount
     fraction = 1.0
@@ -102,8 +126,16 @@ def planning_gain(
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
         held = jnp.asarray(time_step * exact_hold)
         fraction = decay_fraction(held * x / jnp.where(s > 0, s, 1))
-    gain = jnp.asarray(time_step * mobility / s)
-    return PlanningGain(gain if is_number(fraction, 1) else gain * fraction, clipped)
+    planned = jnp.asarray(time_step * mobility / s)
+    return planned if is_number(fraction, 1) else planned * fraction
+
+
+def _relative(
+    curvature: ArrayLike, mobility: ArrayLike, discount: ArrayLike, margin: float
+) -> tuple[Array, ArrayLike]:
+    """$x$, and where it is clipped."""
+    v = jnp.asarray(curvature)
+    return v if is_number(mobility, 1) else mobility * v, -(1 - margin) * (discount / 2) ** 2
 
 
 def decay_fraction(z: Array) -> Array:

@@ -34,7 +34,7 @@ from beliefnav._trees import is_function, select
 from beliefnav.beliefs import Posterior
 from beliefnav.control._arrays import check_like
 from beliefnav.control.gains.kronecker import solve
-from beliefnav.control.gains.scalar import PlanningGain, planning_gain
+from beliefnav.control.gains.scalar import gain_alone, planning_gain
 from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
 from beliefnav.objective import Objective
 
@@ -226,10 +226,22 @@ def cautious(policy: Policy) -> Policy:
     def step(posterior: Posterior, *places: PyTree) -> PyTree:
         mean = required(posterior, "curvature_mean", "cautious")
         variance = required(posterior, "curvature_variance", "cautious")
-        root = jax.tree.map(lambda m, v: jnp.sqrt(m * m + v), mean, variance)
+        root = jax.tree.map(lambda m, v: _root(m * m + v), mean, variance)
         return policy.step(posterior._replace(curvature_mean=root), *places)
 
     return _uncertain(policy, step, None, _CAUTIOUS)
+
+
+@jax.custom_jvp
+def _root(square: Array) -> Array:
+    """The square root, whose derivative is 0 at 0, where nothing is believed and nothing known."""
+    return jnp.sqrt(square)
+
+
+@_root.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    root = _root(*primals)
+    return root, jnp.where(root > 0, tangents[0] / (2 * jnp.where(root > 0, root, 1)), 0)
 
 
 def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
@@ -329,20 +341,20 @@ def horizon(
             "control.matrix_horizon."
         )
 
-    def plan(v: Array, metric: ArrayLike = 1.0) -> PlanningGain:
-        return planning_gain(
-            v if is_number(eps_root, 0) else v + eps_root,
-            rate=objective.rate,
-            gain=objective.gain,
-            discount=objective.discount,
-            time_step=time_step,
-            metric=metric,
-            exact_hold=exact_hold,
-            margin=margin,
-        )
+    constants: Any = {
+        "rate": objective.rate,
+        "gain": objective.gain,
+        "discount": objective.discount,
+        "time_step": time_step,
+        "exact_hold": exact_hold,
+        "margin": margin,
+    }
 
-    def plans(posterior: Posterior, params: PyTree) -> tuple[PyTree, PyTree]:
-        del params
+    def floored(v: Array) -> Array:
+        return v if is_number(eps_root, 0) else v + eps_root
+
+    def planned_on(posterior: Posterior) -> tuple[PyTree, ...]:
+        """The mean; the curvature, and the metric where there is one."""
         mean = required(posterior, "gradient_mean", "horizon")
         curvature = posterior.curvature_mean
         _check_metric("horizon", objective.metric, mean)
@@ -353,28 +365,33 @@ def horizon(
                     "This is because its gain is infinite there; believe a curvature or discount."
                 )
             curvature = jax.tree.map(jnp.zeros_like, mean)
-        trees = (curvature,) if objective.metric is None else (curvature, objective.metric)
-        return mean, jax.tree.map(plan, *trees)
-
-    def is_plan(x: Any) -> bool:
-        return isinstance(x, PlanningGain)
-
-    def step(posterior: Posterior, params: PyTree) -> PyTree:
-        mean, planned = plans(posterior, params)
-        return jax.tree.map(
-            lambda p, m: select(m != 0, p.gain * m, m), planned, mean, is_leaf=is_plan
+        return (
+            (mean, curvature) if objective.metric is None else (mean, curvature, objective.metric)
         )
 
-    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
-        return jax.tree.map(lambda p: p.clipped, plans(posterior, params)[1], is_leaf=is_plan)
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
 
-    plan_ = Plan(
+        def leaf(m: Array, v: Array, g: ArrayLike = 1.0) -> Array:
+            return select(m != 0, gain_alone(floored(v), metric=g, **constants) * m, m)
+
+        return jax.tree.map(leaf, *planned_on(posterior))
+
+    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+
+        def leaf(v: Array, g: ArrayLike = 1.0) -> Array:
+            return planning_gain(floored(v), metric=g, **constants).clipped
+
+        return jax.tree.map(leaf, *planned_on(posterior)[1:])
+
+    plan = Plan(
         objective.discount * time_step,
         exact_hold,
         "identity" if objective.metric is None else "given",
         eps_root,
     )
-    return Policy(step, clipped, plan_, reads=MEANS)
+    return Policy(step, clipped, plan, reads=MEANS)
 
 
 def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
