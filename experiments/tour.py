@@ -11,6 +11,8 @@
 # %%
 """A tour: derive an optimizer, train, look inside, change an assumption, look again."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,12 +29,10 @@ def train(
 ) -> tuple[Array, optax.OptState]:
     """The parameters after every step [step, 3], and the optimizer's state at the end."""
 
-    def step(
-        carry: tuple[Array, optax.OptState], noise: Array
-    ) -> tuple[tuple[Array, optax.OptState], Array]:
+    def step(carry: Any, noise: Array) -> tuple[Any, Any]:
         params, state = carry
         updates, state = optimizer.update(CURVATURE * params + noise, state, params)
-        params = params + updates
+        params = optax.apply_updates(params, updates)
         return (params, state), params
 
     noise = NOISE_VARIANCE**0.5 * jax.random.normal(jax.random.key(0), (num_steps, 3))
