@@ -150,8 +150,12 @@ def learns_the_curvature(names: Names, printed: str) -> None:
     # Three curvatures within four standard deviations; the steepest is known to a tenth.
     assert (np.abs(smoothed.curvature_mean[-1] - curvature) < 4 * deviation).all()
     assert deviation[2] < 1 < curvature[2] / 5
-    believed = names["posterior"](names["state"]).curvature_mean
+    belief = names["posterior"](names["state"])
+    believed = belief.curvature_mean
     assert believed[0] < believed[1] < believed[2]
+    # What the README admits of the optimizer's own belief, to the digits that it prints.
+    np.testing.assert_allclose(believed[2], 4.4, atol=0.05)
+    np.testing.assert_allclose(np.sqrt(belief.curvature_variance[2]), 0.4, atol=0.05)
 
 
 @says("experiments/double_well/README.md", "Plan a path yourself")
