@@ -75,8 +75,8 @@ class Range(NamedTuple):
     def check(self, owner: str, name: str, value: Any) -> None:
         """Raise ``ValueError`` if ``value`` is known to be outside this range.
 
-        An array may also hold the limits of an open range: a schedule may begin at 0, and float32
-        rounds to 1.
+        An array may also hold the limits of an open range, infinity among them: a schedule may
+        begin at 0, float32 rounds to 1, and a rate that was computed may be infinite.
 
         Args:
             owner: what the parameter belongs to, for the message.
@@ -98,7 +98,7 @@ class Range(NamedTuple):
 
     def _nearly_contains(self, x: float) -> bool:
         neighbours = (math.nextafter(x, limit) for limit in (-math.inf, math.inf))
-        return self.contains(x) or (math.isfinite(x) and any(map(self.contains, neighbours)))
+        return self.contains(x) or any(map(self.contains, neighbours))
 
     def check_leaves(self, owner: str, name: str, tree: Any) -> None:
         """Raise ``ValueError`` if an entry of a tree of arrays is known to be outside this range.

@@ -261,6 +261,7 @@ EXCEPTIONS = {
     ("experiments/classify.py", "LEARNING_RATES"): "numbers of the paper",
     ("experiments/classify.py", "CLAIMED"): "the rules that the paper is about",
     ("experiments/plasticity/methods.py", "METHODS"): "methods of an experiment, with settings",
+    ("tests/control/test_policy_contract.py", "POLICIES"): "policies, after which rules are named",
     ("tests/rules/test_assumptions.py", "NUMBERS"): "derived by hand",
     ("tests/rules/test_optax_contract.py", "CASES"): "measured: what is left of a loss",
     ("tests/rules/test_rules.py", "ROUNDING"): "measured: deviations in float32",
@@ -268,6 +269,7 @@ EXCEPTIONS = {
     ("tests/navigation/test_contrib_cases.py", "KINDS"): "one of each kind, where all take minutes",
     ("tests/navigation/test_contrib_cases.py", ""): "those that take no schedule",
     ("tests/sharding/laws.py", "QUICK"): "one of each kind, where all take minutes",
+    ("tests/test_readme.py", "named"): "those that the page names",
 }
 
 

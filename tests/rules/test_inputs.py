@@ -77,7 +77,8 @@ def test_a_schedule_may_begin_at_zero() -> None:
         (POSITIVE, 0.0, False),
         (POSITIVE, np.float32(0.0), True),  # the limit: a schedule may begin there
         (POSITIVE, np.float32(-1e-30), False),
-        (POSITIVE, np.array([1.0, np.inf]), False),
+        (POSITIVE, np.array([1.0, np.inf]), True),  # the other limit
+        (POSITIVE, np.array([1.0, -np.inf]), False),
         (UNIT_INTERVAL, np.array([0.0, 1.0]), True),
         (UNIT_INTERVAL, np.array([0.5, np.nan]), False),
         (UNIT_INTERVAL, jnp.array(1.5), False),
