@@ -52,7 +52,8 @@ def test_a_belief_in_the_place_of_the_other_is_refused():
 
 
 def navigator_of(belief: Any) -> Any:
-    return navigator(0.1, belief, control.myopic()).init({"a": jnp.ones(3), "b": None})
+    params: Any = {"a": jnp.ones(3), "b": None}
+    return navigator(0.1, belief, control.myopic()).init(params)
 
 
 def test_of_no_parameters_nothing_is_missing():
