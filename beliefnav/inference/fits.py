@@ -223,7 +223,7 @@ def predict(
     def function(belief: Belief, recording: Recording, key: Array) -> dict[str, Array]:
         _, info = filters.filter_recording(belief, *recording)
         if info.log_density is None:
-            raise ValueError(f"{type(belief).__name__} has no predictive density.")
+            raise ValueError(f"{belief.name} has no predictive density.")
         groups = {"log_likelihood": info.log_density}
         if info.predictive_scale is not None:
             y = recording.gradient

@@ -216,6 +216,23 @@ def test_trees_are_believed_as_their_entries_together(kind: str):
     jax.tree.map(close, run(split(y), split(d)), want)
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize(
+    ("given", "held"), [("float16", "float32"), ("float32", "float32"), ("float64", "float64")]
+)
+def test_a_known_curvature_is_held_in_float32_at_least(kind: str, given: str, held: str):
+    """To widen a number changes none of its digits; the state keeps no array of the model's."""
+    curvature = jnp.asarray([0.1, 1.7], given)
+    filter_ = ALL[kind](SwitchingOptimum(curvature, 0.3, 2.0, 0.2)).filter()
+    gradient = jnp.ones(2, jnp.float32)
+    before = filter_.init(gradient)
+    after = filter_.update(filter_.predict(before, gradient), gradient)
+    for state in (before, after):
+        assert state.known_curvature.dtype == held and state.known_curvature is not curvature
+        np.testing.assert_array_equal(state.known_curvature, curvature)
+
+
 @pytest.mark.parametrize("kind", SLOW_RESET)
 def test_half_precision_is_believed_in_float32_and_a_state_is_carried(kind: str):
     filter_ = ALL[kind](SwitchingOptimum(1.7, 0.3, 2.0, GRID, -0.6)).filter()

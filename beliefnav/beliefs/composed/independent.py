@@ -4,6 +4,7 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs._said import is_said
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
 __all__ = ["Independent", "IndependentState", "independent"]
@@ -49,9 +50,29 @@ class Independent(Belief):
         both = as_belief(self.gradient), as_belief(self.curvature)
         return self._filter(*(belief.shared_filter() for belief in both))
 
+    @property
+    def name(self) -> str:
+        """Its own, and those of the two."""
+        gradient, curvature = as_belief(self.gradient).name, as_belief(self.curvature).name
+        return f"independent(gradient={gradient}, curvature={curvature})"
+
     def _filter(self, one: Filter, other: Filter) -> Filter:
         def init(params: PyTree) -> IndependentState:
-            return IndependentState(one.init(params), other.init(params))
+            state = IndependentState(one.init(params), other.init(params))
+            if not is_said(state.gradient_belief, params, "gradient_mean"):
+                raise ValueError(
+                    f"Cannot take the gradient from {as_belief(self.gradient).name}. This is "
+                    "because it says nothing of it (its posterior has no gradient_mean); use a "
+                    "belief such as beliefs.LocalLevel, and give one about curvature as curvature=."
+                )
+            if not is_said(state.curvature_belief, params, "curvature_mean"):
+                raise ValueError(
+                    f"Cannot take the curvature from {as_belief(self.curvature).name}. This is "
+                    "because it says nothing of it (its posterior has no curvature_mean); use a "
+                    "belief such as beliefs.PrecisionWalk, or hold it about readings of the "
+                    "curvature, beliefs.sensed."
+                )
+            return state
 
         def predict(state: IndependentState, displacement: PyTree = None) -> IndependentState:
             return IndependentState(
@@ -106,9 +127,9 @@ class Independent(Belief):
         """Refuse: each is held as if the other did not exist."""
         del stream
         raise ValueError(
-            "Cannot simulate or sample the latents of Independent. This is because its two beliefs "
-            "are held as if the other did not exist, so that there is no joint program; use the "
-            "one about the gradient."
+            f"Cannot simulate or sample the latents of {self.name}. This is because its two "
+            "beliefs are held as if the other did not exist, so that there is no joint program; "
+            "use the one about the gradient."
         )
 
 
@@ -125,6 +146,10 @@ def independent(*, gradient: BeliefLike, curvature: BeliefLike) -> Independent:
 
     Returns:
         A belief.
+
+    Raises:
+        ValueError: at ``init``, the one says nothing of the gradient or the other nothing of the
+            curvature.
 
     Example:
         Adam's belief, with Adam's memory:

@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs._said import is_said
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
 __all__ = ["Sensed", "SensedState", "sensed", "square_like"]
@@ -56,13 +57,25 @@ class Sensed(Belief):
         """The shared filter of the belief on the readings."""
         return self._filter(as_belief(self.belief).shared_filter())
 
+    @property
+    def name(self) -> str:
+        """Its own, and that of the belief."""
+        return f"sensed({as_belief(self.belief).name})"
+
     def _filter(self, inner: Filter) -> Filter:
         def check(curvature: PyTree, gradient: PyTree) -> None:
             like = jax.eval_shape(square_like, gradient) if self.dense else gradient
             _check_reading(curvature, like)
 
         def init(params: PyTree) -> SensedState:
-            return SensedState(inner.init(square_like(params) if self.dense else params))
+            state = inner.init(square_like(params) if self.dense else params)
+            if not is_said(state, params, "gradient_mean"):
+                raise ValueError(
+                    f"Cannot hold {as_belief(self.belief).name} about readings of a sensor. This "
+                    "is because it says nothing of the mean of what it sees (its posterior has no "
+                    "gradient_mean); use a belief such as beliefs.LocalLevel."
+                )
+            return SensedState(state)
 
         def predict(state: SensedState, displacement: PyTree = None) -> SensedState:
             del displacement
@@ -109,8 +122,9 @@ class Sensed(Belief):
         """Refuse: nothing is said of gradients."""
         del stream
         raise ValueError(
-            "Cannot simulate or sample the latents of Sensed. This is because it is about readings "
-            "of the curvature, and says nothing of gradients; use the belief that it holds."
+            f"Cannot simulate or sample the latents of {self.name}. This is because it is about "
+            "readings of the curvature, and says nothing of gradients; use the belief that it "
+            "holds."
         )
 
 
@@ -125,7 +139,8 @@ def sensed(belief: BeliefLike, *, dense: bool = False) -> Sensed:
         A belief about curvature alone; join it to one about the gradient with `independent`.
 
     Raises:
-        ValueError: the belief is about how far the parameters moved.
+        ValueError: the belief is about how far the parameters moved; at ``init``, it says nothing
+            of the mean of what it sees.
     """
     if as_belief(belief).filter().uses_displacement:
         raise ValueError(

@@ -228,6 +228,11 @@ class UnknownNoise(Belief):
             init=init, predict=predict, update=update, diagnose=diagnose, weigh=None, read=read
         )
 
+    @property
+    def name(self) -> str:
+        """Its own, and that of the model."""
+        return f"UnknownNoise({as_belief(self.model).name})"
+
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the model, and the memory of the noise."""
         sentence = "The noise of each entry is learned; variances are in units of it."

@@ -275,6 +275,11 @@ class Accumulated(Belief):
         """The shared filter of the precision walk, read in the same way."""
         return reread(self.belief.shared_filter(), AccumulatedState)
 
+    @property
+    def name(self) -> str:
+        """Its own, and that of the walk."""
+        return f"accumulated({self.belief.name})"
+
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the precision walk, but for how it is read."""
         moment, *rest = self.belief.facts(quantity, time)
