@@ -19,11 +19,15 @@ import optax
 from tqdm import tqdm
 
 from beliefnav import rules
+from experiments import report
+from experiments.options import Options
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Options of the benchmark."""
+
+    QUICK = {"num_params": 100_000, "leaves": (1,), "repeats": 5}
 
     num_params: int = 10_000_000
     """Number of float32 parameters."""
@@ -77,12 +81,13 @@ def measure(
     return {name: (float(np.median(seconds[name])), memory[name]) for name in optimizers}
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> report.Report:
     """Measure and print."""
     print(
         f"{config.num_params:,} parameters, jax {jax.__version__}, {jax.devices()[0].device_kind}"
     )
     print(f"{'leaves':>6}  {'donated':<8}{'optimizer':<27}{'ms':>8}{'ratio':>8}{'state, MB':>12}")
+    rows = []
     for leaves, donate in itertools.product(config.leaves, (False, True)):
         results = measure(config.num_params, leaves, config.repeats, donate)
         reference = results["optax.adam"][0]
@@ -91,3 +96,7 @@ def run(config: Config) -> None:
                 f"{leaves:>6}  {str(donate):<8}{name:<27}"
                 f"{1e3 * seconds:8.2f}{seconds / reference:8.3f}{size / 1e6:12.3f}"
             )
+            row = {"leaves": leaves, "donated": donate, "optimizer": name.strip()}
+            measured = {"milliseconds": 1e3 * seconds, "times_optax_adam": seconds / reference}
+            rows.append(row | measured | {"state_megabytes": size / 1e6})
+    return report.Report([], {"steps": rows})

@@ -21,12 +21,16 @@ from jax import Array
 from tqdm import tqdm
 
 from beliefnav import rules, wrappers
+from experiments import report
+from experiments.options import Options
 from experiments.plasticity.network import init, loss, mean_square_gradient
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Options of the benchmark."""
+
+    QUICK = {"width": 64, "batch_sizes": (128,), "repeats": 5}
 
     width: int = 1024
     """Units of each layer, and inputs."""
@@ -38,13 +42,12 @@ class Config:
     """Timed steps of each optimizer."""
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> report.Report:
     """Measure and print."""
-    for batch_size in config.batch_sizes:
-        _compare(config, batch_size)
+    return report.Report([], {"batches_of": {n: _compare(config, n) for n in config.batch_sizes}})
 
 
-def _compare(config: Config, examples: int) -> None:
+def _compare(config: Config, examples: int) -> dict[str, dict[str, float]]:
     widths = (config.width,) * config.layers + (10,)
     key = jax.random.key(0)
     params = init(widths, key)
@@ -75,9 +78,13 @@ def _compare(config: Config, examples: int) -> None:
                 seconds[name].append(time.perf_counter() - start)
     median = {name: float(np.median(times)) for name, times in seconds.items()}
     print(f"{'program':<32}{'ms':>8}{'/ adam':>9}{'/ (adam + forward)':>20}")
+    results = {}
     together = median["adam"] + median["one forward pass"]
     for name, value in median.items():
         print(f"{name:<32}{1e3 * value:8.2f}{value / median['adam']:9.3f}{value / together:20.3f}")
+        over = {"times_adam": value / median["adam"], "times_adam_and_forward": value / together}
+        results[name] = {"milliseconds": 1e3 * value} | over
+    return results
 
 
 def _stepper(optimizer: Any, params: Any, inputs: Array, labels: Array, squares: bool) -> Any:

@@ -1,5 +1,6 @@
 """What the answers come to: claims, ``metrics.json``, and a table."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,12 @@ from experiments.gradient_noise.config import Config
 from experiments.gradient_noise.training import Retrained
 
 
-def interval(fit: Learned, name: str) -> dict[str, dict[str, list[float]]]:
+def interval(fit: Learned, name: str) -> dict[str, dict[str, np.ndarray]]:
     """Layer -> stage -> median and central 90 % interval of a site [layer]."""
     quantiles = fit.posterior[name].quantile([0.5, 0.05, 0.95], ("chain", "draw"))
     return {
         str(layer): {
-            str(stage): quantiles.sel(stage=stage).isel(layer=i).values.tolist()
+            str(stage): quantiles.sel(stage=stage).isel(layer=i).values
             for stage in fit.posterior["stage"].values
         }
         for i, layer in enumerate(fit.posterior["layer"].values)
@@ -71,21 +72,7 @@ def metrics(
 ) -> dict[str, Any]:
     """What goes into ``metrics.json``; if there are several data sets, names begin with theirs."""
     several = len(answers) > 1
-    result: dict[str, Any] = {
-        name: {}
-        for name in (
-            "implied_beta1",
-            "implied_beta1_local_level",
-            "implied_beta2",
-            "signal_to_noise",
-            "elpd",
-            "loo",
-            "coverage_90",
-            "converged",
-            "left_out",
-            "retrained",
-        )
-    }
+    result: dict[str, Any] = defaultdict(dict)
     for answer in answers:
         prefix = f"{answer.stream.name}: " if several else ""
         for field, model, site in (
@@ -100,26 +87,22 @@ def metrics(
             result["elpd"][f"{prefix}{model}"] = score.elpd
             result["coverage_90"][f"{prefix}{model}"] = score.intervals
             if model in answer.fits:
-                result["loo"][f"{prefix}{model}"] = {
-                    "elpd": score.loo,
-                    "standard_error": score.loo_error,
-                    "unreliable": score.loo_unreliable,
-                }
+                loo = (score.loo, score.loo_error, score.loo_unreliable)
+                names = ("elpd", "standard_error", "unreliable")
+                result["loo"][f"{prefix}{model}"] = dict(zip(names, loo, strict=True))
         for model, fit in answer.fits.items():
             table = fit.diagnostics
             result["converged"][f"{prefix}{model}"] = {
-                str(stage): {
-                    name: table[name].sel(stage=stage).values.item() for name in table.data_vars
-                }
+                str(stage): {name: table[name].sel(stage=stage).values for name in table.data_vars}
                 for stage in table["stage"].values
             }
         result["left_out"] |= {f"{prefix}{n}": k for n, k in answer.stream.left_out.items()}
         for setting, outcome in retrained.get(answer.stream.name, {}).items():
             result["retrained"][f"{prefix}{setting}"] = outcome.accuracy
-            result.setdefault("retraining", {})[f"{prefix}{setting}"] = {
+            result["retraining"][f"{prefix}{setting}"] = {
                 "memories": outcome.memories,
                 "learning_rate": outcome.learning_rate,
-                "test": {str(rate): x.tolist() for rate, x in outcome.test.items()},
+                "test": outcome.test,
             }
     return result
 
