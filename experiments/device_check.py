@@ -6,9 +6,9 @@ The time is that of one compiled call whose inputs are on the device.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +39,7 @@ from beliefnav.rules.catalogue import CATALOGUE
 from experiments import report
 from experiments.benchmarks.inference import prior
 from experiments.options import Options
+from experiments.timing import median_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,14 +73,10 @@ class Case(NamedTuple):
 def run(config: Config) -> report.Report:
     """Check and time."""
     claims, seconds = [], {}
-    device = jax.devices()[0]
     every = cases(config.size, config.steps, config.seed)
     for name, case in tqdm(every.items(), unit="case"):
-        value, seconds[name] = _timed(case, device, config.repeats)
+        value, seconds[name] = _timed(case, config.repeats)
         claims.append(report.at_most(name, _error(value, _reference(case)), 0.0, case.tolerance))
-    print(f"{device.device_kind}, jax {jax.__version__}")
-    for name, duration in seconds.items():
-        print(f"{1e3 * duration:10.3f} ms  {name}")
     return report.Report(claims, {"milliseconds": {k: 1e3 * s for k, s in seconds.items()}})
 
 
@@ -285,17 +282,11 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
     }
 
 
-def _timed(case: Case, device: Any, repeats: int) -> tuple[Any, float]:
+def _timed(case: Case, repeats: int) -> tuple[Any, float]:
     """The result on the device in float32, and the median seconds of a call."""
-    inputs = [jax.device_put(x.astype(np.float32), device) for x in case.inputs]
-    call = jax.jit(case.call)
-    value = jax.block_until_ready(call(*inputs))
-    durations = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call(*inputs))
-        durations.append(time.perf_counter() - start)
-    return value, float(np.median(durations))
+    inputs = [jax.device_put(x.astype(np.float32)) for x in case.inputs]
+    call = partial(jax.jit(case.call), *inputs)
+    return call(), median_seconds({"call": call}, repeats)["call"]
 
 
 def _reference(case: Case) -> Any:

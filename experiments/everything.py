@@ -67,7 +67,7 @@ def is_done(folder: Path, options: dict[str, Any]) -> bool:
     Without a commit, or with changes that are not committed, nothing is known to be the same.
     """
     path, commit = folder / report.METRICS, report.commit()
-    if commit is None or commit.endswith("-dirty") or not path.is_file():
+    if not report.is_certain(commit) or not path.is_file():
         return False
     metrics = json.loads(path.read_text())
     return (metrics["commit"], metrics["options"]) == (commit, options)

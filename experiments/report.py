@@ -19,6 +19,8 @@ from experiments.options import Options
 
 PACKAGES = ("beliefnav", "jax", "optax", "numpyro", "arviz", "numpy")
 METRICS = "metrics.json"
+DIRTY = "-dirty"
+"""What marks a commit that the Python files differ from."""
 
 
 class Claim(NamedTuple):
@@ -96,11 +98,11 @@ def perform(
         ValueError: two claims have one key, or a result has the name of another entry.
     """
     date, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    revision, options = commit(), plain(config)  # before anything runs: what is run
     claims, results = run(config)
-    options = plain(config)
     metrics = {
         "experiment": config.name,
-        "commit": commit(),
+        "commit": revision,
         "date": date,
         "command": command,
         "options": options,
@@ -163,6 +165,11 @@ def dumps(metrics: Any) -> str:
     return lists.sub(lambda match: f"[{re.sub(indent, ' ', match[1])}]", text) + "\n"
 
 
+def is_certain(revision: str | None) -> bool:
+    """Whether a revision says all about the code: what it measured need not be measured again."""
+    return revision is not None and not revision.endswith(DIRTY)
+
+
 def commit() -> str | None:
     """The commit of the checkout, marked if Python files differ from it; ``None`` without one."""
     here = Path(__file__).parent.parent
@@ -172,6 +179,6 @@ def commit() -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "-s", "--", "*.py") else "")
+        return git("rev-parse", "HEAD") + (DIRTY if git("status", "-s", "--", "*.py") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -39,7 +39,7 @@ from tqdm import tqdm
 from experiments import report
 from experiments.adam_recovery import drawing, dual, means_and_variances, slopes
 from experiments.adam_recovery.config import Config
-from experiments.adam_recovery.results import Results, claims, metrics, print_tables
+from experiments.adam_recovery.results import Results, claims, metrics
 from experiments.adam_recovery.sampled import read_samples
 
 __all__ = ["Config", "run"]
@@ -50,7 +50,6 @@ def run(config: Config) -> report.Report:
     results = measure(config)
     drawing.draw(config.folder / "adam_recovery.png", results)
     drawing.draw_beyond(config.folder / "adam_recovery_beyond.png", results)
-    print_tables(results)
     return report.Report(claims(results), metrics(results))
 
 

@@ -176,25 +176,3 @@ def _dual(results: Results) -> dict[str, Any]:
             for (c, r), s in results.solutions.items()
         ],
     }
-
-
-def print_tables(results: Results) -> None:
-    """What is reported and not claimed."""
-    costs = results.costs
-    print("\nquadratics: mean cost in excess of a learner who is told the curvature")
-    print("(± standard error of the difference to the first)")
-    print(f"{'dispersion':>10}{'noise':>8}" + "".join(f"{name:>24}" for name in costs.excess))
-    for i, c in enumerate(costs.dispersions):
-        for j, r in enumerate(costs.noises):
-            cells = ((costs.excess[n][i, j], costs.error[n][i, j]) for n in costs.excess)
-            print(f"{c:>10g}{r:>8g}" + "".join(f"{x:>16.3f} ± {e:.3f}" for x, e in cells))
-    print("\ndigits: training loss and test accuracy at the best learning rate")
-    for name, t in results.networks.items():
-        rate = means_and_variances.LEARNING_RATES[t.best]
-        loss, accuracy = t.loss[t.best].mean(), t.accuracy[t.best].mean()
-        print(f"{name:<24}{rate:>8g}{loss:>10.4f}{accuracy:>10.3f}")
-    print("\ndual control: gain over the certainty-equivalent plan")
-    names = ("optimal", "anticipating", "averaged", "cautious", "myopic Bayes")
-    print(f"{'dispersion':>10}{'noise':>8}" + "".join(f"{name:>14}" for name in names))
-    for (c, r), s in results.solutions.items():
-        print(f"{c:>10g}{r:>8.3g}" + "".join(f"{s.gain(name):>14.4f}" for name in names))

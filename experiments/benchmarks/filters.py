@@ -11,9 +11,9 @@ of a large array in the same run.
 
 import importlib
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +25,7 @@ from tqdm import tqdm
 from beliefnav import beliefs, filters
 from experiments import report
 from experiments.options import Options
+from experiments.timing import median_seconds
 
 MODEL = beliefs.Secant(
     noise_variance=0.1,
@@ -137,26 +138,20 @@ def race(
             # float32, over a thousand steps
             np.testing.assert_allclose(got, want, rtol=2e-2, atol=2e-3, err_msg=f"{name} {field}")
     del results
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in tqdm(range(repeats), desc=kind, leave=False):
-        for name, method in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(method(stream, moved))
-            seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(times)) for name, times in seconds.items()}
+    programs = {name: partial(method, stream, moved) for name, method in compiled.items()}
+    return median_seconds(programs, repeats, kind)
 
 
 def copy_bandwidth(repeats: int) -> float:
     """Bytes a second that a large array is read and written with."""
-    values = jnp.ones(50_000_000, jnp.float32)
+    carried = [jnp.ones(50_000_000, jnp.float32)]
     scale = jax.jit(lambda x: 2 * x, donate_argnums=0)
-    values = jax.block_until_ready(scale(values))
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        values = jax.block_until_ready(scale(values))
-        times.append(time.perf_counter() - start)
-    return 2 * values.nbytes / float(np.median(times))
+
+    def copy() -> Any:
+        carried[0] = scale(carried[0])
+        return carried[0]
+
+    return 2 * carried[0].nbytes / median_seconds({"copy": copy}, repeats)["copy"]
 
 
 def ours(parallel: bool) -> Callable[..., Any]:

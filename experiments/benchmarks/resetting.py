@@ -8,22 +8,20 @@ which is timed on its own: two hypotheses against the sum of Adam's step and tha
 take turns in random order; the second Adam shows how far two equal things differ in this run.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
-from tqdm import tqdm
 
 from beliefnav import rules, wrappers
 from experiments import report
 from experiments.options import Options
 from experiments.plasticity.network import init, loss, mean_square_gradient
+from experiments.timing import median_seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,15 +66,7 @@ def _compare(config: Config, examples: int) -> dict[str, dict[str, float]]:
         programs[name] = _stepper(optimizer, params, inputs, labels, name.endswith("given"))
     forward = jax.jit(loss)
     programs["one forward pass"] = lambda: forward(params, inputs, labels)
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    rng = np.random.default_rng(0)
-    for i in tqdm(range(config.repeats + 3), leave=False):
-        for name in rng.permutation(list(programs)):
-            start = time.perf_counter()
-            jax.block_until_ready(programs[name]())
-            if i >= 3:
-                seconds[name].append(time.perf_counter() - start)
-    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    median = median_seconds(programs, config.repeats)
     print(f"{'program':<32}{'ms':>8}{'/ adam':>9}{'/ (adam + forward)':>20}")
     results = {}
     together = median["adam"] + median["one forward pass"]

@@ -90,7 +90,6 @@ def run(config: Config) -> report.Report:
         for name, optimizer in (("adam", optax.adam(3e-3)), ("secant", rules.secant(0.03)))
     }
     correlations = {name: run_.correlations() for name, run_ in networks.items()}
-    print_table(correlations)
     spread = {noise: c.deviation.mean() for noise, c in calibrations.items()}
     draw(calibrations, correlations, config.folder / "curvature.png")
     claims = [
@@ -281,16 +280,6 @@ def hessian_diagonal(loss: Callable[[Any], Array], params: Any) -> Any:
 
     diagonal = jax.jit(lambda: lax.map(entry, jnp.arange(flat.size), batch_size=64))()
     return unravel(diagonal)
-
-
-def print_table(correlations: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Rank correlations with the exact Hessian diagonal."""
-    runs = list(correlations)
-    print("rank correlation with the Hessian's diagonal: all parameters (within arrays)")
-    print(f"{'':<44}" + "".join(f"{'steps of ' + name:>22}" for name in runs))
-    for belief in correlations[runs[0]]:
-        cells = (correlations[name][belief] for name in runs)
-        print(f"{belief:<44}" + "".join(f"{c['all']:>13.2f} ({c['within']:.2f})  " for c in cells))
 
 
 def draw(

@@ -18,8 +18,8 @@ a tenth is missing are left out. ``--stream FILE`` asks a recording of your own,
 belong to, and the recording is divided into stages of equal length.
 
 Written are four figures, ``metrics.json``, the recorded streams, and one file of posteriors for
-each stream and model. A fit whose chains do not agree is marked in the table and in
-``metrics.json``.
+each stream and model. A fit whose chains do not agree is marked in ``metrics.json`` and
+in the figure of memories.
 """
 
 from experiments import report
@@ -42,8 +42,6 @@ def run(config: Config) -> report.Report:
     }
     streams = record(config, problems) if config.stream is None else read(config, config.stream)
     answers = ask(config, streams)
-    for answer in answers:
-        results.print_table(answer)
     retrained = {
         name: train_again(config, name, problems[name], results.settings(answer))
         for answer in answers

@@ -105,37 +105,3 @@ def metrics(
                 "test": outcome.test,
             }
     return result
-
-
-def print_table(answer: Answer) -> None:
-    """What the layers ask for, and how models predict; a mark where chains do not agree."""
-    stream, fits = answer.stream, answer.fits
-    left_out = sum(stream.left_out.values())
-    print(
-        f"\n{stream.name}: {stream.values.sizes['param']} coordinates, {left_out} left out; median "
-        "[90 %]; * did not converge"
-    )
-    columns = (
-        ("Ornstein-Uhlenbeck", "implied_beta1", "beta1 (OU)"),
-        ("local level", "implied_beta1", "beta1 (level)"),
-        ("precision walk", "implied_beta2", "beta2"),
-        ("Ornstein-Uhlenbeck", "signal_to_noise_ratio", "signal to noise"),
-    )
-    print(f"{'':<28}" + "".join(f"{title:>26}" for _, _, title in columns))
-    cells = [interval(fits[model], site) for model, site, _ in columns]
-    for layer in stream.layers.names:
-        for stage in map(str, stream.values["stage"].values):
-            row = f"{layer:<20}{stage:<8}"
-            for (model, _, _), cell in zip(columns, cells, strict=True):
-                low_high = "{:.4f} [{:.4f}, {:.4f}]".format(*cell[layer][stage])
-                row += f"{low_high + (' ' if fits[model].converged(stage) else '*'):>26}"
-            print(row)
-    base = answer.scores["no memory"].elpd
-    print(f"\n{'':<28}{'elpd - no memory':>18}{'LOO (se)':>24}{'90 % covers':>14}")
-    for model, score in answer.scores.items():
-        loo = "" if np.isnan(score.loo) else f"{score.loo:.0f} ({score.loo_error:.0f})"
-        bad = model in fits and not fits[model].converged()
-        print(
-            f"{model + (' *' if bad else ''):<28}{score.elpd - base:>18.0f}{loo:>24}"
-            f"{score.intervals:>14.3f}"
-        )

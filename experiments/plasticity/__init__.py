@@ -57,7 +57,6 @@ def run(config: Config) -> report.Report:
             jax.random.key(config.seed + 1),
         )
     drawing.draw(found, config.folder)
-    print(table(said))
     return report.Report(claims(found, quick=config.quick), {"streams": said, **extra})
 
 
@@ -72,17 +71,3 @@ def prepare(config: Config) -> dict[str, Stream]:
             continue
         streams[name] = stream._replace(tasks=config.tasks or stream.tasks)
     return streams
-
-
-def table(said: dict[str, dict[str, dict]]) -> str:
-    """First, last tenth and mean of all tasks, of every method on every stream, in Markdown."""
-    methods = list(dict.fromkeys(m for of_stream in said.values() for m in of_stream))
-    lines = [f"| | {' | '.join(said)} |", "|---|" + "---|" * len(said)]
-    for method in methods:
-        cells = []
-        for of_stream in said.values():
-            got = of_stream.get(method)
-            numbers = (got[key][0] for key in ("first", "last", "lifetime")) if got else ()
-            cells.append(" ".join(f"{x:.3f}".lstrip("0") for x in numbers))
-        lines.append(f"| {METHODS[method].label} | {' | '.join(cells)} |")
-    return "\n".join(lines)

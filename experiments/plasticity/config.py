@@ -12,8 +12,8 @@ from experiments.plasticity.streams import STREAMS
 class Config(Options):
     """How methods keep their plasticity, without being told when tasks begin.
 
-    Methods that are already in the folder, with these options, are not run again. A quick run has a
-    short stream of random labels, and the main methods at settings that are given.
+    Methods that are already in the folder, of this commit and these options, are not run again. A
+    quick run has a short stream of random labels, and the main methods at settings that are given.
     """
 
     QUICK = {

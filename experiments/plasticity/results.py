@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from scipy import stats
 
+from experiments import report
 from experiments.plasticity.config import Config
 from experiments.plasticity.methods import METHODS, Method
 from experiments.plasticity.streams import Stream
@@ -50,7 +51,9 @@ def measure(
     path = config.folder / name / f"{method_name}.npz"
     seeds = config.seeds if name == "random_labels" else config.other_seeds
     leader = chosen.get(method.follows or "")
+    commit = report.commit()
     fingerprint = {
+        "commit": commit,
         "seed": config.seed,
         "seeds": seeds,
         "sweep_seeds": config.sweep_seeds,
@@ -58,7 +61,7 @@ def measure(
         "grid": dict(method.quick or {}) if config.quick else _grid(method, leader),
     }
     fingerprint = json.loads(json.dumps(fingerprint))
-    if path.is_file():
+    if path.is_file() and report.is_certain(commit):
         earlier = _read(path)
         if earlier is not None and earlier[0] == fingerprint:
             return earlier[1]

@@ -57,8 +57,8 @@ def test_geometry(tmp_path: Path) -> None:
         "metric_rates": [14.1421, 2.0],
         "rotation_equilibrium": [0.0, -0.0192308],
         "decay_equilibrium": [0.0, -0.0192308],
-        "rotation_equilibrium_discounted": [0.0018322, -0.0190546],
-        "decay_equilibrium_discounted": [0.0, -0.0175439],
+        "rotation_discounted": [0.0018322, -0.0190546],
+        "decay_discounted": [0.0, -0.0175439],
         "decay_rates_discounted": 10.188779,
     }
     for key, value in expected.items():

@@ -347,6 +347,7 @@ def test_a_run_is_kept_resumed_and_run_again_where_options_differ(
         return training.live(*args)
 
     monkeypatch.setattr(results, "live", counted)
+    monkeypatch.setattr(report, "commit", lambda: "abc")
     stream = small(None)
     first = results.measure(config, "random_labels", stream, "sgd", {})
     assert len(calls) == 2  # the sweep and the end
@@ -360,6 +361,9 @@ def test_a_run_is_kept_resumed_and_run_again_where_options_differ(
     other = Config(out=tmp_path, sweep_seeds=1, seeds=2, seed=1)
     results.measure(other, "random_labels", stream, "sgd", {})
     assert len(calls) == 4
+    monkeypatch.setattr(report, "commit", lambda: "abd")
+    results.measure(config, "random_labels", stream, "sgd", {})
+    assert len(calls) == 6  # what other code measured says nothing
     mean, low, high = results.metrics(first)["lifetime"]
     assert low <= mean <= high
 
