@@ -14,6 +14,10 @@ if __name__ == "__main__":
             everything.main(options)
         case [name, *options] if name in EXPERIMENTS and "--publish" in options:
             options.remove("--publish")
-            publishing.publish(command_line.configure("experiments", name, options))
+            config = command_line.configure("experiments", name, options)
+            try:
+                publishing.publish(config)
+            except ValueError as error:
+                sys.exit(str(error))
         case arguments:
             command_line.main("experiments", "experiment", EXPERIMENTS, arguments)

@@ -1,7 +1,7 @@
 """All experiments, one after another, each in a process of its own: a run that can be resumed.
 
 ``python -m experiments all`` passes over an experiment whose ``metrics.json`` is there already, of
-the same commit and with the same options. An experiment that fails does not stop the others.
+the same commit and with the same options, other than the folder. An experiment that fails does not stop the others.
 """
 
 import importlib
@@ -70,4 +70,5 @@ def is_done(folder: Path, options: dict[str, Any]) -> bool:
     if not report.is_certain(commit) or not path.is_file():
         return False
     metrics = json.loads(path.read_text())
-    return (metrics["commit"], metrics["options"]) == (commit, options)
+    same = metrics["options"] | {"out": None} == options | {"out": None}
+    return same and metrics["commit"] == commit

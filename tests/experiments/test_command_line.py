@@ -21,6 +21,13 @@ def test_unknown_experiment_and_list() -> None:
     assert unknown.returncode != 0 and "classify, double_well" in unknown.stderr
 
 
+def test_publishing_what_was_not_run_says_what_to_do(tmp_path: Path) -> None:
+    command = [*COMMAND, "classify", "--publish", "--out", str(tmp_path)]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "do run `python -m experiments classify` to its end first" in refused.stderr
+
+
 class Module:
     """A module with one claim, which holds or does not."""
 
