@@ -1,7 +1,8 @@
 """All experiments, one after another, each in a process of its own: a run that can be resumed.
 
 ``python -m experiments all`` passes over an experiment whose ``metrics.json`` is there already, of
-the same commit and with the same options, other than the folder. An experiment that fails does not stop the others.
+the same commit and with the same options, other than the folder. An experiment that fails does not
+stop the others.
 """
 
 import importlib

@@ -44,11 +44,13 @@ def page(
     import matplotlib
 
     matplotlib.use("agg")
+    from cycler import cycler
     from matplotlib import pyplot
 
     options = {"layout": "constrained", "figsize": (options.pop("width", WIDTH), height)} | options
-    style = {"axes.prop_cycle": pyplot.cycler(color=CYCLE), "font.size": 9, "axes.titlesize": 10}
-    with pyplot.rc_context(style | {"legend.fontsize": 8}):
+    style: dict[Any, Any] = {"axes.prop_cycle": cycler(color=CYCLE), "legend.fontsize": 8}
+    style |= {"font.size": 9, "axes.titlesize": 10}
+    with pyplot.rc_context(style):
         figure, axes = pyplot.subplots(rows, columns, **options)
         try:
             yield axes

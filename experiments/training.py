@@ -25,7 +25,7 @@ class Problem(NamedTuple):
 
     data: data_sets.Data
     make: Callable[[Array], Any]
-    logits: Callable[[Any, Array], Array]
+    logits: Callable[[Any, Any], Array]
     num_train: int
 
     def loss(self, params: Any, batch: Any) -> Array:
@@ -116,6 +116,6 @@ def train(
     return lax.scan(step, carry, batches)
 
 
-def mean_cross_entropy(logits: Array, labels: Array) -> Array:
+def mean_cross_entropy(logits: Array, labels: Any) -> Array:
     """In nats."""
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
