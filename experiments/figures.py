@@ -62,7 +62,8 @@ def page(
 def legend_above(axes: Any) -> None:
     """One legend for the whole figure, above all panels, with what one of them shows."""
     handles, labels = axes.get_legend_handles_labels()
-    axes.figure.legend(handles, labels, ncols=len(labels), loc="outside upper center")
+    columns = len(labels) if len("".join(labels)) < 100 else 3
+    axes.figure.legend(handles, labels, ncols=columns, loc="outside upper center")
 
 
 def note(axes: Any, text: str) -> None:

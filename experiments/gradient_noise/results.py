@@ -44,11 +44,11 @@ def settings(answer: Answer) -> dict[str, dict[str, tuple[float, float]]]:
         return {layer: (one[layer], other[layer]) for layer in one}
 
     return {
-        "Adam's 0.9, 0.999": dict.fromkeys(beta1, (0.9, 0.999)),
-        "implied": pairs(common(beta1), common(beta2)),
-        "implied by layer": pairs(beta1, beta2),
-        "implied first, 0.999": {layer: (b, 0.999) for layer, b in common(beta1).items()},
-        "implied by the level, 0.999": {layer: (b, 0.999) for layer, b in common(level).items()},
+        "0.9, 0.999 (Adam's defaults)": dict.fromkeys(beta1, (0.9, 0.999)),
+        "learned, the same for all layers": pairs(common(beta1), common(beta2)),
+        "learned, by layer": pairs(beta1, beta2),
+        "learned β1, 0.999": {layer: (b, 0.999) for layer, b in common(beta1).items()},
+        "β1 of the local level, 0.999": {layer: (b, 0.999) for layer, b in common(level).items()},
     }
 
 

@@ -47,7 +47,7 @@ def draw(found: Mapping[str, Results], folder: Path) -> None:
 
 def curves(of: Results, path: Path) -> None:
     """Online accuracy of every task: main methods, and parts of the hazard filter."""
-    with figures.page(path, 1, 2, 4.2, sharey=True) as panels:
+    with figures.page(path, 1, 2, 5.4, sharey=True) as panels:
         for axes, shown, title in zip(
             panels, (MAIN, ABLATIONS), ("methods", "parts of the hazard filter"), strict=True
         ):
@@ -55,7 +55,7 @@ def curves(of: Results, path: Path) -> None:
                 if name in of:
                     _band(axes, of[name].lives.online, color, METHODS[name].label)
             axes.set(xlabel="task", title=title)
-            axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13))
         panels[0].set(ylabel="online accuracy (mean, 95 % interval)", ylim=(0, 1))
 
 

@@ -359,7 +359,11 @@ METHODS: dict[str, Method] = {
     "sgd": Method("SGD", sgd, {"learning_rate": (3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4)}),
     "adam": Method("Adam", adam, {"learning_rate": RATES}),
     "adam_3e-3": Method(
-        "Adam at 3e-3", adam, {"learning_rate": (3e-3,)}, "reference", quick={"learning_rate": 3e-3}
+        "Adam at a learning rate of 3e-3",
+        adam,
+        {"learning_rate": (3e-3,)},
+        "reference",
+        quick={"learning_rate": 3e-3},
     ),
     "adamw": Method("AdamW", adamw, {"learning_rate": TWO, "weight_decay": (0.01, 0.1, 1.0)}),
     "l2": Method("L2", l2, {"learning_rate": TWO, "strength": (1e-4, 1e-3, 1e-2)}),
@@ -376,28 +380,34 @@ METHODS: dict[str, Method] = {
     ),
     "redo": Method("ReDo", redo, {"learning_rate": TWO, "threshold": (0.0, 0.03, 0.1)}),
     "soft_reset": Method(
-        "Soft Reset (sketch)",
+        "Soft Reset (in short)",
         soft_reset,
         {"learning_rate": (0.03, 0.1), "drift_rate": (1e-3, 1e-2, 0.1)},
     ),
     "adam_state_reset": Method(
-        "told: Adam's state reset", adam_state_reset, {"learning_rate": RATES}, "told"
+        "told: Adam's state reset with each task",
+        adam_state_reset,
+        {"learning_rate": RATES},
+        "told",
     ),
     "oracle": Method(
-        "told: all reset (oracle)",
+        "told: all reset with each task (oracle)",
         oracle,
         {"learning_rate": RATES},
         "told",
         quick={"learning_rate": 3e-3},
     ),
     "periodic": Method(
-        "told how often: periodic",
+        "told the length: all reset periodically",
         periodic,
         {"learning_rate": TWO, "period": (0.3, 0.6, 1.6)},
         "told",
     ),
     "random_resets": Method(
-        "told how often: at random times", random_resets, {"learning_rate": RATES}, "told"
+        "told the length: all reset at random times",
+        random_resets,
+        {"learning_rate": RATES},
+        "told",
     ),
     "hazard_filter": Method(
         "hazard filter",
@@ -407,22 +417,38 @@ METHODS: dict[str, Method] = {
         quick={"hazard": 1e-3, "spread": 4.0},
     ),
     "hazard_filter_batch": Method(
-        "hazard filter, no gradients of examples",
+        "hazard filter, squared gradient of the batch",
         hazard_filter_batch,
         {"hazard": (3e-4, 1e-3, 3e-3), "spread": (1.0, 4.0)},
         "ours",
     ),
     "two_hypothesis": Method(
-        "two hypotheses, Adam",
+        "two hypotheses around Adam",
         two_hypothesis,
         {"learning_rate": THREE, "hazard": (1e-4, 1e-3)},
         "ours",
         quick={"learning_rate": 3e-3, "hazard": 1e-3},
     ),
-    "variance_only": Method("forgets, no pull", variance_only, {}, "ablation", "hazard_filter"),
-    "mean_only": Method("pull, does not forget", mean_only, {}, "ablation", "hazard_filter"),
-    "to_zero": Method("pull to zero", to_zero, {}, "ablation", "hazard_filter"),
-    "no_hazard": Method("hazard 0", no_hazard, {}, "ablation", "hazard_filter"),
+    "variance_only": Method(
+        "hazard filter that forgets, without the pull",
+        variance_only,
+        {},
+        "ablation",
+        "hazard_filter",
+    ),
+    "mean_only": Method(
+        "hazard filter with the pull, that does not forget",
+        mean_only,
+        {},
+        "ablation",
+        "hazard_filter",
+    ),
+    "to_zero": Method(
+        "hazard filter with a pull to zero", to_zero, {}, "ablation", "hazard_filter"
+    ),
+    "no_hazard": Method(
+        "hazard filter with a hazard of 0", no_hazard, {}, "ablation", "hazard_filter"
+    ),
 }
 
 
