@@ -29,6 +29,7 @@ __all__ = [
     "unzip",
     "where",
     "wide",
+    "wide_dtype",
 ]
 
 PyTree = Any
@@ -47,6 +48,15 @@ def is_function(value: Any) -> bool:
     return callable(value) and all(map(callable, jax.tree.leaves(value)))
 
 
+def wide_dtype(*values: Any) -> Any:
+    """The common dtype of arrays or dtypes, at least float32.
+
+    Memory that is wider than a gradient is meant, also where dtypes are not promoted silently.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.result_type(jnp.float32, *values)
+
+
 def full_like(params: PyTree, value: ArrayLike) -> PyTree:
     """A tree like ``params`` filled with ``value``, in at least float32.
 
@@ -54,14 +64,13 @@ def full_like(params: PyTree, value: ArrayLike) -> PyTree:
     at a time stands still in bfloat16. Works on abstract leaves and keeps shardings.
     """
     return jax.tree.map(
-        lambda p: jnp.full_like(p, value, dtype=jnp.promote_types(jnp.result_type(p), jnp.float32)),
-        params,
+        lambda p: jnp.full_like(p, value, dtype=wide_dtype(jnp.result_type(p))), params
     )
 
 
 def scalar_like(params: PyTree, value: ArrayLike) -> Array:
     """``value`` as one scalar, in the widest dtype that `full_like` gives to ``params``."""
-    return jnp.asarray(value, jnp.result_type(jnp.float32, *jax.tree.leaves(params)))
+    return jnp.asarray(value, wide_dtype(*jax.tree.leaves(params)))
 
 
 def select(mask: Array, x: Any, otherwise: Any) -> Array:

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from beliefnav._trees import wide_dtype
 from beliefnav.beliefs.second_moment.kronecker_walk import Kronecker, matrix_shape
 
 __all__ = [
@@ -277,7 +278,7 @@ def _curvature_root(owner: str, loss: Callable[..., Array], values: Any) -> Arra
         return jax.jvp(slope, (values,), (direction,))[1]
 
     blocks = jax.vmap(column, out_axes=-1)(jnp.arange(values.shape[-1]))
-    blocks = blocks.astype(jnp.promote_types(blocks.dtype, jnp.float32))
+    blocks = blocks.astype(wide_dtype(blocks.dtype))
     eigenvalues, vectors = jnp.linalg.eigh((blocks + jnp.swapaxes(blocks, -1, -2)) / 2)
     root = vectors * jnp.sqrt(jnp.maximum(eigenvalues, 0))[..., None, :]
     return root.astype(values.dtype)

@@ -39,7 +39,7 @@ PyTree = Any
 
 def full(belief: Gaussian, like: Array) -> Gaussian:
     """A Gaussian whose entries are arrays of the shape of ``like``, in at least float32."""
-    dtype = jnp.promote_types(jnp.result_type(like), jnp.float32)
+    dtype = _trees.wide_dtype(jnp.result_type(like))
     return jax.tree.map(lambda x: jnp.full_like(like, x, dtype=dtype), belief)
 
 

@@ -11,6 +11,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import SYMMETRY
 from beliefnav._sharding import gathered, placed_like
+from beliefnav._trees import wide_dtype
 
 __all__ = ["check_like", "floating", "is_positive", "is_symmetric", "ravel"]
 
@@ -30,7 +31,7 @@ def ravel(tree: PyTree) -> tuple[Array, Callable[[Array], PyTree]]:
 def floating(x: ArrayLike) -> Array:
     """An array of at least float32; weakly typed scalars keep their digits."""
     x = jnp.asarray(x)
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(wide_dtype(x.dtype))
 
 
 def check_like(

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
+from beliefnav._trees import wide_dtype
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs._said import is_said
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
@@ -164,7 +165,7 @@ def square_like(params: PyTree) -> Array | jax.ShapeDtypeStruct:
     """A matrix [n, n] of zeros over the n raveled parameters, abstract if they are."""
     leaves = jax.tree.leaves(params)
     size = sum(math.prod(jnp.shape(leaf)) for leaf in leaves)
-    dtype = jnp.result_type(jnp.float32, *leaves)
+    dtype = wide_dtype(*leaves)
     if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in leaves):
         return jax.ShapeDtypeStruct((size, size), dtype)
     return jnp.zeros((size, size), dtype)

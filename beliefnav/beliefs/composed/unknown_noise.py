@@ -188,7 +188,7 @@ class UnknownNoise(Belief):
             def leaf(s2: Array, e2: Array, k: Array, n_after: Array) -> Array:
                 # A noise that overflows is capped: an infinite one would be one for ever.
                 e2 = jnp.minimum(e2, jnp.finfo(s2.dtype).max)
-                learned = s2 + (e2 - k * s2) / n_after
+                learned = s2 + (e2 - _trees.wide(k, s2.dtype) * s2) / n_after
                 return _trees.wide(jnp.minimum(learned, jnp.finfo(s2.dtype).max), s2.dtype)
 
             positive = jax.tree.map(lambda n: select(n > 0, n, 1), after)
@@ -338,6 +338,7 @@ def predictive(
     """
     proper = (degrees > 0) & (scale > 0) & (count > 0)
     n, s2 = jnp.where(proper, degrees, 1), jnp.where(proper, scale, 1)
+    count = jnp.asarray(count).astype(n.dtype)
     relative = surprise / s2  # and not over n s2, which may overflow
     density = log_density + (surprise + count * math.log(2 * math.pi)) / 2
     density += log_gamma_ratio(n, count)

@@ -243,7 +243,7 @@ class LocalLevel(Belief):
         before = self.prior_sample_size if context is None else context
         sizes = _discounting.sample_sizes(self.discount, before, seen)
         drift: Any = self._known_noise() * ((1 - self.discount) / (self.discount * sizes))
-        drift = drift.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+        drift = drift.astype(_trees.wide_dtype(gradient.dtype))
         return (gradient, drift), self.discount * sizes[-1] + seen[-1]
 
     def prior(self) -> Gaussian:

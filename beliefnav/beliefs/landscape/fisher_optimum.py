@@ -147,7 +147,7 @@ class FisherOptimum(Belief):
             p = jnp.asarray(self.hazard)
 
             def mean(d: Array, x: Array, moved: Array) -> Array:
-                return (d - p * (d + x) - moved).astype(d.dtype)
+                return (d - p * (d + x) - _trees.wide(moved, d.dtype)).astype(d.dtype)
 
             def variance(v: Array, v0: Array) -> Array:
                 return (v + p * (2 - p) * (v0 - v)).astype(v.dtype)
@@ -332,7 +332,7 @@ def initial_variance(params: PyTree) -> PyTree:
 
 def _variance(x: Array) -> Array:
     """0 where there is nothing to take it of."""
-    dtype = jnp.promote_types(x.dtype, jnp.float32)
+    dtype = _trees.wide_dtype(x.dtype)
     if isinstance(x, jax.ShapeDtypeStruct) or x.size < 2:
         return jnp.zeros((), dtype)
     x = x.astype(dtype)
@@ -343,12 +343,13 @@ def _variance(x: Array) -> Array:
 def _stacked(scalars: PyTree, like: PyTree) -> Array:
     """One array [leaf], which is no tree like the parameters, whose shardings it could not have."""
     leaves = jax.tree.leaves(scalars)
-    dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(like))
+    dtype = _trees.wide_dtype(*jax.tree.leaves(like))
     return jnp.array(leaves, dtype) if leaves else jnp.zeros(0, dtype)
 
 
 def _mean_seen(values: PyTree, seen: PyTree) -> Array:
     """The mean of the entries that are seen, where the others are 0; 0 of none."""
-    total = sum((jnp.sum(x) for x in jax.tree.leaves(values)), jnp.zeros(()))
-    count = sum((jnp.sum(x) for x in jax.tree.leaves(seen)), jnp.zeros((), jnp.int32))
-    return total / jnp.maximum(count, 1)
+    sums = [jnp.sum(x) for x in jax.tree.leaves(values)]
+    total = sum(sums, jnp.zeros((), _trees.wide_dtype(*sums)))
+    count = sum((jnp.sum(x) for x in jax.tree.leaves(seen)), jnp.zeros((), int))
+    return total / jnp.maximum(count, 1).astype(total.dtype)

@@ -196,7 +196,7 @@ class Optimum(Belief):
         """A recording of one leaf as `transition` and `sensors` need it; where and how it ended."""
         assert displacement is not None
         del curvature
-        displacement = displacement.astype(jnp.promote_types(displacement.dtype, jnp.float32))
+        displacement = displacement.astype(_trees.wide_dtype(displacement.dtype))
         still = jnp.zeros_like(displacement[0])
         last, start = (still, still) if context is None else context
         moved = _program.moved(displacement, last)

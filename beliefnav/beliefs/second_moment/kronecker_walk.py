@@ -104,7 +104,7 @@ class KroneckerWalk(Belief):
         def eye(params: PyTree, side: int) -> PyTree:
             def leaf(p: Any) -> Any:
                 size = matrix_shape(jnp.shape(p))[side]
-                dtype = jnp.promote_types(jnp.result_type(p), jnp.float32)
+                dtype = _trees.wide_dtype(jnp.result_type(p))
                 if isinstance(p, jax.ShapeDtypeStruct):
                     return jax.ShapeDtypeStruct((size, size), dtype)
                 return jnp.asarray(self.prior_scale, dtype) * jnp.eye(size, dtype=dtype)

@@ -89,8 +89,8 @@ class WishartWalk(Belief):
         def init(params: PyTree) -> WishartWalkState:
             matrix = square_like(params)
             if isinstance(matrix, Array):
-                matrix = matrix + self.prior_second_moment * jnp.eye(len(matrix))
-                matrix = matrix.astype(square_like(params).dtype)
+                eye = jnp.eye(len(matrix), dtype=matrix.dtype)
+                matrix = matrix + jnp.asarray(self.prior_second_moment, matrix.dtype) * eye
             sizes = _trees.scalar_like(params, self.prior_degrees_of_freedom)
             return WishartWalkState(matrix, sizes)
 

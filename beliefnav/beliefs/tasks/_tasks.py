@@ -257,7 +257,7 @@ def info(
 
 
 def _dtype(wide: PyTree) -> Any:
-    return jnp.result_type(jnp.float32, *jax.tree.leaves(wide))
+    return _trees.wide_dtype(*jax.tree.leaves(wide))
 
 
 def facts(model: SwitchingOptimum, kept: str, time: str) -> tuple[Fact, ...]:

@@ -135,7 +135,7 @@ class RunLengths(Belief):
             joint = [state.log_weights + stay[:, None], (log_probability + switch)[:, None]]
             return RunLengthsPredicted(
                 tasks=jax.tree.map(lambda x, n: jnp.concatenate([x, n[None]]), state.tasks, new),
-                run_length=jnp.append(state.run_length + state.started, 0).astype(jnp.int32),
+                run_length=jnp.append(state.run_length + state.started.astype(jnp.int32), 0),
                 log_weights=jnp.concatenate(joint, 1),
                 hazards=hazards,
                 position=position,

@@ -210,7 +210,7 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 def _polar(m: Array) -> tuple[Array, Array, Array, Array]:
     """The factor, and the singular vectors and values it is made of, 0 where those vanish."""
     u, s, vt = jnp.linalg.svd(m, full_matrices=False)
-    kept = s > max(m.shape) * jnp.finfo(m.dtype).eps * jnp.max(s, initial=0)
+    kept = (s > max(m.shape) * jnp.finfo(m.dtype).eps * jnp.max(s, initial=0)).astype(s.dtype)
     u, s, vt = u * kept[None, :], s * kept, vt * kept[:, None]
     return u @ vt, u, s, vt
 

@@ -18,6 +18,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE
 from beliefnav._format import number
+from beliefnav._trees import wide
 from beliefnav.beliefs import Posterior
 from beliefnav.control.gains.kronecker import is_kronecker
 from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
@@ -73,7 +74,7 @@ def countering(decay: ArrayLike, discount: ArrayLike = 0.0, eps_root: ArrayLike 
 
         def leaf(m: Array, v: Array, theta: Array) -> Array:
             s = jnp.sqrt((half + j) ** 2 + jnp.maximum(v, 0) + eps_root) + half
-            return (m + j * (2 * half + j) * theta) / s
+            return (m + j * (2 * half + j) * wide(theta, m.dtype)) / s
 
         return jax.tree.map(leaf, mean, curvature, given(params, "countering"))
 
@@ -118,7 +119,7 @@ def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True)
         moved = given(params, "penalised")
         if around_start:
             moved = jax.tree.map(jnp.subtract, params, start)
-        pulled = jax.tree.map(lambda m, x: m + strength * x, mean, moved)
+        pulled = jax.tree.map(lambda m, x: m + strength * wide(x, m.dtype), mean, moved)
         curvature = _stiffened(posterior.curvature_mean, strength, mean)
         known = posterior._replace(gradient_mean=pulled, curvature_mean=curvature)
         return policy.step(known, *((params, start) if policy.uses_start else (params,)))
