@@ -238,7 +238,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_commands_exist(path: Path) -> None:
     known = {"experiments": EXPERIMENTS, "experiments.benchmarks": BENCHMARKS}
     for module, name in re.findall(r"python -m (experiments[.\w]*) (\w+)", path.read_text()):
-        assert name == "NAME" or name in known[module], (module, name)
+        assert name in ("NAME", "all") or name in known[module], (module, name)
 
 
 @pytest.mark.parametrize("path", PROSE, ids=named)
@@ -258,17 +258,18 @@ def test_names_in_the_text_exist(path: Path) -> None:
 def test_what_is_said_of_the_atlas() -> None:
     """It is counted in the table that `beliefnav.atlas` writes, which a test measures again."""
     table = (ROOT / "beliefnav" / "atlas" / "README.md").read_text().splitlines()
-    rows = [line.strip("| ").split(" | ") for line in table if line.startswith("| ")][1:]
+    first = next(i for i, line in enumerate(table) if line.startswith("| rule | "))
+    rows = [line.strip("| ").split(" | ") for line in table[first + 2 :]]
     exactly = [row for row in rows if row[4] == "exact"]
     said = re.search(r"\[(\d+) of the (\d+) rows\]", README.read_text())
     assert said and [int(n) for n in said.groups()] == [len(exactly), len(rows)]
-    assert max(float(row[3]) for row in exactly) <= 1e-12
+    assert {row[3] for row in exactly} <= {"≤ 1e-12", "≤ 1e-11"}
     peers = {row[2] for row in exactly}
     named = ("sgd", "sgd(momentum)", "rmsprop", "adam", "adamw", "lion", "nadam")
     assert {f"optax.{rule}" for rule in named} <= peers
     assert {"algorithm 1 of its paper", "singular values set to 1"} <= peers
     (apart,) = (row for row in rows if row[2] == "optax.contrib.scale_by_muon")
-    assert float(apart[3]) == 0.2
+    assert apart[4] == "approximate"
 
 
 def test_what_is_said_of_memory() -> None:
