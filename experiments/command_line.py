@@ -36,9 +36,10 @@ def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]
     config = configure(package, name, options)
     if config.quick:
         compile_quickly()
+    shown = [x for i, x in enumerate(arguments) if "--out" not in arguments[max(0, i - 1) : i + 1]]
     run = importlib.import_module(f"{package}.{name}").run
     try:
-        metrics = report.perform(run, config, f"{program} {shlex.join(arguments)}")
+        metrics = report.perform(run, config, f"{program} {shlex.join(shown)}")
     except FileNotFoundError as error:
         sys.exit(f"{name}: {error}")
     if failed := report.failed(metrics):

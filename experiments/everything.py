@@ -1,8 +1,7 @@
 """All experiments, one after another, each in a process of its own: a run that can be resumed.
 
 ``python -m experiments all`` passes over an experiment whose ``metrics.json`` is there already, of
-the same commit and with the same options, other than the folder. An experiment that fails does not
-stop the others.
+the same commit and with the same options. An experiment that fails does not stop the others.
 """
 
 import importlib
@@ -12,12 +11,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import tyro
 from tqdm import tqdm
 
 from experiments import EXPERIMENTS, report
+from experiments.options import Options
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,17 @@ def outcome(name: str, config: Config) -> str:
     """Run an experiment unless it was run; what went wrong, or nothing."""
     folder = config.out / name
     options = ["--out", str(folder), *(["--quick"] if config.quick else [])]
-    expected = importlib.import_module(f"experiments.{name}").Config(out=folder, quick=config.quick)
-    if not is_done(folder, report.plain(expected)):
+    expected = importlib.import_module(f"experiments.{name}").Config(quick=config.quick)
+    if not is_done(folder, expected):
         (folder / report.METRICS).unlink(missing_ok=True)
         status = subprocess.run([sys.executable, "-m", "experiments", name, *options]).returncode
         if not (folder / report.METRICS).is_file():
             return f"ended with exit status {status} before it wrote {report.METRICS}"
     failed = report.failed(json.loads((folder / report.METRICS).read_text()))
-    return f"{len(failed)} claims do not hold: {'; '.join(failed)}" if failed else ""
+    return f"claims that do not hold: {'; '.join(failed)}" if failed else ""
 
 
-def is_done(folder: Path, options: dict[str, Any]) -> bool:
+def is_done(folder: Path, config: Options) -> bool:
     """Whether a folder has the metrics of these options and of the commit that is checked out.
 
     Without a commit, or with changes that are not committed, nothing is known to be the same.
@@ -71,5 +70,4 @@ def is_done(folder: Path, options: dict[str, Any]) -> bool:
     if not report.is_certain(commit) or not path.is_file():
         return False
     metrics = json.loads(path.read_text())
-    same = metrics["options"] | {"out": None} == options | {"out": None}
-    return same and metrics["commit"] == commit
+    return (metrics["commit"], metrics["options"]) == (commit, report.options(config))

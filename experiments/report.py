@@ -98,17 +98,17 @@ def perform(
         ValueError: two claims have one key, or a result has the name of another entry.
     """
     date, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    revision, options = commit(), plain(config)  # before anything runs: what is run
+    revision = commit()  # before anything runs: what is run
     claims, results = run(config)
     metrics = {
         "experiment": config.name,
         "commit": revision,
         "date": date,
         "command": command,
-        "options": options,
+        "options": options(config),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
         "device": jax.devices()[0].device_kind,
-        "seeds": {name: value for name, value in options.items() if "seed" in name},
+        "seeds": {name: value for name, value in options(config).items() if "seed" in name},
         "seconds": round(time.perf_counter() - started, 1),
         "claims": {c.key: c._asdict() | {"says": str(c), "holds": c.holds} for c in claims},
     }
@@ -129,6 +129,11 @@ def perform(
 def failed(metrics: Mapping[str, Any]) -> list[str]:
     """The names of the claims that do not hold."""
     return [claim["name"] for claim in metrics["claims"].values() if not claim["holds"]]
+
+
+def options(config: Options) -> dict[str, Any]:
+    """The options as ``metrics.json`` has them: without the folder, which changes nothing in it."""
+    return {name: value for name, value in plain(config).items() if name != "out"}
 
 
 def plain(value: Any) -> Any:

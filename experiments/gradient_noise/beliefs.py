@@ -94,7 +94,7 @@ def ask(config: Config, streams: Sequence[Stream]) -> list[Answer]:
         (config, stream, name)
         for stream in streams
         for name in (*reversed(gradient_noise.MODELS), *FIXED)  # those that take longest first
-        if name != "secant" or "displacement" in stream.values
+        if name != "secant" or (config.secant and "displacement" in stream.values)
     ]
     with tqdm(total=len(tasks), desc="beliefs") as bar:
         if jax.default_backend() == "cpu":

@@ -19,7 +19,13 @@ class Config(Options):
     A quick run has Laplace's approximation instead of NUTS.
     """
 
-    QUICK = {"data": ("digits",), "stage_steps": 200, "coordinates": 6, "seeds": 1}
+    QUICK = {
+        "data": ("digits",),
+        "secant": False,
+        "stage_steps": 200,
+        "coordinates": 6,
+        "seeds": 1,
+    }
     LEAST = {
         "stage_steps": 2 * inference.MIN_STEPS,
         "coordinates": MIN_COORDINATES,
@@ -33,6 +39,8 @@ class Config(Options):
     """Data sets to train on: digits, mnist1d, fashion_mnist."""
     stream: Path | None = None
     """A stream file to ask instead."""
+    secant: bool = True
+    """Whether the secant model is fitted too: no claim is about it, and it takes the longest."""
     stage_steps: int = 1000
     """Steps of a stage; there are three, with as many steps between two of them."""
     coordinates: int = 20

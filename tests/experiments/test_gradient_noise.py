@@ -24,7 +24,7 @@ def test_quick_run_writes_all_of_its_contract(tmp_path: Path) -> None:
             assert list(stages) == list(gradient_noise.STAGES)
             for median, low, high in stages.values():
                 assert 0 < low < median < high < 1
-    models = {"local level", "Ornstein-Uhlenbeck", "precision walk", "secant"}
+    models = {"local level", "Ornstein-Uhlenbeck", "precision walk"}
     assert models == set(metrics["converged"]) == set(metrics["loo"])
     assert models < set(metrics["elpd"])
     assert all(0.8 < accuracy <= 1 for accuracy in metrics["retrained"].values())

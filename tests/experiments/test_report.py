@@ -88,7 +88,8 @@ def test_metrics_carry_provenance_and_claims(
     assert list(metrics["claims"]) == ["a_difference_of_two"]
     (said,) = metrics["claims"].values()
     assert said["says"] == "0.5 = 0 ± 0.1" and said["holds"] is False
-    assert metrics["options"] == report.plain(Config(out=tmp_path, seed=3))
+    names = ["one", "two"]
+    assert metrics["options"] == {"seed": 3, "quick": False, "size": 1000, "names": names}
     assert metrics["seeds"] == {"seed": 3} and metrics["extra"] == [1, 1]
     assert metrics["command"] == "command" and metrics["commit"] == report.commit()
     assert metrics["seconds"] >= 0 and metrics["date"].endswith("+00:00")

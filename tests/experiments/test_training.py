@@ -19,7 +19,8 @@ def loss(params: Any, batch: Any) -> Any:
 
 def test_the_loop_takes_the_steps_of_a_loop_that_is_written_out() -> None:
     optimizer = optax.adam(0.1)
-    params, batches = jnp.ones(3), jnp.arange(12.0).reshape(4, 3)
+    params: Any = jnp.ones(3)
+    batches = jnp.arange(12.0).reshape(4, 3)
     (trained, state), losses = training.train(
         loss, optimizer, (params, optimizer.init(params)), batches
     )
