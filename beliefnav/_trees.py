@@ -1,7 +1,7 @@
 """Trees of arrays that the filters are made of."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +43,7 @@ def arrays(tree: PyTree) -> PyTree:
     )
 
 
-def is_function(value: Any) -> bool:
+def is_function(value: Any) -> TypeGuard[Callable[..., Any]]:
     """Whether a value is a function and no tree: an `equinox.Module` may be called too."""
     return callable(value) and all(map(callable, jax.tree.leaves(value)))
 

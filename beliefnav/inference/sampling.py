@@ -324,15 +324,15 @@ def _at_starts(
     given: bool,
 ) -> Any:
     """Chains that begin where the density is finite, or an error that says where it is not."""
-    for attempt in range(1 if given else NUM_STARTS):
+    for attempt in range(NUM_STARTS):
         chain = begin(position)
         bad = ~np.asarray(stands(chain))
         if not bad.any():
             return chain
-        tried = position
+        if given or attempt + 1 == NUM_STARTS:
+            raise refuse(bad, position)
         another = _inside(jax.random.fold_in(key, attempt), position)
         position = jnp.where(bad[..., None], another, position)
-    raise refuse(bad, tried)
 
 
 def _no_start(target: Target, sampled: Density, bad: np.ndarray, position: Array) -> ValueError:

@@ -48,8 +48,10 @@ def two_hypothesis_facts(
     examples: ArrayLike,
     prior_mean: PyTree = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    value_fn: Callable[[PyTree], Any] | None = None,
 ) -> tuple[Fact, ...]:
     """What `two_hypothesis` assumes, of the same arguments but the inner optimizer."""
+    del value_fn
     _check_numbers(hazard, examples)
     start = "the initial parameters" if prior_mean is None else "given"
     reset = "Where the parameters of a new task are taken to be."
@@ -79,6 +81,7 @@ def two_hypothesis(
     examples: ArrayLike,
     prior_mean: PyTree = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    value_fn: Callable[[PyTree], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Reset an optimizer and its parameters as far as a batch says that the task has switched.
 
@@ -118,6 +121,9 @@ def two_hypothesis(
             starts from there. (Inside of ``optax.masked`` or ``optax.partition`` instead,
             ``value_fn`` gets a tree with ``optax.MaskedNode`` in the places of other arrays, and
             has to fill them in.)
+        value_fn: the loss as a function of parameters, for hosts whose ``update`` has no place for
+            it, such as numpyro's ``SVI`` or optimistix: a loss of all the data. One that ``update``
+            is given takes its place; without a ``value`` it is evaluated at $\theta$ too.
 
     Returns:
         The optimizer; its state is a `TwoHypothesisState`.
@@ -160,6 +166,7 @@ def two_hypothesis(
     if not isinstance(inner, Optimizer):
         raise TypeError(f"two_hypothesis: inner must be an optax optimizer, got {inner!r}.")
     wrapped = optax.with_extra_args_support(inner)
+    own_value_fn = value_fn
 
     def init(params: PyTree) -> Any:
         params = arrays(params)
@@ -196,6 +203,10 @@ def two_hypothesis(
                 "Cannot update two_hypothesis without params. This is because it resets them; call "
                 "update(gradient, state, params, value=..., value_fn=...)."
             )
+        updates, params = arrays(updates), arrays(params)
+        value_fn = own_value_fn if value_fn is None else value_fn
+        if value is None and callable(own_value_fn) and value_fn is own_value_fn:
+            value = own_value_fn(params)
         if value is None or value_fn is None:
             missing = " and ".join(
                 name for name, x in (("value", value), ("value_fn", value_fn)) if x is None
@@ -210,7 +221,6 @@ def two_hypothesis(
                 "two_hypothesis: value_fn must be a function from parameters to the mean loss of "
                 f"the batch, got {value_fn!r}."
             )
-        updates, params = arrays(updates), arrays(params)
         where = chosen(params)
         fresh_params = jax.tree.map(
             lambda m, new, p: new if m else p, where, state.prior_mean, params

@@ -225,7 +225,7 @@ def test_a_number_whose_chains_disagree_did_not_converge_nor_its_unit(
     found = diagnosed(posterior, diverging)
     assert found["converged"].values.tolist() == [True, False, True]
     assert found["param"].values.tolist() == laws.LABELS
-    table = inference.summary(fit._replace(posterior=posterior, diagnostics=found))
+    table: Any = inference.summary(fit._replace(posterior=posterior, diagnostics=found))
     assert not fit._replace(diagnostics=found).converged
     assert table.index[~table["converged"]].tolist() == ["correlation[fast]"]
     assert (table["r_hat"] > 1.01).tolist() == (~table["converged"]).tolist()

@@ -407,7 +407,7 @@ def test_a_plate_whose_name_is_taken_is_refused(name: str, size: int) -> None:
     def prior() -> beliefs.LocalLevel:
         with numpyro.plate(name, size):
             noise = numpyro.sample("noise", dist.LogNormal(0, 1))
-        return beliefs.LocalLevel(0.9, noise.mean())
+        return beliefs.LocalLevel(0.9, jnp.mean(noise))
 
     with pytest.raises(ValueError, match=f"draws of the plate '{name}'"):
         inference.target(prior, laws.streams())

@@ -131,12 +131,13 @@ class Network(eqx.Module):
 
 def test_a_module_is_a_tree_and_no_function() -> None:
     """A mask and a metric of the person's own class."""
-    params = Network(jnp.ones(2))
+    params: Any = Network(jnp.ones(2))
     switching = wrappers.two_hypothesis(optax.sgd(0.1), hazard=0.5, examples=1, mask=Network(False))
 
     def loss(_: Any) -> Any:
         return jnp.zeros(())
 
+    update: Any
     update, _ = switching.update(
         params, switching.init(params), params, value=jnp.ones(()), value_fn=loss
     )

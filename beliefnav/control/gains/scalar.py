@@ -21,7 +21,7 @@ Reference:
     the form that is stable in floating point go beyond it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -132,10 +132,11 @@ def gain_alone(
 
 def _relative(
     curvature: ArrayLike, mobility: ArrayLike, discount: ArrayLike, margin: float
-) -> tuple[Array, ArrayLike]:
+) -> tuple[Array, Any]:
     """$x$, and where it is clipped."""
     v = jnp.asarray(curvature)
-    return v if is_number(mobility, 1) else mobility * v, -(1 - margin) * (discount / 2) ** 2
+    x = v if is_number(mobility, 1) else jnp.asarray(mobility * v)
+    return x, -(1 - margin) * (discount / 2) ** 2
 
 
 def decay_fraction(z: Array) -> Array:
