@@ -106,7 +106,8 @@ def scale_by_navigation(
             gradient with one more axis in front, or stand beside a ``curvature``; or, on a mesh of
             explicit axes, the belief or the policy would have to choose a sharding.
         TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`; at ``update``, an
-            extra argument is nearly the name of one of the three.
+            extra argument is nearly the name of one of the three, or nothing is said of a
+            ``curvature`` that the belief needs.
 
     Example:
         A state that is made under ``jax.jit`` and sharded as the parameters are.
@@ -153,7 +154,7 @@ def scale_by_navigation(
         state: Any,
         params: PyTree = None,
         *,
-        curvature: PyTree = None,
+        curvature: PyTree = UNSAID,
         per_example_grads: PyTree = None,
         displacement: PyTree = None,
         **extra_args: Any,
@@ -162,6 +163,14 @@ def scale_by_navigation(
         updates, params, curvature, per_example_grads, displacement = arrays(
             (updates, params, curvature, per_example_grads, displacement)
         )
+        if curvature is UNSAID:
+            if filter_.needs_curvature and per_example_grads is None:
+                raise TypeError(
+                    f"Cannot update {held.name} without curvature. This is because it learns of "
+                    "the curvature from readings alone; give update(..., curvature=), or "
+                    "curvature=None at a step without a reading."
+                )
+            curvature = None
         if per_example_grads is not None:
             if curvature is not None:
                 raise ValueError(
@@ -395,6 +404,9 @@ def _saying_what_to_do(name: str) -> Iterator[None]:
             f"{error}"
         ) from error
 
+
+UNSAID: Any = object()
+"""An argument of which nothing was said, not even that it is ``None``."""
 
 SENSED = ("curvature", "per_example_grads", "displacement")
 

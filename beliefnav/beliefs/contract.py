@@ -185,6 +185,8 @@ class Filter(NamedTuple):
         uses_displacement: whether ``predict`` reads ``displacement``; an optimizer then keeps the
             previous parameters to measure it.
         uses_curvature: whether ``update`` reads ``curvature``.
+        needs_curvature: whether an optimizer refuses a step that says nothing of ``curvature``, not
+            even ``None``: nothing else tells this belief of it.
     """
 
     init: Callable[[PyTree], Any]
@@ -195,6 +197,7 @@ class Filter(NamedTuple):
     read: Callable[[Any, Collection[str]], Posterior] | None = None
     uses_displacement: bool = False
     uses_curvature: bool = False
+    needs_curvature: bool = False
 
     def posterior(self, state: Any, fields: Collection[str] | None = None) -> Posterior:
         """What a state believes: all of it, or ``fields`` and whatever comes along."""

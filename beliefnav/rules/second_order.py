@@ -135,8 +135,8 @@ def newton(
     is then left downhill, at $V = 0$ it is gradient descent, and steps never pass Newton's.
 
     ``update`` takes the Hessian as ``curvature=``: a matrix [n, n] over the raveled parameters
-    (`beliefnav.sensors.hessian`), or, with ``diagonal``, a tree like them. A step without it uses
-    the last one.
+    (`beliefnav.sensors.hessian`), or, with ``diagonal``, a tree like them. At a step without a
+    reading say ``curvature=None``: the last one is used.
 
     Memory: 1 tree of the parameters' size, and a matrix [n, n]; 2 trees with ``diagonal``.
 
@@ -175,7 +175,7 @@ def newton(
     else:
         plan = control.horizon if diagonal else control.matrix_horizon
         policy = plan(Objective(discount=discount), time_step, exact_hold=True)
-    curvature = beliefs.sensed(level(0.0), dense=not diagonal)  # a missing entry keeps the last one
+    curvature = beliefs.sensed(level(0.0), dense=not diagonal, required=True)
     return Assumptions(
         learning_rate, beliefs.independent(gradient=as_seen(), curvature=curvature), policy
     )

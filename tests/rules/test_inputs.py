@@ -146,3 +146,17 @@ def test_a_module_is_a_tree_and_no_function() -> None:
     policy = control.myopic(metric=Network(jnp.full(2, 4.0)))
     step = policy.step(Posterior(gradient_mean=params), params)
     np.testing.assert_array_equal(step.weight, 0.25)
+
+
+@pytest.mark.parametrize("diagonal", [False, True])
+def test_newton_asks_for_the_curvature(diagonal: bool) -> None:
+    """Without one it would stand still, and say nothing."""
+    optimizer = rules.newton(diagonal=diagonal)
+    params = gradient = jnp.array([1.0, 2.0])
+    state = optimizer.init(params)
+    with pytest.raises(TypeError, match="without curvature.*curvature=None at a step without"):
+        optimizer.update(gradient, state, params)
+    reading = jnp.full(2, 2.0) if diagonal else 2 * jnp.eye(2)
+    first, state = optimizer.update(gradient, state, params, curvature=reading)
+    again, _ = optimizer.update(gradient, state, params, curvature=None)
+    np.testing.assert_allclose([first, again], [-gradient / 2] * 2)

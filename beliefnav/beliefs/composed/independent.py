@@ -108,6 +108,7 @@ class Independent(Belief):
             read=read,
             uses_displacement=one.uses_displacement or other.uses_displacement,
             uses_curvature=one.uses_curvature or other.uses_curvature,
+            needs_curvature=one.needs_curvature or other.needs_curvature,
         )
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:

@@ -46,6 +46,7 @@ class Sensed(Belief):
 
     belief: BeliefLike
     dense: bool = eqx.field(static=True)
+    required: bool = eqx.field(static=True, default=False)
 
     def filter(self) -> Filter:
         """The filter of the belief on the readings, whose states are `SensedState`.
@@ -101,7 +102,14 @@ class Sensed(Belief):
             check(curvature, gradient)
             return inner.diagnose(inner.predict(predicted.belief), curvature)
 
-        return Filter(init, predict, update, inner.diagnose and diagnose, uses_curvature=True)
+        return Filter(
+            init,
+            predict,
+            update,
+            inner.diagnose and diagnose,
+            uses_curvature=True,
+            needs_curvature=self.required,
+        )
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the belief, about the curvature, in readings."""
@@ -117,7 +125,7 @@ class Sensed(Belief):
 
     def scaled(self, factor: ArrayLike) -> "Sensed":
         """The belief in other units, about the same readings."""
-        return Sensed(as_belief(self.belief).scaled(factor), self.dense)
+        return Sensed(as_belief(self.belief).scaled(factor), self.dense, self.required)
 
     def program(self, stream: Stream) -> Any:
         """Refuse: nothing is said of gradients."""
@@ -129,12 +137,14 @@ class Sensed(Belief):
         )
 
 
-def sensed(belief: BeliefLike, *, dense: bool = False) -> Sensed:
+def sensed(belief: BeliefLike, *, dense: bool = False, required: bool = False) -> Sensed:
     """Hold a belief about the readings of a second sensor, given as ``update(curvature=)``.
 
     Args:
         belief: a belief about a stream without displacements, such as `LocalLevel`.
         dense: readings are matrices [n, n] over the n raveled parameters, and not trees like them.
+        required: an optimizer refuses an ``update`` without ``curvature=``; ``curvature=None`` says
+            that there is no reading at a step.
 
     Returns:
         A belief about curvature alone; join it to one about the gradient with `independent`.
@@ -148,7 +158,7 @@ def sensed(belief: BeliefLike, *, dense: bool = False) -> Sensed:
             f"Cannot hold {as_belief(belief).name} about readings of a sensor. This is because it "
             "asks how far the parameters moved; use a belief such as beliefs.LocalLevel."
         )
-    return Sensed(belief, dense)
+    return Sensed(belief, dense, required)
 
 
 def _check_reading(curvature: PyTree, like: PyTree) -> None:
