@@ -17,7 +17,7 @@ from jax import Array, lax
 from beliefnav import _probe
 from beliefnav._checks import POSITIVE
 from beliefnav._probe import Probe
-from beliefnav._trees import arrays, copied, path_name, restricted, wide
+from beliefnav._trees import arrays, copied, path_name, restricted, wide, wide_dtype
 from beliefnav.beliefs.contract import BeliefLike, Info, Posterior, as_belief
 from beliefnav.control import Policy
 from beliefnav.drift import Decay
@@ -384,7 +384,7 @@ def _mean_square(per_example_grads: PyTree, gradient: PyTree) -> PyTree:
 
 def _square_mean(g: Array) -> Array:
     """In float32 or wider: a sum of squares in half precision loses the smaller ones."""
-    return jnp.mean(jnp.square(g.astype(jnp.promote_types(g.dtype, jnp.float32))), 0)
+    return jnp.mean(jnp.square(g.astype(wide_dtype(g.dtype))), 0)
 
 
 @contextmanager

@@ -113,7 +113,14 @@ def x64() -> Iterator[None]:
 
 
 @pytest.fixture
-def rank_promotion() -> Iterator[None]:
-    """Allow rank promotion for one test: NumPyro's own code relies on it."""
+def dtype_promotion() -> Iterator[None]:
+    """Allow promotion of dtypes for one test: optax's own code relies on it."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+@pytest.fixture
+def rank_promotion(dtype_promotion: None) -> Iterator[None]:
+    """Allow rank promotion, too, for one test: NumPyro's own code relies on both."""
     with jax.numpy_rank_promotion("allow"):
         yield

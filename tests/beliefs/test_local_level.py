@@ -81,7 +81,7 @@ def test_diffuse_prior_is_conditioning_on_the_first_observation():
 
 @pytest.mark.usefixtures("x64")
 def test_before_anything_is_seen_a_diffuse_belief_is_infinitely_wide():
-    posterior = filters.filter_recording(DIFFUSE, jnp.full((2, 3), jnp.nan))[0]
+    posterior = filters.filter_recording(DIFFUSE, np.full((2, 3), np.nan))[0]
     np.testing.assert_array_equal(posterior.gradient_mean, 0)
     np.testing.assert_array_equal(posterior.gradient_variance, np.inf)
 

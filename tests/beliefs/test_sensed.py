@@ -86,7 +86,8 @@ def test_joined_to_a_belief_about_the_gradient_each_sees_its_own():
 
 def test_any_tree_of_matrices():
     def square(params: Any) -> Any:
-        flat = jnp.concatenate([jnp.zeros(0), *(jnp.ravel(x) for x in jax.tree.leaves(params))])
+        leaves = [jnp.ravel(x) for x in jax.tree.leaves(params)]
+        flat = jnp.concatenate(leaves) if leaves else jnp.zeros(0)
         return flat[:, None] * flat[None, :]
 
     laws.assert_any_tree_is_believed(sensed(MODEL, dense=True), square)

@@ -157,7 +157,7 @@ def test_steady_forecast_is_a_mix_of_two_discounts(b1: float, b2: float):
 def test_diffuse_forecasts_are_unbiased_from_the_first_on():
     """A constant gradient is forecast as itself, and any forecast moves along with the gradient."""
     y = jnp.asarray(Y)
-    np.testing.assert_allclose(filtered(DIFFUSE, jnp.full(12, 1.7))[0], 1.7, rtol=1e-13)
+    np.testing.assert_allclose(filtered(DIFFUSE, np.full(12, 1.7))[0], 1.7, rtol=1e-13)
     moved = filtered(DIFFUSE, y + 5)[0] - filtered(DIFFUSE, y)[0]
     np.testing.assert_allclose(moved, 5, rtol=1e-13)
 

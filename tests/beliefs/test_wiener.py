@@ -48,7 +48,7 @@ def test_shrinkage_is_the_positive_part_james_stein_factor():
 
 @pytest.mark.usefixtures("x64")
 def test_first_observation_and_constant_streams_are_believed_unshrunk():
-    posterior = filters.filter_recording(Wiener(0.5, 0.5), jnp.full((5, 1), 1.5))[0]
+    posterior = filters.filter_recording(Wiener(0.5, 0.5), np.full((5, 1), 1.5))[0]
     # Halves are exact in floating point: no noise is seen.
     np.testing.assert_array_equal(posterior.gradient_mean, 1.5)
     np.testing.assert_array_equal(posterior.gradient_variance, 0)

@@ -113,10 +113,17 @@ def test_an_argument_that_changes_the_memory_is_named(
 
 @every_rule
 def test_memory_is_held_in_float32_about_half_precision(entry: Entry) -> None:
-    halves = jax.tree.map(lambda p: p.astype(jnp.bfloat16), PARAMS)
-    state: Any = entry.rule(**entry.arguments).init(halves)
-    beliefs = [x for x in jax.tree.leaves(state[0].belief) if x.ndim]
-    assert beliefs and all(x.dtype == jnp.float32 for x in beliefs)
+    halves, seen = (
+        jax.tree.map(lambda p: p.astype(jnp.bfloat16), x) for x in (PARAMS, readings(entry))
+    )
+    optimizer = entry.rule(**entry.arguments)
+    before: Any = optimizer.init(halves)
+    # Where no dtype is promoted silently, what is cast is cast on purpose.
+    updates, after = jax.eval_shape(optimizer.update, halves, before, halves, **seen)
+    for state in (before, after):
+        beliefs = [x for x in jax.tree.leaves(state[0].belief) if x.ndim]
+        assert beliefs and all(x.dtype == jnp.float32 for x in beliefs)
+    assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(updates))
 
 
 @every_rule

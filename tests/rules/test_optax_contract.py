@@ -16,6 +16,8 @@ from jax.flatten_util import ravel_pytree
 from beliefnav import sensors
 from beliefnav.rules.catalogue import CATALOGUE, Entry
 
+# The code of optax, which rules are compared with and wrapped in, promotes dtypes.
+pytestmark = pytest.mark.usefixtures("dtype_promotion")
 PyTree = Any
 
 

@@ -13,6 +13,8 @@ import pytest
 from beliefnav import posterior, rules
 from beliefnav.rules.catalogue import CATALOGUE, Peer
 
+# The code of optax, which rules are compared with and wrapped in, promotes dtypes.
+pytestmark = pytest.mark.usefixtures("dtype_promotion")
 PyTree = Any
 Optimizer = optax.GradientTransformation
 

@@ -185,7 +185,7 @@ def test_a_known_noise_takes_one_tree_less():
 # --- how far the parameters moved ---------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "dtype_promotion")
 def test_belief_is_right_in_a_chain_with_clipping_schedules_and_weight_decay():
     y = stream(4, scale=3.0)
     rate: Any = optax.piecewise_constant_schedule(0.5, {10: 0.5})
@@ -203,7 +203,7 @@ def test_belief_is_right_in_a_chain_with_clipping_schedules_and_weight_decay():
     assert np.min(np.abs(updates - alone).max(1)) > 1e-3
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "dtype_promotion")
 def test_belief_is_right_under_injected_schedules():
     y = stream(5)
     rate: Any = optax.piecewise_constant_schedule(0.5, {10: 0.5})
@@ -217,7 +217,7 @@ def test_belief_is_right_under_injected_schedules():
     np.testing.assert_allclose(updates, -rates * want.direction, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.usefixtures("x64")
+@pytest.mark.usefixtures("x64", "dtype_promotion")
 def test_belief_is_right_under_gradient_accumulation():
     y = stream(6)
     inner = rules.secant(0.3)

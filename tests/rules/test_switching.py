@@ -11,6 +11,8 @@ from scipy.special import expit, logit
 
 from beliefnav import posterior, recording, rules, sample_params, wrappers
 
+# The code of optax, which rules are compared with and wrapped in, promotes dtypes.
+pytestmark = pytest.mark.usefixtures("dtype_promotion")
 PyTree = Any
 BATCH = 8
 # What optax says of the types of states and updates is too wide to look into them.

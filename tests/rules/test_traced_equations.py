@@ -11,6 +11,8 @@ from beliefnav import rules
 from beliefnav.beliefs.contract import Filter
 from beliefnav.rules.catalogue import CATALOGUE
 
+# The code of optax, which rules are compared with and wrapped in, promotes dtypes.
+pytestmark = pytest.mark.usefixtures("dtype_promotion")
 ARRAYS = [jnp.ones((3, 2)) for _ in range(200)]
 
 

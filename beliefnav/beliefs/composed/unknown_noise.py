@@ -301,7 +301,7 @@ class UnknownNoise(Belief):
 def count_readings(gradient: Array, curvature: Array | None) -> Array:
     """How many readings there are of each entry."""
     seen = jnp.isfinite(gradient).astype(int)
-    return seen if curvature is None else seen + jnp.isfinite(curvature)
+    return seen if curvature is None else seen + jnp.isfinite(curvature).astype(int)
 
 
 def few_readings(degrees: Array, count: Array) -> Array:

@@ -244,7 +244,7 @@ class LocalLevel(Belief):
         sizes = _discounting.sample_sizes(self.discount, before, seen)
         drift: Any = self._known_noise() * ((1 - self.discount) / (self.discount * sizes))
         drift = drift.astype(_trees.wide_dtype(gradient.dtype))
-        return (gradient, drift), self.discount * sizes[-1] + seen[-1]
+        return (gradient, drift), self.discount * sizes[-1] + seen[-1].astype(sizes.dtype)
 
     def prior(self) -> Gaussian:
         """The prior, one step before the first observation.

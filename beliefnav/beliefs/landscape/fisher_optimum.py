@@ -323,7 +323,9 @@ def initial_variance(params: PyTree) -> PyTree:
         others = jnp.stack(layers[path[:-1]])
         drawn = jnp.sum(others > 0)
         alone = 1 / max(1, x.shape[-1] if x.ndim else 1)
-        constant = jnp.where(drawn > 0, others.sum() / jnp.maximum(drawn, 1), alone)
+        constant = jnp.where(
+            drawn > 0, others.sum() / jnp.maximum(drawn, 1).astype(others.dtype), alone
+        )
         return jnp.where(variance > 0, variance, constant)
 
     pairs = zip(leaves, own, strict=True)
