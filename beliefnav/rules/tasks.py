@@ -53,13 +53,19 @@ def l2_init(learning_rate: optax.ScalarOrSchedule, strength: ArrayLike = 1e-2) -
 
 
 @rule(
-    learning_rate=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL, eps=NON_NEGATIVE, decay=NON_NEGATIVE
+    learning_rate=POSITIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    eps=NON_NEGATIVE,
+    eps_root=NON_NEGATIVE,
+    decay=NON_NEGATIVE,
 )
 def adam_toward_start(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
     *,
     decay: optax.ScalarOrSchedule = 1e-2,
 ) -> Assumptions:
@@ -75,6 +81,7 @@ def adam_toward_start(
         b1: $\beta_1$ in [0, 1].
         b2: $\beta_2$ in [0, 1].
         eps: $\epsilon \ge 0$ outside the root.
+        eps_root: $\epsilon_r \ge 0$ inside the root: to differentiate through steps, above 0.
         decay: $\lambda$, a number or a schedule, per unit of learning rate.
 
     Returns:
@@ -91,7 +98,7 @@ def adam_toward_start(
         >>> print(updates, posterior(state).curvature_mean)
         [-1.  -0.5] [4. 4.]
     """
-    inner = adam.assumptions(learning_rate, b1, b2, eps)
+    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root)
     return inner._replace(drift=Decay(decay, toward_start=True))
 
 

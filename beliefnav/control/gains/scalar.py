@@ -124,7 +124,8 @@ def gain_alone(
     fraction = 1.0
     if not is_number(exact_hold, 0):
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        held = jnp.asarray(time_step * exact_hold)
+        share = float(exact_hold) if isinstance(exact_hold, bool) else exact_hold
+        held = jnp.asarray(time_step * share)
         fraction = decay_fraction(held * x / jnp.where(s > 0, s, 1))
     planned = jnp.asarray(time_step * mobility / s)
     return planned if is_number(fraction, 1) else planned * fraction
