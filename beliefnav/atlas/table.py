@@ -180,7 +180,6 @@ def recovered() -> list[Row]:
             "NAdam corrects the bias of its two terms apart; the forecast from a diffuse prior is "
             "unbiased from the first step on. The same in the steady state.",
             written_by=SHIPPED,
-            at_most=0.1,
         ),
         differs(
             "amsgrad",
