@@ -14,7 +14,6 @@ from scipy import stats
 from beliefnav import filters
 from beliefnav.beliefs import Optimum
 from tests import oracles
-from tests.beliefs import laws
 
 MODEL = Optimum(
     curvature=1.7,
@@ -151,23 +150,6 @@ def test_the_belief_returns_to_its_prior_when_nothing_is_seen():
     decay = 0.8 ** np.arange(20)[:, None]
     np.testing.assert_allclose(mean + 0.6, (mean[0] + 0.6)[None] * decay, rtol=1e-11, atol=1e-11)
     np.testing.assert_allclose(2.0 - variance, (2.0 - variance[0])[None] * decay**2, rtol=1e-11)
-
-
-@pytest.mark.parametrize("tree", [{}, {"a": None, "b": jnp.ones(2)}])
-def test_trees_without_some_or_all_leaves(tree: Any):
-    filter_ = MODEL.filter()
-
-    def step(tree: Any) -> Any:
-        start = filter_.init(tree)
-        state, info = laws.observe(filter_, filter_.predict(start, tree), tree)
-        return start, state, info[:6], state.posterior()[:4], state.posterior().optimum(tree)
-
-    start, state, *read = jax.eval_shape(step, tree)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), start) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), state
-    )
-    structure = jax.tree.structure(tree)
-    assert all(jax.tree.structure(x) == structure for fields in read for x in fields)
 
 
 # --- the program --------------------------------------------------------------------------------

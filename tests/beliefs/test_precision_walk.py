@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from numpyro.infer.util import log_density
 from scipy import integrate, stats
 
 from beliefnav import filters
 from beliefnav.beliefs import PrecisionWalk, steady_sample_size
 from beliefnav.beliefs.second_moment.precision_walk import PrecisionWalkState
 from tests import oracles
+from tests.beliefs import laws
 
 BETA, V0, N0 = 0.8, 0.6, 2.5
 MODEL = PrecisionWalk(BETA, V0, N0)
@@ -108,20 +108,6 @@ def test_bias_correction_is_a_prior(shared: bool):
     np.testing.assert_allclose(got, corrected + uncorrected, rtol=1e-11)
 
 
-@pytest.mark.usefixtures("x64")
-def test_shared_degrees_of_freedom_are_exact_with_complete_observations_and_smaller():
-    recorded = oracles.random_stream(seed=4, num_steps=12, missing=0.0)["matrix"]
-    each, one = MODEL.filter(), MODEL.shared_filter()
-    full, shared = (filters.filter_recording(f, recorded) for f in (each, one))
-    # Float64 round-off of 12 steps.
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13), full, shared
-    )
-    params = {"a": recorded[0], "b": jnp.zeros(1)}
-    sizes = [sum(x.size for x in jax.tree.leaves(f.init(params))) for f in (each, one)]
-    assert sizes == [2 * 7, 7 + 1]
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
@@ -178,7 +164,7 @@ def test_program_over_posterior_of_the_path_is_the_likelihood(model: PrecisionWa
     s0 = np.full(4, V0 * N0) if model is MODEL else y[0] ** 2
     shocks, path = _random_path(7, len(rest), 4)
     params = {"initial_precision": jnp.asarray(path[0]), "shock": jnp.asarray(shocks)}
-    joint = log_density(model.numpyro_model, (jnp.asarray(y),), {}, params)[0]
+    joint = laws.log_joint(model.numpyro_model, params, y)
     posterior = np.log(path[:-1] / BETA).sum() + sum(
         oracles.precision_path_log_density(path[:, i], rest[:, i], BETA, s0[i], n0)
         for i in range(4)

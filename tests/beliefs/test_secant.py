@@ -93,34 +93,6 @@ def test_what_is_known_while_tracing_changes_nothing():
 
 
 @pytest.mark.usefixtures("x64")
-def test_online_loop_on_a_tree_is_the_filter_of_the_recording():
-    y, d, c = recording(2)
-    want = filtered(jax.tree.map(jnp.asarray, MODEL), y, d, c)
-
-    def tree(x: Any) -> Any:
-        return {"a": x[:4].reshape(2, 2), "b": [x[4:]]}
-
-    filter_ = MODEL.filter()
-    assert filter_.uses_displacement
-    update = jax.jit(lambda s, *now: laws.observe(filter_, filter_.predict(s, now[0]), *now[1:]))
-    state = filter_.init(tree(y[0]))
-    moved = tree(jnp.zeros(6))
-    for t in range(6):
-        state, info = update(state, moved, tree(y[t]), tree(c[t]))
-        moved = tree(d[t])
-        got = jax.tree.map(
-            lambda *parts: np.concatenate([x.ravel() for x in parts]),
-            *(
-                [part(x) for x in (*state.posterior(), *info) if x is not None]
-                for part in (lambda x: x["a"], lambda x: x["b"][0])
-            ),
-        )
-        # Equal up to how XLA fuses float64.
-        expected = [x[t] for x in (*want[0], *want[1]) if x is not None]
-        np.testing.assert_allclose(np.array(got), np.array(expected), rtol=1e-12, atol=1e-13)
-
-
-@pytest.mark.usefixtures("x64")
 def test_no_time_passes_before_the_first_observation():
     """The prior is that of the first gradient, whatever the process noise."""
     y, d = jnp.asarray([1.3, -0.2]), jnp.asarray([0.5, 0.0])
@@ -227,33 +199,6 @@ def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
     np.testing.assert_allclose(
         slopes(list(map(jnp.asarray, jax.tree.leaves(MODEL))), y), want, rtol=1e-7, atol=1e-7
     )
-
-
-@pytest.mark.parametrize("tree", [{}, (None,), {"a": None, "b": jnp.ones(2)}])
-def test_trees_without_some_or_all_leaves(tree: Any):
-    filter_ = MODEL.filter()
-
-    def step(tree: Any) -> Any:
-        state, info = laws.observe(filter_, filter_.predict(filter_.init(tree), tree), tree, tree)
-        return *state.posterior()[:5], *info[:6]  # a Gaussian predictive has no degrees of freedom
-
-    structure = jax.tree.structure(tree)
-    assert all(jax.tree.structure(field) == structure for field in jax.eval_shape(step, tree))
-
-
-@pytest.mark.parametrize("how", ["eval_shape", "ShapeDtypeStruct"])
-def test_abstract_init(how: str):
-    params = {"w": jnp.ones((2, 3), jnp.bfloat16), "b": jnp.ones(())}
-    placeholders = jax.tree.map(lambda p: jax.ShapeDtypeStruct(p.shape, p.dtype), params)
-    init = MODEL.filter().init
-    abstract = jax.eval_shape(init, placeholders) if how == "eval_shape" else init(placeholders)
-    concrete = init(params)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_equal((a.shape, a.dtype), (b.shape, b.dtype)),
-        abstract,
-        concrete,
-    )
-    np.testing.assert_array_equal(concrete.posterior().curvature_mean["w"], jnp.float32(-0.7))
 
 
 def test_intervals_cover_the_truth_at_every_noise():

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from numpyro.infer.util import log_density
 from scipy import stats
 
 from beliefnav import filters
@@ -260,23 +259,6 @@ def test_discounting_forgets_by_the_recursion():
     assert np.all(noise[-1] > exact[-1])  # the loud half weighs more
 
 
-@pytest.mark.usefixtures("x64")
-def test_shared_degrees_of_freedom_are_exact_with_complete_observations_and_smaller():
-    y = jnp.asarray(oracles.random_stream(4, 12, missing=0.0)["matrix"])
-    belief = UnknownNoise(OU, S2, NU, 0.9)
-    each, one = belief.filter(), belief.shared_filter()
-    full, shared = (filters.filter_recording(f, y) for f in (each, one))
-    jax.tree.map(
-        # Float64 round-off of 12 steps.
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-13),
-        full,
-        shared,
-    )
-    params = {"a": y[0], "b": jnp.zeros(1)}
-    sizes = [sum(x.size for x in jax.tree.leaves(f.init(params))) for f in (each, one)]
-    assert sizes == [4 * 7, 3 * 7 + 1]
-
-
 @pytest.mark.parametrize("prior", [(0.0, 0.0), (0.0, 3.0), (S2, 0.0)])
 @pytest.mark.parametrize("stream", ["zeros", "holes"])
 def test_improper_priors_are_never_nan(prior: tuple[float, float], stream: str):
@@ -309,30 +291,6 @@ def test_a_gradient_whose_square_overflows_does_not_poison_the_noise():
         assert not np.any(np.isnan(leaf))
 
 
-@pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("model", [OU, SECANT], ids=lambda m: type(m).__name__)
-def test_half_precision_and_trees(model: Any, shared: bool):
-    filter_ = (
-        UnknownNoise(model, 1.0, 3.0, 0.9).shared_filter()
-        if shared
-        else UnknownNoise(model, 1.0, 3.0, 0.9).filter()
-    )
-
-    def step(params: Any) -> Any:
-        state, info = laws.observe(filter_, filter_.predict(filter_.init(params), params), params)
-        return state, state.posterior(), info
-
-    for params in (
-        {"a": None, "b": jnp.ones(2, jnp.bfloat16), "c": jnp.float16(1.0)},
-        {},
-    ):
-        state, posterior, info = jax.eval_shape(step, params)
-        floats = {x.dtype for x in jax.tree.leaves((state, posterior)) if x.dtype != bool}
-        assert floats == ({jnp.dtype(jnp.float32)} if params or shared else set())
-        for tree in (posterior.gradient_variance, info.surprise, state.noise_scale):
-            assert jax.tree.structure(tree) == jax.tree.structure(params)
-
-
 # --- the program --------------------------------------------------------------------------------
 
 
@@ -349,12 +307,7 @@ def test_density_of_the_program_of_a_static_landscape_is_the_model_written_out()
     finite = np.where(np.isfinite(y), y, np.nan)
     want += np.nansum(stats.norm.logpdf(finite, g + h * position, np.sqrt(sigma2)))
     latents = {"noise_scale": sigma2, "initial_gradient": g, "initial_curvature": h}
-    got, _ = log_density(
-        UnknownNoise(model, S2, NU).numpyro_model,
-        (y, d),
-        {},
-        jax.tree.map(jnp.asarray, latents),
-    )
+    got = laws.log_joint(UnknownNoise(model, S2, NU).numpyro_model, latents, y, d)
     # Float64 round-off of a sum of 20 terms.
     np.testing.assert_allclose(got, want, rtol=1e-12)
 
@@ -371,12 +324,7 @@ def test_density_of_the_program_of_a_walk_is_the_model_written_out():
     finite = np.where(np.isfinite(y), y, np.nan)
     want += np.nansum(stats.norm.logpdf(finite, g[1:], np.sqrt(sigma2)))
     latents = {"noise_scale": sigma2, "initial_gradient": g[0], "gradient": g[1:]}
-    got, _ = log_density(
-        UnknownNoise(OU, S2, NU).numpyro_model,
-        (y,),
-        {},
-        jax.tree.map(jnp.asarray, latents),
-    )
+    got = laws.log_joint(UnknownNoise(OU, S2, NU).numpyro_model, latents, y)
     # Float64 round-off of a sum of 30 terms.
     np.testing.assert_allclose(got, want, rtol=1e-12)
 

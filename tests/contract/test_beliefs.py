@@ -166,10 +166,14 @@ def slopes(name: str) -> None:
     assert abs(want) > 1e-3
 
 
-def any_tree(name: str) -> None:
+def any_tree(
+    name: str,
+    belief: Belief | None = None,
+    reading: Callable[[Any], Any] = lambda y: jax.tree.map(abs, y),
+) -> None:
     """Half precision in float32, ``None`` as no parameter, no leaves as nothing, abstract init."""
     with jax.enable_x64(False):
-        belief = build(name)
+        belief = build(name) if belief is None else belief
         filter_ = belief.filter()
 
         def believe(belief: Belief, y: Any) -> Any:
@@ -177,7 +181,7 @@ def any_tree(name: str) -> None:
             state, info = filter_.init(y), Info()
             moves, reads = catalogue.needs(name)
             d = jax.tree.map(lambda x: x / 4, y) if moves else None
-            c = jax.tree.map(abs, y) if reads else None
+            c = reading(y) if reads else None
             lost = jax.tree.map(lambda x: jnp.where(x == 1.25, jnp.nan, x).astype(x.dtype), y)
             for seen in (y, lost):
                 now = filter_.predict(state, d), seen, c
@@ -455,6 +459,39 @@ def test_law(name: str, law: str, request: pytest.FixtureRequest):
                 assert re.search(rf"^def {test}\(", (ROOT / path).read_text(), re.MULTILINE)
             case _:
                 raise AssertionError(f"{kind} is no word of the table")
+
+
+GRID = beliefs.HazardGrid(np.array([0.02, 0.1, 0.4]), np.array([3.0, 1.0, 2.0]))
+OTHERWISE: dict[str, Belief] = {
+    "Transient": beliefs.Transient(0.9, 0.3, 0.7, diffuse=True),
+    "UnknownNoise(Secant)": beliefs.UnknownNoise(catalogue.ALONE["Secant"], 1.0, 3.0, 0.9),
+    **{
+        kind.__name__: kind(dataclasses.replace(catalogue.TASKS, hazard=GRID))
+        for kind in (beliefs.TwoHypotheses, beliefs.RunLengthReset)
+    },
+    "RunLengths": beliefs.RunLengths(dataclasses.replace(catalogue.TASKS, hazard=GRID), 4),
+}
+"""Beliefs of the catalogue with numbers that it has another way for."""
+
+
+@pytest.mark.parametrize("name", OTHERWISE)
+def test_any_tree_is_believed_also_otherwise(name: str):
+    any_tree(name, OTHERWISE[name])
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in dict(table.CELLS.keys()) if name.startswith("shared(")]
+)
+def test_a_shared_belief_is_exact_with_complete_observations_and_smaller(name: str):
+    alone = name.removeprefix("shared(").removesuffix(")")
+    with jax.enable_x64(True):
+        # Float64 round-off of 20 steps.
+        near(one_by_one(name), one_by_one(alone), rtol=1e-12, atol=1e-12)
+        params = {"a": jnp.zeros(6), "b": jnp.zeros(1)}
+        states = (jax.eval_shape(build(x).filter().init, params) for x in (name, alone))
+        one, each = (sum(x.size for x in jax.tree.leaves(state)) for state in states)
+    # One number in the place of seven, at least.
+    assert one <= each - 6
 
 
 @pytest.mark.parametrize("name", table.REFUSED)
