@@ -270,7 +270,7 @@ def reset_fractions(learner: Learner) -> Resets:
     probability, rest = jax.jit(jax.vmap(after))(surprises)
     probability = np.asarray(probability)
     kept = (1 - probability)[:, None] * anticipated(RESET_HAZARD)
-    measured = np.asarray(1 - rest / believed)
+    measured = 1 - np.asarray(rest) / np.asarray(believed)
     return Resets(probability, measured[:, 1:], 1 - kept[:, 1:])
 
 
