@@ -621,7 +621,7 @@ def test_a_loss_given_at_construction_serves_where_update_gets_none() -> None:
         assert_close((step, state), (want, same))
         params = optax.apply_updates(params, step)
     # One that update is given is the one that counts: here a loss at which all is as likely.
-    _, state = given.update(gradient, state, params, value=jnp.zeros(()), value_fn=lambda _: 0.0)
+    _, state = given.update(params, state, params, value=jnp.zeros(()), value_fn=lambda _: 0.0)
     np.testing.assert_allclose(state.switch_probability, 0.01, rtol=1e-6)
 
 
