@@ -56,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Compile quickly, unless the slow tests, which compute a lot, run too; keep and count it."""
+    """Compile quickly, unless the slow tests, which compute a lot, run too; keep and count that."""
     flags = os.environ.get("XLA_FLAGS", "")
     if config.option.markexpr == "not slow" and "xla_backend_optimization_level" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
