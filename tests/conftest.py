@@ -60,14 +60,16 @@ def pytest_configure(config: pytest.Config) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if config.option.markexpr == "not slow" and "xla_backend_optimization_level" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
-    if jax.config.jax_compilation_cache_dir is None:
+    configured: Any = jax.config
+    if configured.jax_compilation_cache_dir is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         kept = home / "beliefnav" / "programs" / f"jax-{jax.__version__}-{_processor()[:12]}"
         jax.config.update("jax_compilation_cache_dir", str(kept))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
-    def compiled(event: str, _: float, **__: Any) -> None:
+    def compiled(event: str, duration_secs: float, **_: Any) -> None:
+        del duration_secs
         if event == "/jax/core/compile/backend_compile_duration":
             PROGRAMS[config.stash.get(_file, "before any test")] += 1
 
@@ -86,8 +88,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker hands over what it counted."""
-    if hasattr(session.config, "workeroutput"):
-        session.config.workeroutput["programs"] = dict(PROGRAMS)
+    getattr(session.config, "workeroutput", {})["programs"] = dict(PROGRAMS)
 
 
 @pytest.hookimpl(optionalhook=True)
