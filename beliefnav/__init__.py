@@ -57,6 +57,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """What a navigator does not need is imported when it is first asked for."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("beliefnav")
     if name not in __all__:
         raise AttributeError(f"module 'beliefnav' has no attribute {name!r}")
     if name == "explain":

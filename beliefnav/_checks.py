@@ -1,7 +1,8 @@
 """Early validation of hyper-parameters given as Python numbers.
 
-Arrays and tracers pass: a value that is sampled, differentiated or injected is only known when the
-program runs. What can be known at construction is checked at construction.
+What can be known at construction is checked at construction: Python numbers, and arrays that are
+not traced, as optax's ``inject_hyperparams`` makes them at ``init``. A traced value passes: one
+that is sampled, differentiated or injected into a jitted step is known only when the program runs.
 """
 
 import math
@@ -72,18 +73,32 @@ class Range(NamedTuple):
     description: str
 
     def check(self, owner: str, name: str, value: Any) -> None:
-        """Raise ``ValueError`` if ``value`` is a Python number outside this range.
+        """Raise ``ValueError`` if ``value`` is known to be outside this range.
+
+        An array may also hold the limits of an open range, infinity among them: a schedule may
+        begin at 0, float32 rounds to 1, and a rate that was computed may be infinite.
 
         Args:
             owner: what the parameter belongs to, for the message.
             name: the parameter's name, for the message.
-            value: anything; only ``int`` and ``float`` are checked.
+            value: anything; numbers and arrays that are not traced are checked.
 
         Raises:
             ValueError: names the owner, the parameter, its value and the range.
         """
-        if isinstance(value, int | float) and not self.contains(value):
-            raise ValueError(f"{owner}: {name} must be {self.description}, got {value!r}.")
+        if isinstance(value, int | float):
+            held = self.contains(value)
+        elif isinstance(value, np.ndarray | np.generic | jax.Array) and _is_known(value):
+            held = all(self._nearly_contains(x) for x in _extremes(value))
+        else:
+            return
+        if not held:
+            shown = value if isinstance(value, int | float) else np.asarray(value).tolist()
+            raise ValueError(f"{owner}: {name} must be {self.description}, got {shown!r}.")
+
+    def _nearly_contains(self, x: float) -> bool:
+        neighbours = (math.nextafter(x, limit) for limit in (-math.inf, math.inf))
+        return self.contains(x) or any(map(self.contains, neighbours))
 
     def check_leaves(self, owner: str, name: str, tree: Any) -> None:
         """Raise ``ValueError`` if an entry of a tree of arrays is known to be outside this range.
@@ -97,12 +112,19 @@ class Range(NamedTuple):
             ValueError: names the owner, the parameter, the leaf and the range.
         """
         for leaf in jax.tree.leaves(tree):
-            if not is_concrete(leaf) or not np.size(leaf):
-                continue
-            values = np.asarray(leaf)  # not an operation of jax, which might be traced
-            # Ranges are intervals, and a NaN is the least and the largest.
-            if not all(self.contains(float(x)) for x in (values.min(), values.max())):
+            if _is_known(leaf) and not all(map(self.contains, _extremes(leaf))):
                 raise ValueError(f"{owner}: {name} must be {self.description}, got {leaf}.")
+
+
+def _is_known(value: Any) -> bool:
+    """Whether an array can be looked at: it is not traced, nor in part on another host."""
+    return is_concrete(value) and getattr(value, "is_fully_addressable", True)
+
+
+def _extremes(value: Any) -> tuple[float, ...]:
+    """The least and the largest entry; a NaN is both. Ranges are intervals."""
+    values = np.asarray(value)  # not an operation of jax, which might be traced
+    return (float(values.min()), float(values.max())) if values.size else ()
 
 
 POSITIVE = Range(lambda x: 0 < x < math.inf, "a positive, finite number")

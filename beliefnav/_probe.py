@@ -16,9 +16,6 @@ __all__ = ["Probe", "gather", "read"]
 
 PyTree = Any
 
-__all__ = ["Probe", "gather", "read"]
-
-
 FIELDS = tuple(Posterior()._asdict() | Info()._asdict())
 """What is read off a belief at every step."""
 
@@ -39,17 +36,29 @@ class Probe(NamedTuple):
     readings: Mapping[str, Array]
 
 
-def gather(tree: PyTree, coordinates: Mapping[str, Array]) -> dict[str, Array]:
+def gather(
+    tree: PyTree, coordinates: Mapping[str, Array], required: str | None = None
+) -> dict[str, Array]:
     """The entries of ``tree`` at ``coordinates``; NaN for paths that it does not have.
 
     Args:
         tree: a tree like the parameters, or a part of one, or ``None``.
         coordinates: parameter path -> flat indices [k].
+        required: what the tree is, where it must have all paths.
 
     Returns:
         Parameter path -> values [k], in jax's default float.
+
+    Raises:
+        ValueError: a path is not there, and the tree is required to have it; names what there is.
     """
     leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    if required and (absent := [path for path in coordinates if path not in leaves]):
+        raise ValueError(
+            f"Cannot record {required} at {absent[0]!r}. This is because there is no such path in "
+            f"it; there are {', '.join(leaves)}. Give update trees of the structure of the "
+            "parameters that init was given."
+        )
 
     def values(path: str, indices: Array) -> Array:
         dtype = jnp.result_type(float)

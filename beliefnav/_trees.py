@@ -1,20 +1,23 @@
 """Trees of arrays that the filters are made of."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import ArrayLike
 
 __all__ = [
     "aligned_leaves",
+    "arrays",
     "copied",
     "correct",
     "full_like",
     "innovation",
     "is_finite",
+    "is_function",
     "observed",
     "path_name",
     "restricted",
@@ -30,6 +33,19 @@ __all__ = [
 ]
 
 PyTree = Any
+
+
+def arrays(tree: PyTree) -> PyTree:
+    """A tree whose Python numbers and numpy arrays are arrays of jax; other leaves stay."""
+    return jax.tree.map(
+        lambda x: jnp.asarray(x) if isinstance(x, int | float | np.ndarray | np.generic) else x,
+        tree,
+    )
+
+
+def is_function(value: Any) -> TypeGuard[Callable[..., Any]]:
+    """Whether a value is a function and no tree: an `equinox.Module` may be called too."""
+    return callable(value) and all(map(callable, jax.tree.leaves(value)))
 
 
 def wide_dtype(*values: Any) -> Any:

@@ -4,6 +4,7 @@ At every step the belief is predicted over the displacement that the parameters 
 with the gradient, and read; the policy turns what it says into a direction.
 """
 
+import difflib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from jax import Array, lax
 from beliefnav import _probe
 from beliefnav._checks import POSITIVE
 from beliefnav._probe import Probe
-from beliefnav._trees import copied, path_name, restricted, wide, wide_dtype
+from beliefnav._trees import arrays, copied, path_name, restricted, wide, wide_dtype
 from beliefnav.beliefs.contract import BeliefLike, Info, Posterior, as_belief
 from beliefnav.control import Policy
 from beliefnav.drift import Decay
@@ -104,7 +105,9 @@ def scale_by_navigation(
             belief needs ``params`` and they are missing, or ``per_example_grads`` are not like the
             gradient with one more axis in front, or stand beside a ``curvature``; or, on a mesh of
             explicit axes, the belief or the policy would have to choose a sharding.
-        TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`.
+        TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`; at ``update``, an
+            extra argument is nearly the name of one of the three, or nothing is said of a
+            ``curvature`` that the belief needs.
 
     Example:
         A state that is made under ``jax.jit`` and sharded as the parameters are.
@@ -133,10 +136,10 @@ def scale_by_navigation(
     filter_ = held.filter()
 
     diagnose = filter_.diagnose or (lambda *_: Info())
-    read = (None if policy.uses_variance else filter_.means) or (lambda state: state.posterior())
 
     def init(params: PyTree) -> Any:
         _check_real(params)
+        params = arrays(params)
         return NavigationState(
             belief=filter_.init(params),
             missing=jnp.zeros((), jnp.int32) if count_missing else None,
@@ -151,12 +154,23 @@ def scale_by_navigation(
         state: Any,
         params: PyTree = None,
         *,
-        curvature: PyTree = None,
+        curvature: PyTree = UNSAID,
         per_example_grads: PyTree = None,
         displacement: PyTree = None,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
-        del extra_args
+        _check_spelling(extra_args)
+        updates, params, curvature, per_example_grads, displacement = arrays(
+            (updates, params, curvature, per_example_grads, displacement)
+        )
+        if curvature is UNSAID:
+            if filter_.needs_curvature and per_example_grads is None:
+                raise TypeError(
+                    f"Cannot update {held.name} without curvature. This is because it learns of "
+                    "the curvature from readings alone; give update(..., curvature=), or "
+                    "curvature=None at a step without a reading."
+                )
+            curvature = None
         if per_example_grads is not None:
             if curvature is not None:
                 raise ValueError(
@@ -176,7 +190,7 @@ def scale_by_navigation(
         with _saying_what_to_do(held.name):
             seen = filter_.predict(state.belief, displacement), updates, sensed
             updated = filter_.update(*seen)
-            posterior = read(updated)
+            posterior = filter_.posterior(updated, policy.reads)
             seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
             direction = policy.step(*seen_from)
         direction = jax.tree.map(
@@ -389,6 +403,21 @@ def _saying_what_to_do(name: str) -> Iterator[None]:
             "make the mesh with axis_types=AxisType.Auto, or replicate the parameters. jax says: "
             f"{error}"
         ) from error
+
+
+UNSAID: Any = object()
+"""An argument of which nothing was said, not even that it is ``None``."""
+
+SENSED = ("curvature", "per_example_grads", "displacement")
+
+
+def _check_spelling(extra_args: Mapping[str, Any]) -> None:
+    """Refuse an argument that is nearly one of ours; others are for others in a chain."""
+    for name in extra_args:
+        if meant := difflib.get_close_matches(name, SENSED, 1, cutoff=0.88):
+            raise TypeError(
+                f"update got an unexpected argument {name!r}; did you mean {meant[0]!r}?"
+            )
 
 
 def _check_real(params: PyTree) -> None:

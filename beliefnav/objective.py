@@ -40,6 +40,7 @@ from beliefnav._checks import (
     check_symmetric,
     is_concrete,
 )
+from beliefnav._trees import is_function
 
 __all__ = ["Objective", "action", "energy", "lagrangian", "velocity"]
 
@@ -305,7 +306,7 @@ def _scalar(loss: Loss, params: PyTree) -> Array:
 
 def _metric(objective: Objective, params: PyTree) -> Any:
     """$G$ at ``params``: ``None``, a tree like them, or a matrix."""
-    metric = objective.metric(params) if callable(objective.metric) else objective.metric
+    metric = objective.metric(params) if is_function(objective.metric) else objective.metric
     if metric is None or _is_dense(metric, params) or is_like(metric, params):
         return metric
     size = sum(jnp.size(x) for x in jax.tree.leaves(params))

@@ -1,1 +1,15 @@
-"""Experiments: one file a claim. ``python -m experiments`` lists them."""
+"""Experiments: one folder a claim. ``python -m experiments`` lists them."""
+
+EXPERIMENTS = (
+    "classify",
+    "double_well",
+    "horizons",
+    "geometry",
+    "curvature",
+    "gradient_noise",
+    "adam_recovery",
+    "interpolation",
+    "task_switch",
+    "plasticity",
+    "device_check",
+)

@@ -1,22 +1,23 @@
-"""``python -m experiments`` lists the experiments, ``python -m experiments NAME`` runs one."""
+"""``python -m experiments`` lists the experiments, ``python -m experiments NAME`` runs one.
+
+``all`` in place of a name runs every experiment that has not been run yet; ``NAME --publish``
+brings the figures and numbers of a finished run into the experiment's folder and its README.
+"""
 
 import sys
 
-from experiments import command_line
-
-EXPERIMENTS = (
-    "classify",
-    "double_well",
-    "horizons",
-    "geometry",
-    "curvature",
-    "gradient_noise",
-    "adam_recovery",
-    "interpolation",
-    "task_switch",
-    "plasticity",
-    "device_check",
-)
+from experiments import EXPERIMENTS, command_line, everything, publishing
 
 if __name__ == "__main__":
-    command_line.main("experiments", "experiment", EXPERIMENTS, sys.argv[1:])
+    match sys.argv[1:]:
+        case ["all", *options]:
+            everything.main(options)
+        case [name, *options] if name in EXPERIMENTS and "--publish" in options:
+            options.remove("--publish")
+            config = command_line.configure("experiments", name, options)
+            try:
+                publishing.publish(config)
+            except ValueError as error:
+                sys.exit(str(error))
+        case arguments:
+            command_line.main("experiments", "experiment", EXPERIMENTS, arguments)

@@ -2,15 +2,20 @@
 
 import importlib
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import tyro
 
+from experiments import report
+
 
 def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]) -> None:
     """Run the module that the first argument names, or list them all.
+
+    Exits with status 1 if a claim does not hold.
 
     Args:
         package: where the modules are; each has a ``Config`` and a ``run(config)``.
@@ -28,14 +33,23 @@ def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]
     name, *options = arguments
     if name not in names:
         sys.exit(f"Unknown {kind} {name!r}; known are: {', '.join(names)}.")
-    module = importlib.import_module(f"{package}.{name}")
-    config = tyro.cli(module.Config, args=options, prog=f"{program} {name}")
-    if getattr(config, "quick", False):
+    config = configure(package, name, options)
+    if config.quick:
         compile_quickly()
+    shown = [x for i, x in enumerate(arguments) if "--out" not in arguments[max(0, i - 1) : i + 1]]
+    run = importlib.import_module(f"{package}.{name}").run
     try:
-        module.run(config)
+        metrics = report.perform(run, config, f"{program} {shlex.join(shown)}")
     except FileNotFoundError as error:
         sys.exit(f"{name}: {error}")
+    if failed := report.failed(metrics):
+        sys.exit(f"{name}: {len(failed)} of {len(metrics['claims'])} claims do not hold.")
+
+
+def configure(package: str, name: str, options: Sequence[str]) -> Any:
+    """The options of a module, from its part of the command line."""
+    module = importlib.import_module(f"{package}.{name}")
+    return tyro.cli(module.Config, args=options, prog=f"python -m {package} {name}")
 
 
 def compile_quickly() -> None:
@@ -43,15 +57,3 @@ def compile_quickly() -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if "xla_backend_optimization_level" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
-
-
-def check_at_least(config: Any, **least: float) -> None:
-    """Raise unless every number of the options is at least as large as it must be.
-
-    Raises:
-        ValueError: names the first that is not.
-    """
-    for name, lowest in least.items():
-        value = getattr(config, name)
-        if value is not None and value < lowest:
-            raise ValueError(f"{name} must be at least {lowest}, got {value}.")

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from experiments.options import check_known
+
 IDX_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 """Where Debian's package dataset-fashion-mnist puts its files."""
 
@@ -50,7 +52,7 @@ def load(name: str, folder: Path | None = None) -> Data:
         ValueError: the name is not known; the error lists the known ones.
         FileNotFoundError: files are missing; the error says how to get them.
     """
-    check_name(name)
+    check_known("data set", [name], DATA_SETS)
     if name == "digits":
         return _digits()
     if name == "mnist1d":
@@ -59,16 +61,6 @@ def load(name: str, folder: Path | None = None) -> Data:
 
 
 DATA_SETS = ("digits", "mnist1d", "fashion_mnist")
-
-
-def check_name(name: str) -> None:
-    """Raise unless there is a data set of that name.
-
-    Raises:
-        ValueError: lists the known names.
-    """
-    if name not in DATA_SETS:
-        raise ValueError(f"Unknown data set {name!r}; known are: {', '.join(DATA_SETS)}.")
 
 
 def _digits() -> Data:

@@ -6,10 +6,9 @@ The time is that of one compiled call whose inputs are on the device.
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -39,11 +38,15 @@ from beliefnav.recording import from_arrays
 from beliefnav.rules.catalogue import CATALOGUE
 from experiments import report
 from experiments.benchmarks.inference import prior
+from experiments.options import Options
+from experiments.timing import median_seconds
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Check every jitted entry point on the device that jax finds."""
+
+    QUICK = {"size": 10_000}
 
     size: int = 1_000_000
     """Entries of the elementwise cases; streams of the filters get a thousandth."""
@@ -51,12 +54,6 @@ class Config:
     """Optimizer steps, and observations of a filter."""
     repeats: int = 10
     """Timed calls of each case."""
-    seed: int = 0
-    """The random seed of the inputs."""
-    out: Path = Path("runs/device_check")
-    """Folder to write to."""
-    quick: bool = False
-    """A hundredth of the size."""
 
 
 class Case(NamedTuple):
@@ -73,29 +70,14 @@ class Case(NamedTuple):
     tolerance: float
 
 
-def run(config: Config) -> None:
-    """Check, time, write.
-
-    Args:
-        config: the options.
-    """
-    config.out.mkdir(parents=True, exist_ok=True)
-    size = config.size // 100 if config.quick else config.size
+def run(config: Config) -> report.Report:
+    """Check and time."""
     claims, seconds = [], {}
-    device = jax.devices()[0]
-    for name, case in tqdm(cases(size, config.steps, config.seed).items(), unit="case"):
-        value, seconds[name] = _timed(case, device, config.repeats)
-        claims.append(report.close(name, _error(value, _reference(case)), 0.0, case.tolerance))
-    print(f"{device.device_kind}, jax {jax.__version__}")
-    for name, duration in seconds.items():
-        print(f"{1e3 * duration:10.3f} ms  {name}")
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=claims,
-        results={"size": size, "steps": config.steps, "seconds": seconds},
-    )
+    every = cases(config.size, config.steps, config.seed)
+    for name, case in tqdm(every.items(), unit="case"):
+        value, seconds[name] = _timed(case, config.repeats)
+        claims.append(report.at_most(name, _error(value, _reference(case)), 0.0, case.tolerance))
+    return report.Report(claims, {"milliseconds": {k: 1e3 * s for k, s in seconds.items()}})
 
 
 def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
@@ -300,17 +282,11 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
     }
 
 
-def _timed(case: Case, device: Any, repeats: int) -> tuple[Any, float]:
+def _timed(case: Case, repeats: int) -> tuple[Any, float]:
     """The result on the device in float32, and the median seconds of a call."""
-    inputs = [jax.device_put(x.astype(np.float32), device) for x in case.inputs]
-    call = jax.jit(case.call)
-    value = jax.block_until_ready(call(*inputs))
-    durations = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        jax.block_until_ready(call(*inputs))
-        durations.append(time.perf_counter() - start)
-    return value, float(np.median(durations))
+    inputs = [jax.device_put(x.astype(np.float32)) for x in case.inputs]
+    call = partial(jax.jit(case.call), *inputs)
+    return call(), median_seconds({"call": call}, repeats)["call"]
 
 
 def _reference(case: Case) -> Any:
@@ -330,9 +306,3 @@ def _error(value: Any, reference: Any) -> float:
         error = np.linalg.norm(x[finite] - y[finite]) / norm
         errors.append(float(error) if same.all() else np.inf)
     return max(errors)
-
-
-if __name__ == "__main__":
-    import tyro
-
-    run(tyro.cli(Config))

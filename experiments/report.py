@@ -1,68 +1,189 @@
-"""What every experiment reports: claims, metrics.json, and the table at the end."""
+"""What every experiment reports: its claims, and ``metrics.json``."""
 
+import dataclasses
 import json
 import platform
-from collections.abc import Mapping, Sequence
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
+
+from experiments.options import Options
 
 PACKAGES = ("beliefnav", "jax", "optax", "numpyro", "arviz", "numpy")
+METRICS = "metrics.json"
+DIRTY = "-dirty"
+"""What marks a commit that the Python files differ from."""
 
 
 class Claim(NamedTuple):
-    """A statement with a number, and whether the run bears it out."""
+    """A statement with a number: ``value relation bound``, give or take the tolerance."""
 
     name: str
     value: float
-    expected: float
-    tolerance: float
-    holds: bool
+    relation: str
+    bound: float
+    tolerance: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The name in lower case, with underscores: where ``metrics.json`` has the claim."""
+        return re.sub(r"[^0-9a-z]+", "_", self.name.lower()).strip("_")
+
+    @property
+    def holds(self) -> bool:
+        """Whether the run bears it out; what is not a number does not."""
+        off = {
+            "≥": self.bound - self.value,
+            "≤": self.value - self.bound,
+            "=": abs(self.value - self.bound),
+        }
+        return off[self.relation] <= self.tolerance
+
+    def __str__(self) -> str:
+        """The relation in numbers, as in ``0.203 ≥ 0.01`` or ``0.5003 = 0.5 ± 0.01``."""
+        sign = {"≥": "-", "≤": "+", "=": "±"}[self.relation]
+        slack = f" {sign} {self.tolerance:.2g}" if self.tolerance else ""
+        return f"{self.value:.4g} {self.relation} {self.bound:.4g}{slack}"
 
 
-def at_least(name: str, value: float, bound: float, tolerance: float = 0.0) -> Claim:
+def at_least(name: str, value: Any, bound: Any, tolerance: float = 0.0) -> Claim:
     """Claim that ``value`` is no more than ``tolerance`` below ``bound``."""
-    return Claim(name, float(value), bound, tolerance, bool(value >= bound - tolerance))
+    return Claim(name, float(value), "≥", float(bound), tolerance)
 
 
-def at_most(name: str, value: float, bound: float, tolerance: float = 0.0) -> Claim:
+def at_most(name: str, value: Any, bound: Any, tolerance: float = 0.0) -> Claim:
     """Claim that ``value`` is no more than ``tolerance`` above ``bound``."""
-    return Claim(name, float(value), bound, tolerance, bool(value <= bound + tolerance))
+    return Claim(name, float(value), "≤", float(bound), tolerance)
 
 
-def close(name: str, value: float, expected: float, tolerance: float) -> Claim:
+def close(name: str, value: Any, expected: Any, tolerance: float) -> Claim:
     """Claim that ``value`` is within ``tolerance`` of ``expected``."""
-    return Claim(name, float(value), expected, tolerance, bool(abs(value - expected) <= tolerance))
+    return Claim(name, float(value), "=", float(expected), tolerance)
 
 
-def write_metrics(
-    folder: Path, *, seed: int, quick: bool, claims: Sequence[Claim], results: Mapping[str, Any]
-) -> None:
-    """Write ``metrics.json`` and print the claims.
+class Report(NamedTuple):
+    """What a run came to.
+
+    Attributes:
+        claims: what it claims, each under a name of its own.
+        results: further entries of ``metrics.json``, of whatever `plain` can write.
+    """
+
+    claims: Sequence[Claim]
+    results: Mapping[str, Any]
+
+
+def perform(
+    run: Callable[[Any], Report], config: Options, command: str | None = None
+) -> dict[str, Any]:
+    """Run an experiment, write its ``metrics.json``, and print its claims.
 
     Args:
-        folder: where to.
-        seed: the seed of the run.
-        quick: whether it was a quick run.
-        claims: what the run claims.
-        results: further entries of ``metrics.json``.
+        run: ``config -> report``; it writes figures to ``config.folder``.
+        config: the options.
+        command: the command line that asked for it.
+
+    Returns:
+        What ``metrics.json`` holds.
+
+    Raises:
+        ValueError: two claims have one key, or a result has the name of another entry.
     """
+    date, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
+    revision = commit()  # before anything runs: what is run
+    claims, results = run(config)
     metrics = {
-        "device": jax.devices()[0].device_kind,
+        "experiment": config.name,
+        "commit": revision,
+        "date": date,
+        "command": command,
+        "options": options(config),
         "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
-        "seed": seed,
-        "quick": quick,
-        "claims": [claim._asdict() for claim in claims],
-        **results,
+        "device": jax.devices()[0].device_kind,
+        "seeds": {name: value for name, value in options(config).items() if "seed" in name},
+        "seconds": round(time.perf_counter() - started, 1),
+        "claims": {c.key: c._asdict() | {"says": str(c), "holds": c.holds} for c in claims},
     }
-    path = folder / "metrics.json"
-    path.write_text(json.dumps(metrics, indent=2) + "\n")
-    for claim in claims:
-        verdict = "holds" if claim.holds else "FAILS"
-        print(
-            f"{verdict}  {claim.name}: {claim.value:.4g} "
-            f"(expected {claim.expected:.4g}, tolerance {claim.tolerance:.2g})"
+    if len(metrics["claims"]) < len(claims) or metrics.keys() & results.keys():
+        raise ValueError(
+            f"Cannot write {METRICS} of {config.name}. This is because two claims have one key, or "
+            f"a result is called like one of {', '.join(metrics)}; do rename it."
         )
-    print(f"Wrote {', '.join(sorted(p.name for p in folder.iterdir()))} to {folder}")
+    metrics |= plain(results)
+    (config.folder / METRICS).write_text(dumps(metrics))
+    for claim in claims:
+        print(f"{'holds' if claim.holds else 'FAILS'}  {claim.name}: {claim}")
+    written = sorted(p.name for p in config.folder.iterdir())
+    print(f"Wrote {', '.join(written)} to {config.folder}")
+    return metrics
+
+
+def failed(metrics: Mapping[str, Any]) -> list[str]:
+    """The names of the claims that do not hold."""
+    return [claim["name"] for claim in metrics["claims"].values() if not claim["holds"]]
+
+
+def options(config: Options) -> dict[str, Any]:
+    """The options as ``metrics.json`` has them: without the folder, which changes nothing in it."""
+    return {name: value for name, value in plain(config).items() if name != "out"}
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold, from arrays, NamedTuples, dataclasses, mappings, sequences and paths.
+
+    A key that is a number is written as ``0.3``, one that is a tuple as ``0.3, 1``.
+    """
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if dataclasses.is_dataclass(value):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        value = value._asdict()  # pyright: ignore[reportAttributeAccessIssue]
+    if isinstance(value, Mapping):
+        return {_key(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(x) for x in value]
+    return np.asarray(value).tolist()
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, tuple):
+        return ", ".join(map(_key, key))
+    return key if isinstance(key, str) else f"{key:g}"
+
+
+def dumps(metrics: Any) -> str:
+    """JSON, with a list of numbers on one line."""
+    text = json.dumps(metrics, indent=1, ensure_ascii=False)
+    indent = r"\n\s+"  # no string has a newline in JSON
+    lists = re.compile(rf"\[{indent}([^\[\]{{}}]*?){indent}\]")
+    return lists.sub(lambda match: f"[{re.sub(indent, ' ', match[1])}]", text) + "\n"
+
+
+def is_certain(revision: str | None) -> bool:
+    """Whether a revision says all about the code: what it measured need not be measured again."""
+    return revision is not None and not revision.endswith(DIRTY)
+
+
+def commit() -> str | None:
+    """The commit of the checkout, marked if Python files differ from it; ``None`` without one."""
+    here = Path(__file__).parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + (DIRTY if git("status", "-s", "--", "*.py") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -60,7 +60,8 @@ def pytest_configure(config: pytest.Config) -> None:
     flags = os.environ.get("XLA_FLAGS", "")
     if config.option.markexpr == "not slow" and "xla_backend_optimization_level" not in flags:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0"
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    configured: Any = jax.config
+    if configured.jax_compilation_cache_dir is None:
         home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         kept = home / "beliefnav" / "programs" / f"jax-{jax.__version__}-{_processor()[:12]}"
         jax.config.update("jax_compilation_cache_dir", str(kept))
@@ -87,9 +88,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """A worker hands over what it counted."""
-    output = getattr(session.config, "workeroutput", None)
-    if output is not None:
-        output["programs"] = dict(PROGRAMS)
+    getattr(session.config, "workeroutput", {})["programs"] = dict(PROGRAMS)
 
 
 @pytest.hookimpl(optionalhook=True)

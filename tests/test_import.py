@@ -1,8 +1,10 @@
 """Importing the library is light: it brings jax, optax and equinox, and is soon there."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,13 @@ def run(code: str, **environment: str) -> str:
     return done.stdout
 
 
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+HEAVY = {"numpyro", "blackjax", "arviz", "xarray", "pandas", "diffrax", "matplotlib", "tqdm"}
+"""What only some of the library needs. Not scipy, which jax itself brings in some versions."""
+
+
 def test_import_brings_no_other_library():
-    """Not numpyro, blackjax, arviz, xarray, diffrax, scipy or matplotlib."""
+    """Not scipy either, nor anything else that jax, optax and equinox do not bring themselves."""
     code = (
         f"import sys; {FOUNDATIONS}; before = set(sys.modules); import beliefnav;"
         "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
@@ -34,11 +41,28 @@ def test_import_brings_no_other_library():
 
 def test_all_of_the_library_brings_no_heavy_library():
     code = (
-        "from beliefnav import *; import sys; assert explain;"
-        "print(*{name.split('.')[0] for name in sys.modules})"
+        f"import sys; {FOUNDATIONS}; before = set(sys.modules);"
+        "from beliefnav import *; assert explain;"
+        "print(*{name.split('.')[0] for name in set(sys.modules) - before})"
     )
-    heavy = {"numpyro", "blackjax", "arviz", "xarray", "diffrax", "scipy", "matplotlib"}
-    assert not set(run(code).split()) & heavy
+    assert not set(run(code).split()) & (HEAVY | {"scipy"})
+
+
+def name_of(requirement: str) -> str:
+    return re.split(r"[\[<>=]", requirement)[0]
+
+
+def test_what_is_installed_without_extras_is_what_the_library_is_made_of():
+    """Of it, importing the library brings what an optimizer needs."""
+    needed = {name_of(requirement) for requirement in PROJECT["dependencies"]}
+    assert needed - HEAVY == {"jax", "numpy", "optax", "equinox"}
+    extras = PROJECT["optional-dependencies"]
+    assert {name_of(requirement) for requirement in extras["paths"]} == {"diffrax"}
+    assert "beliefnav[paths]" in extras["experiments"]
+
+
+def test_the_version_is_that_of_the_project():
+    assert beliefnav.__version__ == PROJECT["version"]
 
 
 def test_what_is_imported_late_is_there():

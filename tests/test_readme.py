@@ -1,21 +1,92 @@
-"""The README's example runs as it stands, and what it says of it is so."""
+"""What the READMEs show runs as it stands, and is right; what they name exists."""
 
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+import beliefnav
+from beliefnav import atlas, beliefs, rules, wrappers
+from beliefnav.atlas.problems import quadratic
+from beliefnav.atlas.table import exact
+from experiments.__main__ import EXPERIMENTS
+from experiments.benchmarks.__main__ import BENCHMARKS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+READMES = (README, *sorted(ROOT.glob("experiments/**/README.md")))
+PROSE = (*READMES, ROOT / ".github" / "CONTRIBUTING.md")
+
+Place = tuple[str, str]
+"""A README, relative to the root, and a heading in it."""
+Names = Mapping[str, Any]
+"""What the code under a heading has defined."""
 
 
-def test_the_example_runs_and_is_adam() -> None:
-    code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def sections(path: Path) -> dict[str, str]:
+    """Heading -> the text below it, up to the next heading of any level."""
+    outside = re.sub(
+        r"```.*?```", lambda code: code[0].replace("\n#", "\n "), path.read_text(), flags=re.S
+    )
+    spans = [(m[1], m.start(), m.end()) for m in re.finditer(r"^#+ (.+)$", outside, re.M)]
+    ends = [start for _, start, _ in spans[1:]] + [None]
+    texts = {h: path.read_text()[a:b] for (h, _, a), b in zip(spans, ends, strict=True)}
+    assert len(texts) == len(spans), f"{named(path)}: two headings are equal"
+    return texts
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.S)
+
+
+def code() -> dict[Place, str]:
+    """The one block of Python under each heading that has one."""
+    found = {}
+    for path in READMES:
+        for heading, text in sections(path).items():
+            if blocks(text):
+                (found[named(path), heading],) = blocks(text)
+    return found
+
+
+def run(*places: Place) -> dict[str, Any]:
+    """Run the code under some headings, one after the other."""
     names: dict[str, Any] = {}
-    exec(code, names)
+    for place in places:
+        exec(code()[place], names)
+    return names
+
+
+# --- code -----------------------------------------------------------------------------------------
+
+CHECKS: dict[Place, tuple[Callable[[Names, str], None], tuple[Place, ...]]] = {}
+"""Place -> what is checked of its names and of what it prints, and the places that go before."""
+
+
+def says(path: str, heading: str, after: tuple[Place, ...] = ()) -> Callable[..., Any]:
+    def register(check: Callable[[Names, str], None]) -> Callable[[Names, str], None]:
+        CHECKS[path, heading] = check, after
+        return check
+
+    return register
+
+
+BELIEF, POLICY = ("README.md", "A belief"), ("README.md", "A policy")
+
+
+@says("README.md", "Ten lines")
+def is_adam(names: Names, printed: str) -> None:
     params: Any = {"w": jnp.array([3.0, -2.0])}
     adam = optax.adam(1e-1, eps=1e-8)
     state = adam.init(params)
@@ -24,15 +95,47 @@ def test_the_example_runs_and_is_adam() -> None:
         params = optax.apply_updates(params, updates)
     # Float32 rounding of optax's 1 - b2**t, a relative 5e-5 at the first step.
     np.testing.assert_allclose(names["params"]["w"], params["w"], atol=1e-3)
+    assert printed
 
 
-def test_a_call_is_explained_and_built_again(capsys: pytest.CaptureFixture[str]) -> None:
-    _, code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    printed = " ".join(capsys.readouterr().out.split())
+@says(*BELIEF)
+def averages_at_a_fixed_gain(names: Names, printed: str) -> None:
+    filter_ = names["FixedGain"](0.25).filter()
+    state = filter_.init({"w": jnp.zeros(2)})
+    for reading in ([4.0, 8.0], [jnp.nan, jnp.inf], [5.0, 2.0]):
+        state = filter_.update(filter_.predict(state), {"w": jnp.array(reading)})
+    # 4/4 = 1, unseen, 1 + (5 - 1)/4; 8/4 = 2, unseen, 2 + 0.
+    assert state.posterior().gradient_mean["w"].tolist() == [2.0, 2.0]
+    assert issubclass(names["FixedGain"], beliefs.Belief)
+
+
+@says(*POLICY, after=(BELIEF,))
+def goes_no_further(names: Names, printed: str) -> None:
+    for mean, direction in (([3.0, 4.0], [0.6, 0.8]), ([0.3, 0.4], [0.3, 0.4]), ([0.0, 0.0],) * 2):
+        believed = beliefnav.Posterior(gradient_mean={"w": jnp.array(mean)})
+        found = names["at_most"](1.0).step(believed, None)["w"]
+        np.testing.assert_allclose(found, direction, rtol=1e-6)
+
+
+@says("README.md", "A rule", after=(BELIEF, POLICY))
+def is_seen_in_the_atlas(names: Names, printed: str) -> None:
+    assert names["row"].verdict == "exact" and names["row"].holds
+    assert "horizon        0 steps" in printed and "exact" in printed
+    # On this problem the clip acts, and not always: each part of the peer is needed.
+    rate, clip = optax.scale_by_learning_rate(0.1), optax.clip_by_global_norm(10.0)
+    unclipped = optax.chain(optax.ema(0.9, debias=False), rate)
+    corrected = optax.chain(optax.ema(0.9), clip, rate)
+    for other in (unclipped, corrected):
+        assert not atlas.measure(
+            exact("mine", "other", names["mine"], other), [quadratic(100)]
+        ).holds
+
+
+@says("experiments/interpolation/README.md", "Read assumptions, and change one")
+def is_explained_and_built_again(names: Names, printed: str) -> None:
+    words = " ".join(printed.split())
     for fact in ("memory 10 steps", "memory 1,000 steps", "0 observations", "69,314 steps"):
-        assert fact in printed
+        assert fact in words
     params: Any = jnp.array([3.0, -2.0])
     peer = optax.lion(1e-3, weight_decay=0.0)
     for optimizer in (names["optimizer"], peer):
@@ -40,50 +143,44 @@ def test_a_call_is_explained_and_built_again(capsys: pytest.CaptureFixture[str])
         np.testing.assert_allclose(updates, [-1e-3, 1e-3], rtol=1e-6)
 
 
-def test_the_curvature_is_learned_from_gradients() -> None:
-    _, _, code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
+@says("experiments/curvature/README.md", "Use the belief yourself")
+def learns_the_curvature(names: Names, printed: str) -> None:
     smoothed, curvature = names["smoothed"], names["curvature"]
     deviation = np.sqrt(smoothed.curvature_variance[-1])
     # Three curvatures within four standard deviations; the steepest is known to a tenth.
     assert (np.abs(smoothed.curvature_mean[-1] - curvature) < 4 * deviation).all()
     assert deviation[2] < 1 < curvature[2] / 5
-    believed = names["posterior"](names["state"]).curvature_mean
+    belief = names["posterior"](names["state"])
+    believed = belief.curvature_mean
     assert believed[0] < believed[1] < believed[2]
+    # What the README admits of the optimizer's own belief, to the digits that it prints.
+    np.testing.assert_allclose(believed[2], 4.4, atol=0.05)
+    np.testing.assert_allclose(np.sqrt(belief.curvature_variance[2]), 0.4, atol=0.05)
 
 
-def test_the_plan_escapes_and_the_rotation_traps() -> None:
-    *_, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
+@says("experiments/double_well/README.md", "Plan a path yourself")
+def escapes(names: Names, printed: str) -> None:
     best = names["plan"](names["guesses"]).best
     # The global minimum, to what is left of the way after four units of time.
     np.testing.assert_allclose(best.params[-1], [1.0574, 0.0], atol=1e-2)
+
+
+@says("experiments/geometry/README.md", "A policy for a quadratic loss yourself")
+def is_trapped(names: Names, printed: str) -> None:
     # 4 / (4 + 100 - 10i) of -0.5i, in float32.
     np.testing.assert_allclose(names["policy"].equilibrium, [0.0018322, -0.0190546], atol=1e-6)
 
 
-def test_figures_and_files_that_it_names_exist() -> None:
-    for path in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (Path(__file__).parents[1] / path).exists(), path
-
-
-@pytest.mark.usefixtures("rank_promotion")
-def test_the_hyper_parameters_are_learned(capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, _, code, *_ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert "correlation" in capsys.readouterr().out
+@says("experiments/gradient_noise/README.md", "Learn a belief yourself")
+def finds_the_memory(names: Names, printed: str) -> None:
+    assert "correlation" in printed
     low, high = names["fit"].posterior["correlation"].quantile([0.005, 0.995]).values
     assert low < 0.9 < high
 
 
-def test_a_switch_that_nobody_tells_of_is_suspected(capsys: pytest.CaptureFixture[str]) -> None:
-    *_, code, _, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
-    assert len(capsys.readouterr().out.split()) >= 5
+@says("experiments/task_switch/README.md", "Use it yourself")
+def suspects_the_switch(names: Names, printed: str) -> None:
+    assert len(printed.split()) >= 5
     suspicion, params = names["suspicion"], names["params"]
     assert suspicion[50] > 0.99
     assert np.delete(suspicion, 50).max() < 0.5
@@ -91,10 +188,100 @@ def test_a_switch_that_nobody_tells_of_is_suspected(capsys: pytest.CaptureFixtur
     np.testing.assert_allclose(params[[49, 99], 0], [1.0, -1.0], atol=0.2)
 
 
-def test_a_network_is_reset_when_its_task_switches() -> None:
-    *_, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(code, names)
+@says("experiments/plasticity/README.md", "Use it yourself")
+def resets_the_network(names: Names, printed: str) -> None:
     suspicion = np.array(names["suspicion"])
     assert suspicion[400] > 0.99
     assert np.delete(suspicion, 400).max() < 0.5
+
+
+@pytest.mark.parametrize("place", CHECKS, ids=": ".join)
+def test_code_runs_and_is_right(
+    place: Place, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check, after = CHECKS[place]
+    if "numpyro" in code()[place]:
+        request.getfixturevalue("rank_promotion")
+    names = run(*after, place)
+    check(names, capsys.readouterr().out)
+
+
+def test_all_code_is_checked() -> None:
+    everywhere = sum(len(blocks(path.read_text())) for path in READMES)
+    assert set(code()) == set(CHECKS) and everywhere == len(CHECKS)
+
+
+# --- prose ----------------------------------------------------------------------------------------
+
+
+def test_the_front_page_is_short() -> None:
+    assert len(README.read_bytes()) < 10_000
+
+
+def test_every_experiment_has_its_readme() -> None:
+    # device_check claims nothing: it says whether a device computes what a CPU does.
+    for name in {*EXPERIMENTS, "benchmarks"} - {"device_check"}:
+        text = (ROOT / "experiments" / name / "README.md").read_text()
+        runs = f"python -m experiments.{name} " if name == "benchmarks" else f"experiments {name}\n"
+        assert runs in text, name
+        assert name == "benchmarks" or "refute" in text, name
+        assert f"experiments/{name})" in README.read_text(), name
+
+
+@pytest.mark.parametrize("path", PROSE, ids=named)
+def test_links_lead_somewhere(path: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", path.read_text()):
+        assert (path.parent / link).exists(), link
+
+
+@pytest.mark.parametrize("path", PROSE, ids=named)
+def test_commands_exist(path: Path) -> None:
+    known = {"experiments": EXPERIMENTS, "experiments.benchmarks": BENCHMARKS}
+    for module, name in re.findall(r"python -m (experiments[.\w]*) (\w+)", path.read_text()):
+        assert name in ("NAME", "all") or name in known[module], (module, name)
+
+
+@pytest.mark.parametrize("path", PROSE, ids=named)
+def test_names_in_the_text_exist(path: Path) -> None:
+    """Dotted names of the library between backticks, and beliefs that stand there alone."""
+    owners = {name: getattr(beliefnav, name) for name in beliefnav.__all__}
+    text = re.sub(r"```.*?```", "", path.read_text(), flags=re.S)
+    for quoted in re.findall(r"`([^`]+)`", text):
+        for owner, name in re.findall(r"\b([a-zA-Z]+)\.(\w+)", quoted):
+            if isinstance(owners.get(owner), ModuleType | type) and name not in ("NAME", "py"):
+                fields = getattr(owners[owner], "__annotations__", {})
+                assert name in fields or hasattr(owners[owner], name), f"{owner}.{name}"
+        if re.fullmatch(r"([A-Z][a-z]+){2,}", quoted):
+            assert hasattr(beliefs, quoted), quoted
+
+
+def test_what_is_said_of_the_atlas() -> None:
+    """It is counted in the table that `beliefnav.atlas` writes, which a test measures again."""
+    table = (ROOT / "beliefnav" / "atlas" / "README.md").read_text().splitlines()
+    first = next(i for i, line in enumerate(table) if line.startswith("| rule | "))
+    rows = [line.strip("| ").split(" | ") for line in table[first + 2 :]]
+    exactly = [row for row in rows if row[4] == "exact"]
+    said = re.search(r"\[(\d+) of the (\d+) rows\]", README.read_text())
+    assert said and [int(n) for n in said.groups()] == [len(exactly), len(rows)]
+    assert {row[3] for row in exactly} <= {"≤ 1e-12", "≤ 1e-11"}
+    peers = {row[2] for row in exactly}
+    named = ("sgd", "sgd(momentum)", "rmsprop", "adam", "adamw", "lion", "nadam")
+    assert {f"optax.{rule}" for rule in named} <= peers
+    assert {"algorithm 1 of its paper", "singular values set to 1"} <= peers
+    (apart,) = (row for row in rows if row[2] == "optax.contrib.scale_by_muon")
+    assert apart[4] == "approximate"
+
+
+def test_what_is_said_of_memory() -> None:
+    """Numbers a parameter in the state, but for scalars."""
+    inner = optax.adam(1e-3)
+    params = jnp.zeros(1000)
+    for name, optimizer in {
+        "rules.adam": rules.adam(1e-3),
+        "rules.secant": rules.secant(0.1),
+        "rules.hazard_filter": rules.hazard_filter(1e-3, prior_variance=1.0, examples=32),
+        "wrappers.two_hypothesis": wrappers.two_hypothesis(inner, hazard=1e-3, examples=32),
+    }.items():
+        size = sum(jnp.size(leaf) for leaf in jax.tree.leaves(optimizer.init(params)))
+        said = re.search(rf"`{re.escape(name)}`.*\| (\d) numbers a parameter", README.read_text())
+        assert said and int(said[1]) == size // 1000, name

@@ -30,8 +30,64 @@ FISHER = (
 ZERO = "A step where there is no force keeps the sign of its zero."
 CAST = "The numbers of a transition are cast once, and not in every product: rounding in float32."
 ORDER = "Derivatives are added up in another order: rounding."
+TO_THE_OPTIMUM = (
+    "The way to the optimum is the step itself, and no quotient of two means: rounding."
+)
+RECORDED = "A recording holds what FisherOptimum says: no gradient and no curvature."
+READS_VARIANCE = "A policy says whether it reads variances."
+NEW = "The policy that goes to the believed optimum, which `hazard_filter` had inside."
 GONE = "No longer among the names of the package; see the changelog."
 WORDS = "An error says what would have to be declared."
+
+ROUNDED_SECANT = {
+    "rules/secant/float32": ("state/*/belief/*", "update/*"),
+    "rules/masked secant/float32": ("state/*/belief/*", "update/*"),
+    **{
+        f"beliefs/{belief}/float32": ("info/*", "posterior/*", "state/*", "noise_variance/*")
+        for belief in ("UnknownNoise(Secant)", "shared(UnknownNoise(Secant))")
+    },
+    **{
+        f"beliefs/{belief}/float32": ("info/*", "posterior/*", "state/*")
+        for belief in ("Secant", "positive(Secant)", "positive(UnknownNoise(Secant))")
+    },
+}
+"""Item -> leaves; the same items in float64 agree in every byte."""
+FILTERED = {
+    **{
+        f"rules/{name}": ("state/*/belief/*", "state/*/previous_params/*", "update/*")
+        for name in (
+            "hazard_filter/float64",
+            "hazard_filter/float32",
+            "hazard_filter, prior/float64",
+            "hazard_filter, examples/float64",
+            "masked hazard_filter/float64",
+            "masked hazard_filter/float32",
+        )
+    },
+    "found in states/hazard_filter": ("belief/values/*", "previous_params/values/*"),
+    "sampled parameters/hazard_filter": ("pair/*",),
+    "recordings of rules/hazard_filter, examples": ("update/*",),
+    "atlas/hazard_filter = mean and variance, written out": ("deviation",),
+}
+SILENT = (
+    *(f"posteriors/{n}" for n in ("hazard_filter", "hazard_filter, prior")),
+    *(f"posteriors/{n}" for n in ("hazard_filter, examples", "masked hazard_filter")),
+    *(
+        f"beliefs/FisherOptimum{kind}"
+        for kind in ("/float64", "/float32", ", read/float64", ", spread of the start/float64")
+    ),
+    "filter_recording/FisherOptimum/sequential",
+    "forecast/FisherOptimum",
+    "filter_chunks/FisherOptimum",
+)
+"""Items in which FisherOptimum no longer says a gradient and a curvature."""
+NO_LONGER_PUBLIC = (
+    *("Anticipation", "DiagonalLQPolicy", "Followed", "LQPolicy", "LQStatus", "LeastActionPath"),
+    *("MatrixAnticipation", "MatrixPlanningGain", "MultiStart", "Navigation", "PlanningGain"),
+    *("QuadraticValue", "diagonal_lq_policy", "discounted_average", "local_quadratic"),
+    *("matrix_anticipation", "matrix_planning_gain", "matrix_resetting", "navigate"),
+    *("polar_factor", "symmetric_function", "symmetric_power"),
+)
 
 INTENDED: tuple[Intended, ...] = (
     Intended("rules/*", "state/*missing", UNCOUNTED),
@@ -47,15 +103,22 @@ INTENDED: tuple[Intended, ...] = (
     Intended("*", "*distance_mean*", OPTIMUM),
     Intended("*", "*distance_variance*", OPTIMUM),
     Intended("*", "*hazard", OPTIMUM),
-    Intended("*FisherOptimum*", "*", FISHER),
     Intended("beliefs/UnknownNoise(Optimum)/*", "optimum/*", "A wrapper passes on what it holds."),
-    Intended("*hazard_filter*", "*", FISHER),
     Intended("*wiener*", "update/*", ZERO),
-    Intended("*ecant*/float32", "*", CAST),
-    Intended("jitted/*ecant*", "*", CAST),
     Intended("log_likelihood/*", "slopes/*", ORDER),
     Intended("log_likelihood/*", "error", WORDS),
     Intended("explained/adabelief", "error", "The rules that are known stand in another order."),
     Intended("atlas", "rows", "Rows beside optax are built from the catalogue, in its order."),
-    Intended("signatures/control.*", "*", GONE),
+    *(Intended(item, leaf, CAST) for item, leaves in ROUNDED_SECANT.items() for leaf in leaves),
+    *(Intended(item, leaf, TO_THE_OPTIMUM) for item, leaves in FILTERED.items() for leaf in leaves),
+    *(
+        Intended(item, f"*{mean}*", FISHER)
+        for item in SILENT
+        for mean in ("gradient_mean", "curvature_mean")
+    ),
+    Intended("recordings of rules/hazard_filter, examples", "dataset*", RECORDED),
+    Intended("recordings of rules/hazard_filter, examples", "groups*", RECORDED),
+    *(Intended(f"signatures/control.{name}", "*", GONE) for name in NO_LONGER_PUBLIC),
+    Intended("signatures/control.Policy", "uses_variance", READS_VARIANCE),
+    Intended("signatures/control.to_optimum", "*", NEW),
 )

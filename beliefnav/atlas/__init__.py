@@ -3,7 +3,9 @@ r"""The atlas of learning rules: each as assumptions, compared with an independe
 ``python -m beliefnav.atlas`` builds every rule of `beliefnav.rules` from its assumptions, runs it
 for 500 steps beside an independent implementation (optax's where there is one; both are given the
 same gradients and readings of the curvature), on a noisy quadratic in coupled parameters and on a
-small network, and prints how far the parameters are apart at most. What is claimed is one of
+small network, and prints how far the parameters are apart at most. With ``--markdown`` it prints
+what is claimed of them, the README of this package, which is the same on every machine. What is
+claimed is one of
 
 - ``exact``: equal but for rounding;
 - ``limit``: equal in the limit of a small parameter, at the order that is measured;

@@ -29,9 +29,9 @@ class Measurement(NamedTuple):
         deviation: the largest over the problems and their steps of $|\theta - \theta'|$, relative
             to how far the peer's $\theta'$ moved at most; of a limit, at its smallest parameter.
         verdict: what is claimed: ``exact``, ``limit``, ``approximate`` or ``not derivable``.
-        holds: whether this measurement bears it out: an exact rule deviates by less than 1e-10 (in
-            float32, 1e-4), a limit is approached at its order to within `ORDER_TOLERANCE`, and the
-            others do differ.
+        holds: whether this measurement bears it out: a rule deviates by no more than the bound of
+            its row (in float32, an exact one by no more than 1e-4), a limit is approached at its
+            order to within `ORDER_TOLERANCE`, and the others do differ.
         order: of a limit, the measured power of the small parameter; else ``None``.
         reason: why it is not exact, or of what it is the limit.
         assumptions: what the rule assumes.
@@ -83,12 +83,12 @@ def measure(row: Row, problems: Sequence[Problem] | None = None) -> Measurement:
 
 def _holds(row: Row, deviation: float, order: float | None) -> bool:
     """Whether a measurement bears the verdict of a row out."""
-    rounding = 1e-10 if jnp.result_type(float) == jnp.float64 else 1e-4
+    double = jnp.result_type(float) == jnp.float64
     if row.verdict == EXACT:
-        return deviation < rounding
+        return deviation <= (row.bound if double else 1e-4)
     if row.order is not None and order is not None:
-        return abs(order - row.order) < ORDER_TOLERANCE and deviation < 10 * SCALES[-1]
-    return rounding < deviation < 2
+        return abs(order - row.order) < ORDER_TOLERANCE and deviation <= row.bound
+    return (1e-10 if double else 1e-4) < deviation <= row.bound
 
 
 def assumptions_of(row: Row, problem: Problem) -> Assumptions:

@@ -17,11 +17,31 @@ from beliefnav.objective import Objective
 from beliefnav.rules._rule import Assumptions
 from beliefnav.rules.catalogue import APPROXIMATE, CATALOGUE, EXACT, LIMIT, Peer
 
-__all__ = ["APPROXIMATE", "EXACT", "LIMIT", "NOT_DERIVABLE", "Row", "rows"]
+__all__ = [
+    "APPROXIMATE",
+    "COMPOSED",
+    "EXACT",
+    "FORMULA",
+    "LIMIT",
+    "NOT_DERIVABLE",
+    "SHIPPED",
+    "Row",
+    "rows",
+]
 
 Optimizer = optax.GradientTransformation
 
 NOT_DERIVABLE = "not derivable"
+
+SHIPPED, COMPOSED, FORMULA = (
+    "optax as it ships",
+    "compositions of optax's parts",
+    "formulas of this repository",
+)
+"""Who wrote what a row is compared with; a formula may stand around an optimizer of optax."""
+
+_AT_MOST = {EXACT: 1e-12, LIMIT: 1e-3, APPROXIMATE: 1.0, NOT_DERIVABLE: 1.0}
+"""Verdict -> what a deviation in float64 is claimed to be at most; room is left for machines."""
 
 
 class Row(NamedTuple):
@@ -39,6 +59,9 @@ class Row(NamedTuple):
         peer_sensor: what the peer gets instead.
         order: of a limit, the power of the small parameter at which the deviation vanishes.
         problems: how many of the problems are compared on; 1 for those of the quadratic alone.
+        written_by: whose the independent implementation is: `SHIPPED`, `COMPOSED` or `FORMULA`.
+        at_most: what the deviation in float64 is claimed to be at most; ``None``: as for others of
+            the same verdict.
     """
 
     rule: str
@@ -51,6 +74,13 @@ class Row(NamedTuple):
     peer_sensor: Sensor | None = None
     order: float | None = None
     problems: int = 2
+    written_by: str = FORMULA
+    at_most: float | None = None
+
+    @property
+    def bound(self) -> float:
+        """What the deviation in float64 is claimed to be at most."""
+        return _AT_MOST[self.verdict] if self.at_most is None else self.at_most
 
 
 def exact(
@@ -59,9 +89,18 @@ def exact(
     assumptions: Assumptions,
     peer: Optimizer,
     sensor: Sensor | None = None,
+    **options: Any,
 ) -> Row:
     """A rule that is equal to its peer, whatever the problem."""
-    return Row(rule, compared_with, EXACT, lambda _: assumptions, lambda _: peer, sensor=sensor)
+    return Row(
+        rule,
+        compared_with,
+        EXACT,
+        lambda _: assumptions,
+        lambda _: peer,
+        sensor=sensor,
+        **options,
+    )
 
 
 def differs(
@@ -72,20 +111,32 @@ def differs(
     peer: Optimizer,
     reason: str,
     sensor: Sensor | None = None,
+    **options: Any,
 ) -> Row:
     """A rule that is not equal to its peer, for a reason."""
     return Row(
-        rule, compared_with, verdict, lambda _: assumptions, lambda _: peer, reason, sensor=sensor
+        rule,
+        compared_with,
+        verdict,
+        lambda _: assumptions,
+        lambda _: peer,
+        reason,
+        sensor=sensor,
+        **options,
     )
 
 
 def textbook(
-    rule: str, compared_with: str, peer: Callable[..., Optimizer], sensor: Sensor | None = None
+    rule: str,
+    compared_with: str,
+    peer: Callable[..., Optimizer],
+    sensor: Sensor | None = None,
+    **options: Any,
 ) -> Row:
     """The demonstration of a rule in the catalogue, equal to a peer with the same arguments."""
     entry = CATALOGUE[rule]
     ours, theirs = entry.rule.assumptions(**entry.arguments), peer(**entry.arguments)
-    return exact(rule, compared_with, ours, theirs, sensor)
+    return exact(rule, compared_with, ours, theirs, sensor, **options)
 
 
 def recovered() -> list[Row]:
@@ -97,7 +148,12 @@ def recovered() -> list[Row]:
     entries = CATALOGUE.values()
     return [
         *(
-            textbook(entry.rule.__name__, entry.peer.name, entry.peer.build)
+            textbook(
+                entry.rule.__name__,
+                entry.peer.name,
+                entry.peer.build,
+                written_by=COMPOSED if entry.peer.composed else SHIPPED,
+            )
             for entry in entries
             if isinstance(entry.peer, Peer)
         ),
@@ -106,12 +162,14 @@ def recovered() -> list[Row]:
             "optax.sgd(momentum)",
             rules.sgd.assumptions(0.005, momentum=0.9),
             optax.sgd(0.005, momentum=0.9),
+            written_by=SHIPPED,
         ),
         exact(
             "nesterov",
             "optax.sgd(momentum, nesterov)",
             rules.sgd.assumptions(0.005, momentum=0.9, nesterov=True),
             optax.sgd(0.005, momentum=0.9, nesterov=True),
+            written_by=SHIPPED,
         ),
         differs(
             "nadam with a prior",
@@ -121,6 +179,7 @@ def recovered() -> list[Row]:
             optax.nadam(0.01),
             "NAdam corrects the bias of its two terms apart; the forecast from a diffuse prior is "
             "unbiased from the first step on. The same in the steady state.",
+            written_by=SHIPPED,
         ),
         differs(
             "amsgrad",
@@ -130,6 +189,7 @@ def recovered() -> list[Row]:
             optax.amsgrad(0.01),
             "The largest of past posterior means is the posterior mean of no prior: evidence for a "
             "smaller curvature is ignored. The deviation is that of adam.",
+            written_by=SHIPPED,
         ),
         differs(
             "lamb",
@@ -139,6 +199,7 @@ def recovered() -> list[Row]:
             optax.lamb(0.01),
             "Its trust ratio scales the step by |params| / |step|, which is optimal for no "
             "quadratic cost of moving. The deviation is that of adam.",
+            written_by=SHIPPED,
         ),
     ]
 
@@ -170,6 +231,7 @@ def anchors() -> list[Row]:
             "of weak decay s: what is left of one that is planned for is of the order s^2 where "
             "the loss is curved.",
             order=2.0,
+            written_by=SHIPPED,
         ),
         differs(
             "countering",
@@ -178,6 +240,7 @@ def anchors() -> list[Row]:
             rules.countering.assumptions(0.01, 0.1),
             optax.adamw(0.01, weight_decay=0.1),
             "AdamW's decay is a drift that the controller ignores; this one counters it.",
+            written_by=SHIPPED,
         ),
     ]
 
@@ -271,6 +334,7 @@ def geometries() -> list[Row]:
             "Parameters are coupled.",
             sensor=DIAGONAL,
             peer_sensor=HESSIAN,
+            at_most=2.0,
         ),
         differs(
             "sophia_like",
@@ -280,9 +344,13 @@ def geometries() -> list[Row]:
             peers.sophia(0.02),
             "Sophia cuts Newton's step off at a fixed size: no quadratic cost of moving does.",
             DIAGONAL,
+            written_by=SHIPPED,
         ),
         textbook(
-            "full_ballistic", "an eigendecomposition of the second moments", peers.full_ballistic
+            "full_ballistic",
+            "an eigendecomposition of the second moments",
+            peers.full_ballistic,
+            at_most=1e-11,  # the inverse root amplifies rounding where eigenvalues are small
         ),
         textbook("shampoo", "algorithm 1 of its paper", peers.shampoo),
         differs(
@@ -299,6 +367,7 @@ def geometries() -> list[Row]:
             "optax.contrib.scale_by_muon, iterated to convergence",
             rules.muon.assumptions(0.003, 0.0, nesterov=False),
             peers.muon(0.003, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=20),
+            written_by=COMPOSED,
         ),
         differs(
             "muon",
@@ -308,6 +377,7 @@ def geometries() -> list[Row]:
             peers.muon(0.003),
             "Its five Newton-Schulz steps with their coefficients end between singular values of "
             "about 0.7 and 1.2, not at 1.",
+            written_by=COMPOSED,
         ),
     ]
 
@@ -359,6 +429,7 @@ def limits() -> list[Row]:
             lambda _: average,
             "of a short horizon s = 1/gamma.",
             order=1.0,
+            written_by=COMPOSED,
         ),
         Row(
             "horizon",
@@ -368,6 +439,7 @@ def limits() -> list[Row]:
             lambda _: ballistic,
             "of a long horizon, s = gamma.",
             order=1.0,
+            written_by=SHIPPED,
         ),
         Row(
             "horizon, exact hold",
@@ -377,6 +449,7 @@ def limits() -> list[Row]:
             lambda _: ballistic,
             "of a short hold, s = dt: the saturation of the step.",
             order=1.0,
+            written_by=SHIPPED,
         ),
         Row(
             "adamw",
@@ -386,6 +459,7 @@ def limits() -> list[Row]:
             lambda _: optax.adam(0.01),
             "of weak decay, s = weight_decay.",
             order=1.0,
+            written_by=SHIPPED,
         ),
     ]
 

@@ -64,19 +64,15 @@ def condition(belief: Gaussian, sensors: Iterable[Sensor]) -> tuple[Gaussian, li
     """Condition the belief about one leaf on all sensors of one step, one after the other."""
     met = []
     for sensor in sensors:
-        belief, reading = gaussian.condition(belief, *sensor.filled())
+        belief, reading = gaussian.condition(belief, *sensor, lax.is_finite(sensor.value))
         met.append(Met(sensor, reading))
     return belief, met
 
 
 def surprise_of(met: Sequence[Met]) -> Surprise:
     """How surprising the readings of one step were, together."""
-    squares, counts = [], []
-    for sensor, reading in met:
-        seen = lax.is_finite(sensor.value)
-        square = select(seen, reading.innovation**2 * reciprocal(reading.variance), 0)
-        squares.append(jnp.minimum(square, jnp.finfo(square.dtype).max / len(met)))
-        counts.append(seen.astype(square.dtype))
+    squares = (reading.innovation**2 * reciprocal(reading.variance) for _, reading in met)
+    counts = (jnp.asarray(reading.weight) for _, reading in met)
     return Surprise(functools.reduce(operator.add, squares), functools.reduce(operator.add, counts))
 
 
@@ -88,12 +84,13 @@ def diagnostics_of(met: Sequence[Met]) -> Info:
         log_density += normal_reading(reading.innovation, reading.variance, seen)[0]
     sensor, reading = met[0]
     seen = jnp.isfinite(sensor.value)
+    surprise = surprise_of(met).square
     return Info(
         innovation=reading.innovation,
         log_density=log_density,
-        gain=gaussian.dot(sensor.row, reading.gain),
+        gain=select(seen, gaussian.dot(sensor.row, reading.gain), 0),
         missing=~seen,
-        surprise=surprise_of(met).square,
+        surprise=jnp.minimum(surprise, jnp.finfo(surprise.dtype).max),
         predictive_scale=normal_reading(reading.innovation, reading.variance, seen)[2],
     )
 

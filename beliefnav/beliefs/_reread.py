@@ -36,4 +36,4 @@ def reread(inner: Filter, wrap: Callable[[Any], Any]) -> Filter:
         return wrap(state), surprise
 
     weighed = inner.weigh and weigh
-    return inner._replace(init=init, predict=predict, update=update, weigh=weighed, means=None)
+    return inner._replace(init=init, predict=predict, update=update, weigh=weighed, read=None)

@@ -21,7 +21,7 @@ A belief that is made of others says for each of these what it makes of theirs, 
 """
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -180,11 +180,13 @@ class Filter(NamedTuple):
             belief. ``None``: nothing is said, and there is no likelihood.
         weigh: ``(predicted, gradient, curvature) -> (state, Surprise)``, the update and how
             surprising the readings were, for a belief around this one. ``None``: not said.
-        means: ``state -> Posterior`` with the means alone, for a policy that looks at nothing else.
-            ``None``: reading the state whole costs no more.
+        read: ``(state, fields) -> Posterior``, for a policy that looks at no other ``fields`` of
+            it. ``None``: reading the state whole costs no more.
         uses_displacement: whether ``predict`` reads ``displacement``; an optimizer then keeps the
             previous parameters to measure it.
         uses_curvature: whether ``update`` reads ``curvature``.
+        needs_curvature: whether an optimizer refuses a step that says nothing of ``curvature``, not
+            even ``None``: nothing else tells this belief of it.
     """
 
     init: Callable[[PyTree], Any]
@@ -192,9 +194,16 @@ class Filter(NamedTuple):
     update: Callable[..., Any]
     diagnose: Callable[..., Info] | None = None
     weigh: Callable[..., tuple[Any, Surprise]] | None = None
-    means: Callable[[Any], Posterior] | None = None
+    read: Callable[[Any, Collection[str]], Posterior] | None = None
     uses_displacement: bool = False
     uses_curvature: bool = False
+    needs_curvature: bool = False
+
+    def posterior(self, state: Any, fields: Collection[str] | None = None) -> Posterior:
+        """What a state believes: all of it, or ``fields`` and whatever comes along."""
+        if self.read is None or fields is None:
+            return state.posterior()
+        return self.read(state, fields)
 
 
 class Fact(NamedTuple):

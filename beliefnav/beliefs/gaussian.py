@@ -103,14 +103,16 @@ class Reading(NamedTuple):
     r"""What a scalar observation $y = h^\top x + N(0, R)$ met.
 
     Attributes:
-        innovation: $e = y - h^\top m$.
-        variance: $S = h^\top P h + R$, its predictive variance.
+        innovation: $e = y - h^\top m$, 0 where there is no reading.
+        variance: $S = h^\top P h + R$, its predictive variance; $R$ where there is no reading.
         gain: $P h / S$, $d$ entries.
+        weight: 1 where there is a reading, 0 where there is none.
     """
 
     innovation: Array
     variance: Array
     gain: Row
+    weight: ArrayLike = 1
 
     def log_density(self) -> Array:
         r"""$\log N(e; 0, S)$."""
@@ -203,9 +205,13 @@ def compose(first: Conditional, second: Conditional) -> Conditional:
 
 
 def condition(
-    belief: Gaussian, row: Row, value: ArrayLike, noise_variance: ArrayLike
+    belief: Gaussian,
+    row: Row,
+    value: ArrayLike,
+    noise_variance: ArrayLike,
+    seen: Array | None = None,
 ) -> tuple[Gaussian, Reading]:
-    r"""The posterior after reading $y = h^\top x + N(0, R)$. A row of zeros says nothing.
+    r"""The posterior after reading $y = h^\top x + N(0, R)$.
 
     With $f = L^\top h$ and the partial sums $\alpha_j = R + \sum_{k \ge j} D_k f_k^2$, so that
     $\alpha_0 = S$ and $\alpha_d = R$,
@@ -216,16 +222,21 @@ def condition(
     Args:
         belief: the prior.
         row: $h$, $d$ entries.
-        value: $y$, finite.
+        value: $y$, finite where ``seen``.
         noise_variance: $R > 0$.
+        seen: where there is a reading; ``None``: everywhere. Elsewhere the belief stays.
 
     Returns:
         The posterior, and what the reading met.
     """
-    factor, variances, direction, total = _update(belief, row, noise_variance, 1)
-    innovation = jnp.asarray(value - dot(row, belief.mean))
+    weight = 1 if seen is None else seen.astype(jnp.result_type(value))
+    factor, variances, direction, total = _update(belief, row, noise_variance, weight)
+    expected = dot(row, belief.mean)
+    value = value if seen is None else select(seen, value, expected)
+    innovation = jnp.asarray(value - expected)
     mean = tuple(m + _product(k, innovation) for m, k in zip(belief.mean, direction, strict=True))
-    return Gaussian(mean, factor, variances), Reading(innovation, jnp.asarray(total), direction)
+    reading = Reading(innovation, jnp.asarray(total), direction, weight)
+    return Gaussian(mean, factor, variances), reading
 
 
 class Potential(NamedTuple):
@@ -366,7 +377,9 @@ def _update(
             # D_0 / S is D_0' / alpha_1: an array less to divide.
             first = j == 0
             scaled.append(
-                _ratio(f[0] * variances[0], partial[1]) if first else spread[j] / partial[0]
+                _ratio(_product(f[0], variances[0]), partial[1])
+                if first
+                else spread[j] / partial[0]
             )
     factor = []
     for i in range(d):
@@ -420,7 +433,7 @@ def _orthogonalise_two(one: Sequence[Any], other: Sequence[Any], weights: Row) -
         against = _sum(
             _product(w_, minor, minor)
             for a_, b_, w_ in both[k + 1 :]
-            for minor in [_sum([_product(a, b_), _product(-1, a_, b)])]
+            for minor in [_difference(_product(a, b_), _product(a_, b))]
         )
         if not is_number(against, 0):
             # The ratio first: a product of two variances may under- or overflow.
@@ -477,6 +490,11 @@ def _sum(terms: Iterable[ArrayLike]) -> Any:
         if not is_number(term, 0):
             total = term if is_number(total, 0) else total + term
     return total
+
+
+def _difference(one: Any, other: Any) -> Any:
+    """One less the other, up to its sign: what is squared."""
+    return other if is_number(one, 0) else one if is_number(other, 0) else one - other
 
 
 def _product(*factors: ArrayLike) -> Any:

@@ -81,24 +81,40 @@ class Fit(NamedTuple):
 
 
 def summary(fit: Fit) -> "pd.DataFrame":
-    """A table of the posterior, one row for each scalar, that says which did not converge.
+    """A table of the posterior, one row for each number, that says of each whether it converged.
+
+    A number of a sampler converged if its own R-hat and effective sample sizes pass the thresholds
+    of Vehtari et al. (2021), and no transition of its chains diverged; one that is computed from
+    others and never varies has none. Laplace's approximation has one verdict for all numbers of a
+    unit.
 
     Args:
         fit: draws from a posterior.
 
     Returns:
-        Columns ``mean``, ``sd``, ``5%``, ``50%``, ``95%`` and ``converged``.
+        Columns ``mean``, ``sd``, ``5%``, ``50%``, ``95%``, of a sampler ``r_hat``, ``ess_bulk`` and
+        ``ess_tail``, and ``converged``.
     """
     import pandas as pd
 
     over = ("chain", "draw")
     tables = []
+    chains = agreement(fit.posterior) if "r_hat" in fit.diagnostics else {}
+    sites = hyperparameters(fit.target) if fit.target.integrate else list(fit.posterior)
     for name, draws in fit.posterior.data_vars.items():
         quantiles = draws.quantile([0.05, 0.5, 0.95], over)
         table = {"mean": draws.mean(over), "sd": draws.std(over)}
         table |= {f"{q:.0%}": quantiles.sel(quantile=q, drop=True) for q in (0.05, 0.5, 0.95)}
-        table["converged"] = fit.diagnostics["converged"].broadcast_like(table["mean"])
-        rows = pd.DataFrame({column: values.values.ravel() for column, values in table.items()})
+        if chains:
+            table |= {column: values[name] for column, values in chains.items()}
+            passed = agrees(table) & (fit.diagnostics["divergences"] == 0)
+            fixed = (table["sd"] == 0) & (name not in sites)
+            table["converged"] = passed | fixed
+        else:
+            table["converged"] = fit.diagnostics["converged"].broadcast_like(table["mean"])
+        dims = table["mean"].dims
+        columns = {name: x.transpose(*dims).values.ravel() for name, x in table.items()}
+        rows = pd.DataFrame(columns)
         labels = table["mean"].to_series().index if table["mean"].ndim else [()]
         rows.index = [_label(str(name), label) for label in labels]
         tables.append(rows)
@@ -207,7 +223,7 @@ def predict(
     def function(belief: Belief, recording: Recording, key: Array) -> dict[str, Array]:
         _, info = filters.filter_recording(belief, *recording)
         if info.log_density is None:
-            raise ValueError(f"{type(belief).__name__} has no predictive density.")
+            raise ValueError(f"{belief.name} has no predictive density.")
         groups = {"log_likelihood": info.log_density}
         if info.predictive_scale is not None:
             y = recording.gradient
@@ -328,10 +344,7 @@ def diagnose(
     density: Density, target: Target, posterior: "xr.Dataset", sample_stats: "xr.Dataset"
 ) -> "xr.Dataset":
     """Whether chains agree: the worst over all sites, for every unit."""
-    import arviz
     import xarray as xr
-
-    sampled = posterior[list(density.like)]
 
     def worst(table: Any, largest: bool) -> Any:
         fields = []
@@ -343,18 +356,29 @@ def diagnose(
         joined = xr.concat(fields, "site")
         return joined.max("site") if largest else joined.min("site")
 
-    with np.errstate(divide="ignore", invalid="ignore"):  # of chains that stand still
-        tables: dict[str, Any] = {
-            "r_hat": arviz.rhat(sampled),
-            "ess_bulk": arviz.ess(sampled, method="bulk"),
-            "ess_tail": arviz.ess(sampled, method="tail"),
-        }
+    tables = agreement(posterior[list(density.like)])
     result = {name: worst(table, name == "r_hat") for name, table in tables.items()}
     result["divergences"] = sample_stats["diverging"].sum(("chain", "draw"))
-    result["converged"] = (
-        (result["r_hat"] < R_HAT)
-        & (result["ess_bulk"] >= EFFECTIVE_SAMPLES)
-        & (result["ess_tail"] >= EFFECTIVE_SAMPLES)
-        & (result["divergences"] == 0)
-    )
+    result["converged"] = agrees(result) & (result["divergences"] == 0)
     return xr.Dataset(result)
+
+
+def agreement(draws: "xr.Dataset") -> dict[str, Any]:
+    """R-hat and effective sample sizes of every number."""
+    import arviz
+
+    with np.errstate(divide="ignore", invalid="ignore"):  # of chains that stand still
+        return {
+            "r_hat": arviz.rhat(draws),
+            "ess_bulk": arviz.ess(draws, method="bulk"),
+            "ess_tail": arviz.ess(draws, method="tail"),
+        }
+
+
+def agrees(table: Mapping[str, Any]) -> Any:
+    """Whether they pass the thresholds; what is NaN does not."""
+    return (
+        (table["r_hat"] < R_HAT)
+        & (table["ess_bulk"] >= EFFECTIVE_SAMPLES)
+        & (table["ess_tail"] >= EFFECTIVE_SAMPLES)
+    )

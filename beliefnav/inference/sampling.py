@@ -22,6 +22,9 @@ __all__ = ["NUM_PARTS", "blackjax_nuts", "numpyro_nuts"]
 NUM_PARTS = 20
 """How often the progress bar moves."""
 
+NUM_STARTS = 20
+"""How often a start is drawn where the density or its slope is not finite."""
+
 
 class _Chain(NamedTuple):
     """A chain of blackjax between two steps."""
@@ -47,6 +50,8 @@ class _Kernel(NamedTuple):
         begin: ``(key, position, step_size, inverse_mass_matrix, recording) -> chain``.
         step: ``(chain, recording) -> (chain, _Draw)``.
         end: ``chain -> (position, step_size, inverse_mass_matrix)``.
+        stands: ``chain -> whether`` its log density and the slope of that are finite: a chain that
+            starts where they are not stays there.
         num_discarded: number of first steps that are warm-up.
         axes: of the chains in the arrays of ``chain``, ``None`` in what all chains share.
     """
@@ -55,6 +60,7 @@ class _Kernel(NamedTuple):
     begin: Callable[[Array, Array, Array, Array, Recording], Any]
     step: Callable[[Any, Recording], tuple[Any, _Draw]]
     end: Callable[[Any], tuple[Array, Array, Array]]
+    stands: Callable[[Any], Array]
     num_discarded: int
     axes: Any = 0
 
@@ -82,7 +88,8 @@ def numpyro_nuts(
         num_chains: number of chains.
         start: where to start and with which step size and mass matrix, from ``Fit.state``: of an
             earlier run, of the same beliefs on another stream, or of `beliefnav.inference.laplace`.
-            By default uniform in [-2, 2] in every unconstrained direction.
+            By default uniform in [-2, 2] in every unconstrained direction, drawn again where the
+            density is not finite.
         target_acceptance: the acceptance probability that the step size is adapted to.
         dense_mass: adapt a dense mass matrix instead of a diagonal one: for a few hyper-parameters,
             which are correlated (1.5 times the effective samples of three).
@@ -93,7 +100,8 @@ def numpyro_nuts(
         The draws, their statistics and whether the chains agree.
 
     Raises:
-        ValueError: a number is out of its range, or ``start`` does not fit the target.
+        ValueError: a number is out of its range, ``start`` does not fit the target, or the density
+            is not finite at a start; the error names where.
     """
     from numpyro.infer.hmc import HMCState, hmc
     from numpyro.infer.hmc_util import HMCAdaptState
@@ -135,13 +143,16 @@ def numpyro_nuts(
         adapted = chain.adapt_state
         return chain.z, adapted.step_size, adapted.inverse_mass_matrix
 
-    start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
+    def stands(chain: Any) -> Array:
+        return jnp.isfinite(chain.potential_energy) & jnp.isfinite(chain.z_grad).all()
+
+    options = num_warmup, num_samples, num_chains, dense_mass
     # All chains count the same steps: with a counter each, all would look for a new step size
     # after every step, and mostly throw it away.
     adaptation = HMCAdaptState(*(0,) * len(HMCAdaptState._fields))._replace(window_idx=None)
     axes = HMCState(*(0,) * len(HMCState._fields))._replace(i=None, adapt_state=adaptation)
-    kernel = _Kernel("numpyro", begin, step, end, num_warmup, axes)
-    return _run(target, sampled, kernel, key, start, num_samples, progress_bar)
+    kernel = _Kernel("numpyro", begin, step, end, stands, num_warmup, axes)
+    return _run(target, sampled, kernel, key, start, options, progress_bar)
 
 
 def blackjax_nuts(
@@ -233,9 +244,13 @@ def blackjax_nuts(
     def end(chain: _Chain) -> tuple[Array, Array, Array]:
         return chain.state.position, chain.step_size, chain.inverse_mass_matrix
 
-    start = _start(sampled, target, key, num_warmup, num_samples, num_chains, start, dense_mass)
-    kernel = _Kernel("blackjax", begin, step, end, 0)
-    return _run(target, sampled, kernel, key, start, num_samples, progress_bar)
+    def stands(chain: _Chain) -> Array:
+        slope = chain.state.logdensity_grad
+        return jnp.isfinite(chain.state.logdensity) & jnp.isfinite(slope).all()
+
+    options = num_warmup, num_samples, num_chains, dense_mass
+    kernel = _Kernel("blackjax", begin, step, end, stands, 0)
+    return _run(target, sampled, kernel, key, start, options, progress_bar)
 
 
 def _statistics(
@@ -278,9 +293,8 @@ def _start(
     shapes = {name: (*batch, *like.shape) for name, like in sampled.like.items()}
     dim = sampled.size
     if start is None:
-        dtype = jnp.result_type(float)
-        inside = jax.random.uniform(jax.random.fold_in(key, 1), (*batch, dim), dtype, -2, 2)
-        one = jnp.ones((*batch, dim), dtype)
+        one = jnp.ones((*batch, dim), jnp.result_type(float))
+        inside = _inside(jax.random.fold_in(key, 1), one)
         start = State(sampled.split(inside), one[..., 0], one)
     given = {name: jnp.shape(value) for name, value in start.position.items()}
     if given != shapes:
@@ -296,18 +310,64 @@ def _start(
     return start._replace(inverse_mass_matrix=matrix)
 
 
+def _inside(key: Array, like: Array) -> Array:
+    """Unconstrained positions of the shape of ``like``."""
+    return jax.random.uniform(key, like.shape, like.dtype, -2, 2)
+
+
+def _at_starts(
+    begin: Callable[..., Any],
+    stands: Callable[[Any], Array],
+    refuse: Callable[[np.ndarray, Array], Exception],
+    key: Array,
+    position: Array,
+    given: bool,
+) -> Any:
+    """Chains that begin where the density is finite, or an error that says where it is not."""
+    for attempt in range(NUM_STARTS):
+        chain = begin(position)
+        bad = ~np.asarray(stands(chain))
+        if not bad.any():
+            return chain
+        if given or attempt + 1 == NUM_STARTS:
+            raise refuse(bad, position)
+        another = _inside(jax.random.fold_in(key, attempt), position)
+        position = jnp.where(bad[..., None], another, position)
+
+
+def _no_start(target: Target, sampled: Density, bad: np.ndarray, position: Array) -> ValueError:
+    """What to say of the first chain that cannot start."""
+    first = tuple(np.argwhere(bad)[0])
+    where = f"chain {first[-1]}"
+    unit = sampled.data
+    if target.separate is not None:
+        unit = jax.tree.map(lambda x: x[first[0]], unit)
+        labels = target.stream.coords.get(target.separate)
+        name = first[0] if labels is None else labels.values[first[0]]
+        where = f"{target.separate} {str(name)!r}, {where}"
+    values = jax.jit(sampled.constrain)(position[first], unit)
+    shown = ", ".join(f"{name} = {np.asarray(x).tolist()}" for name, x in values.items())
+    return ValueError(
+        f"Cannot start NUTS at {where} ({int(bad.sum())} of {bad.size} chains). This is because "
+        f"the log density or its slope is not finite at {shown}; use a prior that allows only what "
+        "the belief does, or start from inference.laplace(target, key=...).state."
+    )
+
+
 def _run(
     target: Target,
     sampled: Density,
     kernel: _Kernel,
     key: Array,
-    start: State,
-    num_samples: int,
+    given: State | None,
+    options: tuple[int, int, int, bool],
     progress_bar: bool,
 ) -> Fit:
     """Run all chains of all units, and label what comes out."""
     from tqdm import tqdm
 
+    num_warmup, num_samples, num_chains, dense_mass = options
+    start = _start(sampled, target, key, num_warmup, num_samples, num_chains, given, dense_mass)
     data = sampled.data
 
     def batched(f: Callable[..., Any], axes: tuple[Any, ...], out_axes: Any) -> Callable[..., Any]:
@@ -342,7 +402,15 @@ def _run(
         compiled = jitted.lower(chain, buffer, data, *edges[:2]).compile()
         begin = begin.lower(*inputs).compile()
         started = time.perf_counter()
-        chain = begin(*inputs)
+        stands = batched(lambda chain, _: kernel.stands(chain), (kernel.axes,), 0)
+        chain = _at_starts(
+            lambda position: begin(keys, position, *inputs[2:]),
+            lambda chain: stands(chain, data),
+            lambda bad, position: _no_start(target, sampled, bad, position),
+            jax.random.fold_in(key, 2),
+            inputs[1],
+            given is not None,
+        )
         for first, last in zip(edges[:-1], edges[1:], strict=True):
             chain, buffer = compiled(chain, buffer, data, first, last)
             bar.set_postfix(divergences=int(buffer.statistics["diverging"].sum()))

@@ -114,8 +114,15 @@ def target(
     Raises:
         ValueError: the stream has no gradient, another layout, fewer than 20 steps or coordinates
             that say nothing (see `informative`); ``separate`` is not one of its dimensions; the
-            belief needs displacements that are not there or not finite.
+            belief needs displacements that are not there or not finite; the prior samples nothing,
+            or a site or a plate has a name under which the draws could not be kept.
+        TypeError: the stream is no Dataset.
     """
+    if not hasattr(stream, "data_vars"):
+        raise TypeError(
+            f"Cannot infer from a stream of type {type(stream).__name__}. This is because it needs "
+            "labels; give recording.from_arrays(gradient) of an array [step, ...]."
+        )
     check_layout(stream)
     if stream.sizes["step"] < MIN_STEPS:
         raise ValueError(
@@ -137,7 +144,8 @@ def target(
             f"{says.size} coordinates), which says nothing about a belief. Leave them out; "
             "inference.informative(stream) tells which to keep."
         )
-    name, filter_ = _filter_of(prior)
+    name, filter_, sites = _filter_of(prior)
+    _check_names(sites, stream)
     if "curvature" in stream and not filter_.uses_curvature:
         raise unread(name)
     if filter_.uses_displacement:
@@ -149,6 +157,11 @@ def target(
         # The last displacement leads nowhere that is observed.
         if not np.isfinite(stream["displacement"].isel(step=slice(-1))).all():
             raise ValueError("The displacement has entries that are not finite.")
+    if integrate and not any(site["type"] == "sample" for site in sites.values()):
+        raise ValueError(
+            "Cannot infer with a prior that samples nothing. This is because the belief that it "
+            "returns has no unknown hyper-parameter; sample one with numpyro.sample."
+        )
     return Target(prior, stream, separate, integrate)
 
 
@@ -359,8 +372,31 @@ def _look(
     return trace, shapes
 
 
-def _filter_of(prior: Callable[[], Any]) -> tuple[str, Filter]:
-    """The name of the belief that a prior returns, and its filter."""
+def _check_names(sites: dict[str, Any], stream: "xr.Dataset") -> None:
+    """Raise unless the draws of all sites can be kept under their names, beside their labels.
+
+    Raises:
+        ValueError: a site or a plate has a name that is taken, or one with a slash; it names it.
+    """
+    taken = {"chain", "draw", "log_likelihood", *map(str, stream.dims)}
+    plates = {f.name: f.size for site in sites.values() for f in site["cond_indep_stack"]}
+    for kind, name, clash in (
+        *(("site", name, name in taken) for name in sites),
+        *(
+            ("plate", name, name in taken and size != stream.sizes.get(name))
+            for name, size in plates.items()
+        ),
+    ):
+        if clash or "/" in name:
+            raise ValueError(
+                f"Cannot keep draws of the {kind} {name!r} of the prior. This is because the name "
+                "is that of a dimension of the draws or of the stream, or has a '/', which "
+                "Datasets and files do not take; rename it."
+            )
+
+
+def _filter_of(prior: Callable[[], Any]) -> tuple[str, Filter, dict[str, Any]]:
+    """The name of the belief that a prior returns, its filter, and the sites of the prior."""
     found = []
 
     def program() -> None:
@@ -374,8 +410,8 @@ def _filter_of(prior: Callable[[], Any]) -> tuple[str, Filter]:
             ) from error
         found.append((belief.name, belief.filter()))
 
-    _look(program)
-    return found[0]
+    sites, _ = _look(program)
+    return (*found[0], sites)
 
 
 def _dims(

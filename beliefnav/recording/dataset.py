@@ -57,13 +57,15 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     steps = np.arange(max(0, total - capacity), total)
     kept = np.asarray(state.buffer)[:, steps % capacity]
     values = dict(zip(VARIABLES, kept, strict=False))  # without a belief, only the first two
-    moved = flat(gather(params, state.coordinates)) - state.previous_values
+    now = flat(gather(params, state.coordinates, "the parameters"))
+    moved = now - state.previous_values
     values["displacement"][-1] = np.asarray(moved)
     for name in FIELDS:
         if name in values and np.isnan(values[name]).all():
             del values[name]
     variables: dict[str, Any] = {name: (("step", "param"), x) for name, x in values.items()}
-    for name, x in zip(SCALARS, np.asarray(state.scalars), strict=False):
+    scalars = () if state.scalars is None else np.asarray(state.scalars)
+    for name, x in zip(SCALARS, scalars, strict=False):
         variables[f"task_{name}"] = ("step", x[steps % capacity])
     return xr.Dataset(
         variables,

@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from beliefnav._probe import FIELDS, gather
-from beliefnav._trees import path_name
+from beliefnav._trees import arrays, path_name
 from beliefnav.navigation import navigation_states, open_probes
 
 PyTree = Any
@@ -33,7 +33,7 @@ class RecordState(NamedTuple):
             variables are ``gradient``, ``displacement`` and, where there is a belief, the fields of
             `Posterior` and `Info`.
         scalars: ring buffer [3, capacity] of ``switch_probability``, ``reset_fraction`` and
-            ``surprise``, or [0, capacity] of an optimizer without them.
+            ``surprise``; ``None`` of an optimizer without them.
     """
 
     inner_state: Any
@@ -41,7 +41,7 @@ class RecordState(NamedTuple):
     coordinates: Mapping[str, Array]
     previous_values: Array
     buffer: Array
-    scalars: Array
+    scalars: Array | None
 
 
 def record(
@@ -112,17 +112,20 @@ def record(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: PyTree) -> Any:
+        params = arrays(params)
         chosen = _choose(params, coordinates, key)
         inner_state = open_probes(inner.init(params), chosen)
         num_variables = len(VARIABLES) if navigation_states(inner_state) else 2
-        values = flat(gather(params, chosen))
+        values = flat(gather(params, chosen, "the parameters"))
         return RecordState(
             inner_state=inner_state,
             recorded_steps=jnp.zeros((), jnp.int32),
             coordinates=chosen,
             previous_values=values,
             buffer=jnp.full((num_variables, capacity, values.size), jnp.nan, values.dtype),
-            scalars=jnp.full((len(_read_scalars(inner_state)), capacity), jnp.nan),
+            scalars=None
+            if _read_scalars(inner_state) is None
+            else jnp.full((len(SCALARS), capacity), jnp.nan),
         )
 
     def update(
@@ -133,24 +136,28 @@ def record(
                 "Cannot record without params. This is because the displacement is measured on "
                 "them; call update(gradient, state, params)."
             )
-        step = state.recorded_steps
-        values = flat(gather(params, state.coordinates))
-        gradient = flat(gather(updates, state.coordinates))
+        updates, params = arrays(updates), arrays(params)
+        # What was restored from a file may be arrays of numpy.
+        step, buffer, scalars = arrays((state.recorded_steps, state.buffer, state.scalars))
+        values = flat(gather(params, state.coordinates, "the parameters"))
+        gradient = flat(gather(updates, state.coordinates, "the gradient"))
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         unknown = jnp.full_like(gradient, jnp.nan)
         row = jnp.stack([gradient, unknown, *_believed(inner_state)])
         # Only now is it known how far the parameters moved after the last gradient. At the first
         # step this writes to a row that is not valid yet.
         moved = values - state.previous_values
-        buffer = state.buffer.at[1, (step - 1) % capacity].set(moved)
+        buffer = buffer.at[1, (step - 1) % capacity].set(moved)
         buffer = buffer.at[:, step % capacity].set(row)
+        if scalars is not None:
+            scalars = scalars.at[:, step % capacity].set(_read_scalars(inner_state))
         return updates, RecordState(
             inner_state,
             jnp.asarray(optax.safe_increment(step)),
             state.coordinates,
             values,
             buffer,
-            state.scalars.at[:, step % capacity].set(_read_scalars(inner_state)),
+            scalars,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -202,8 +209,8 @@ def _believed(inner_state: PyTree) -> list[Array]:
     return [] if believed is None else list(believed)
 
 
-def _read_scalars(inner_state: PyTree) -> Array:
-    """What an optimizer that resets says of this step [3]; nothing of others [0]."""
+def _read_scalars(inner_state: PyTree) -> Array | None:
+    """What an optimizer that resets says of this step [3]; ``None`` of others."""
 
     def outermost(name: str) -> Any:
         found = optax.tree.get_all_with_path(inner_state, name)
@@ -211,7 +218,7 @@ def _read_scalars(inner_state: PyTree) -> Array:
 
     values = [outermost(name) for name in SCALARS]
     if any(x is None for x in values):
-        return jnp.zeros(0)
+        return None
     return jnp.stack([jnp.asarray(x, jnp.result_type(float)) for x in values])
 
 

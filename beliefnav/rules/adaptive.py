@@ -44,6 +44,8 @@ def rmsprop(
     observations of ``initial_scale`` or, with ``bias_correction``, nothing. With $\epsilon$ outside
     the root it is no floor on the curvature but an approximation.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         decay: $\beta$ in [0, 1].
@@ -57,6 +59,20 @@ def rmsprop(
 
     Raises:
         ValueError: ``initial_scale`` together with ``bias_correction``, a prior and none.
+
+    Example:
+        With the default prior the curvature is believed to be small at first, and the first step
+        is long; without a prior it is Adam's:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> for bias_correction in (False, True):
+        ...     optimizer = rules.rmsprop(0.5, decay=0.75, bias_correction=bias_correction)
+        ...     state = optimizer.init(jnp.zeros(2))
+        ...     updates, state = optimizer.update(jnp.array([4.0, -2.0]), state)
+        ...     print(updates, posterior(state).curvature_mean)
+        [-1.  1.] [4. 1.]
+        [-0.5  0.5] [16.  4.]
     """
     if bias_correction and isinstance(initial_scale, int | float) and initial_scale != 0:
         raise ValueError(
@@ -86,6 +102,8 @@ def ballistic(
     gradient, with a prior worth $1/(1-\beta_2)$ observations that it is zero; $\epsilon$ is a
     curvature floor.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         b2: $\beta_2$ in [0, 1], the discount of the second moment.
@@ -97,6 +115,16 @@ def ballistic(
     Reference:
         Vastola, Gershman, Rajan, arXiv:2510.26997, the ballistic limit of the quadratic problem and
         its experiment on images (Fig. 2e-f).
+
+    Example:
+        A quarter of the squared gradient is believed, so that the step is twice as long:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.ballistic(0.5, b2=0.75)
+        >>> updates, state = optimizer.update(jnp.array([4.0, -2.0]), optimizer.init(jnp.zeros(2)))
+        >>> print(updates, posterior(state).curvature_mean)
+        [-1.  1.] [4. 1.]
     """
     return rmsprop.assumptions(learning_rate, decay=b2, eps=eps)
 
@@ -113,6 +141,8 @@ def adagrad(
     (`beliefs.accumulated`): the curvature of all losses met so far, which grows as long as one
     learns. The steps of `rmsprop` with as long a memory are larger by $\sqrt{n}$.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         initial_accumulator_value: $S_0 \ge 0$, in units of the squared gradient.
@@ -120,6 +150,20 @@ def adagrad(
 
     Returns:
         The optimizer, equal to ``optax.adagrad``.
+
+    Example:
+        The sum of squares is $3^2 + 4^2 = 5^2$, so that the second step is 4/5 of the first:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.adagrad(0.5, initial_accumulator_value=0.0)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for gradient in (jnp.array([3.0, -6.0]), jnp.array([4.0, -8.0])):
+        ...     updates, state = optimizer.update(gradient, state)
+        >>> print([round(x, 3) for x in updates.tolist()])
+        [-0.4, 0.4]
+        >>> print([round(x, 3) for x in posterior(state).curvature_mean.tolist()])
+        [25.0, 100.0]
     """
     walk = beliefs.PrecisionWalk(1.0, initial_accumulator_value, prior_degrees_of_freedom=1.0)
     return Assumptions(
@@ -153,6 +197,8 @@ def adam(
     improper prior (that is the bias correction), and undiscounted planning ($\gamma = 0$) on the
     second moment read as curvature.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1].
@@ -162,6 +208,20 @@ def adam(
 
     Returns:
         The optimizer, equal to ``optax.adam``.
+
+    Example:
+        Gradients of 1 and 4 have the mean 3 and the mean square 11 where the first counts half:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.adam(0.1, b1=0.5, b2=0.5)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for gradient in (jnp.array([1.0, -2.0]), jnp.array([4.0, -2.0])):
+        ...     updates, state = optimizer.update(gradient, state)
+        >>> print(posterior(state).gradient_mean, posterior(state).curvature_mean)
+        [ 3. -2.] [11.  4.]
+        >>> print([round(x, 4) for x in updates.tolist()], round(-0.1 * 3 / 11**0.5, 4))
+        [-0.0905, 0.1] -0.0905
     """
     policy = never_clips(control.ballistic(eps, eps_root))
     return Assumptions(learning_rate, moments(b1, b2), policy, approximations=(APART, MOMENT))
@@ -184,6 +244,8 @@ def adamw(
     the movement is the sum of both, so that the weights settle short of the optimum. A controller
     aware of the drift would counter it.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1].
@@ -195,6 +257,17 @@ def adamw(
 
     Returns:
         The optimizer, equal to ``optax.adamw``.
+
+    Example:
+        Where there is no gradient the weight decays, and the belief knows nothing of it:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> params = jnp.array([4.0, -4.0])
+        >>> optimizer = rules.adamw(0.5, weight_decay=0.125)
+        >>> updates, state = optimizer.update(jnp.array([2.0, 0.0]), optimizer.init(params), params)
+        >>> print(updates, posterior(state).gradient_mean)
+        [-0.75  0.25] [2. 0.]
     """
     inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root)
     return inner._replace(drift=Decay(weight_decay, mask))
@@ -214,6 +287,8 @@ def nadam(
     state the forecast of a gradient of which one part passes, as in ``sgd(nesterov=True)``. Its
     bias correction is an approximation.
 
+    Memory: 3 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1].
@@ -223,6 +298,16 @@ def nadam(
 
     Returns:
         The optimizer, equal to ``optax.nadam``.
+
+    Example:
+        At first the weights of what is seen and of what is expected, 1 and 1/3, exceed 1:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.nadam(0.5, b1=0.5)
+        >>> updates, state = optimizer.update(jnp.array([3.0, -6.0]), optimizer.init(jnp.zeros(2)))
+        >>> print(posterior(state).gradient_mean, [round(x, 4) for x in updates.tolist()])
+        [ 4. -8.] [-0.6667, 0.6667]
     """
     inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root)
     gradient = beliefs.shared(beliefs.look_ahead(beliefs.LocalLevel(b1)))
@@ -248,6 +333,8 @@ def nadamw(
 
     Assumes what `nadam` assumes, and the drift of `adamw`.
 
+    Memory: 3 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1].
@@ -259,6 +346,20 @@ def nadamw(
 
     Returns:
         The optimizer, equal to ``optax.nadamw``.
+
+    Example:
+        Weights decay, and biases do not:
+
+        >>> import jax, jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> params = {"weight": jnp.array([4.0, -4.0]), "bias": jnp.array([4.0, -4.0])}
+        >>> optimizer = rules.nadamw(0.5, weight_decay=0.125, mask={"weight": True, "bias": False})
+        >>> gradients = jax.tree.map(jnp.zeros_like, params)
+        >>> updates, state = optimizer.update(gradients, optimizer.init(params), params)
+        >>> print(updates["weight"], jnp.abs(updates["bias"]))
+        [-0.25  0.25] [0. 0.]
+        >>> print(posterior(state).curvature_mean["weight"])
+        [0. 0.]
     """
     inner = nadam.assumptions(learning_rate, b1, b2, eps, eps_root)
     return inner._replace(drift=Decay(weight_decay, mask))
@@ -276,6 +377,8 @@ def adamax(
     Assumes what `adam` assumes, except that the size of the gradient is that of uniform noise up to
     a bound (`beliefs.UniformWalk`), whose square is read as curvature.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1].
@@ -284,6 +387,18 @@ def adamax(
 
     Returns:
         The optimizer, equal to ``optax.adamax``.
+
+    Example:
+        A gradient of 4 is remembered as a bound of 2, whose square is the curvature:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.adamax(0.5, b1=0.0, b2=0.5)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for gradient in (jnp.array([1.0, 4.0]), jnp.array([2.0, 1.0])):
+        ...     updates, state = optimizer.update(gradient, state)
+        >>> print(updates, posterior(state).curvature_mean)
+        [-0.5  -0.25] [4. 4.]
     """
     return Assumptions(
         learning_rate,
@@ -306,6 +421,8 @@ def wiener(
     Assumes what `adam` assumes, except that the gradient has a zero-mean prior whose variance is
     estimated from its own stream, `beliefs.Wiener`. As much memory as Adam.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1], the discount of the average.
@@ -315,6 +432,18 @@ def wiener(
 
     Returns:
         The optimizer.
+
+    Example:
+        Two gradients that agree are believed; two that cancel are noise, and nothing moves:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.wiener(0.5, b1=1.0, b2=1.0)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for gradient in (jnp.array([2.0, 2.0]), jnp.array([2.0, -2.0])):
+        ...     updates, state = optimizer.update(gradient, state)
+        >>> print(posterior(state).gradient_mean, updates)
+        [2. 0.] [-0.5 -0. ]
     """
     return Assumptions(
         learning_rate,
@@ -343,6 +472,8 @@ def countering(
     Assumes what `adamw` assumes, except that the controller knows of the drift
     (`control.countering`).
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         weight_decay: $\lambda > 0$, per unit of learning rate.
@@ -352,6 +483,20 @@ def countering(
 
     Returns:
         The optimizer.
+
+    Example:
+        Two gradients cancel. Where the loss is flat the weight decays as in AdamW, and where it is
+        curved it decays more slowly:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> params = jnp.array([1.0, 1.0])
+        >>> optimizer = rules.countering(0.5, weight_decay=0.75, b1=1.0, b2=1.0)
+        >>> state = optimizer.init(params)
+        >>> for gradient in (jnp.array([0.0, 1.0]), jnp.array([0.0, -1.0])):
+        ...     updates, state = optimizer.update(gradient, state, params)
+        >>> print(updates, posterior(state).curvature_mean)
+        [-0.375 -0.225] [0. 1.]
     """
     return Assumptions(
         learning_rate,

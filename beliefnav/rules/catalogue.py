@@ -27,10 +27,12 @@ class Peer(NamedTuple):
     Attributes:
         name: what to call it.
         build: from the arguments of our rule, under the same names, to an optimizer.
+        composed: whether optax has its parts, and not the whole.
     """
 
     name: str
     build: Callable[..., optax.GradientTransformation]
+    composed: bool = False
 
 
 class Entry(NamedTuple):
@@ -95,7 +97,7 @@ _SURPRISE = frozenset({"all-reduce"})
 
 _ENTRIES = (
     Entry(rules.sgd, _rate(0.05), 1, Peer("optax.sgd", optax.sgd)),
-    Entry(rules.momentum, _rate(0.05), 1, Peer("optax.ema", _average)),
+    Entry(rules.momentum, _rate(0.05), 1, Peer("optax.ema", _average, composed=True)),
     Entry(rules.sign_sgd, _rate(0.01), 1, Peer("optax.sign_sgd", optax.sign_sgd)),
     Entry(rules.signum, _rate(0.01), 1, Peer("optax.signum", optax.signum)),
     Entry(rules.lion, _rate(0.01), 2, Peer("optax.lion", optax.lion)),

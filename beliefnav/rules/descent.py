@@ -32,6 +32,8 @@ def sgd(
     ``nesterov`` part of it is transient, with a correlation of $\mu (1-\mu)$, and the step is taken
     on the forecast of the next gradient (`beliefs.Transient`).
 
+    Memory: 1 tree of the parameters' size; 2 trees with ``nesterov``.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         momentum: $\mu$ in [0, 1); ``None``: no memory.
@@ -42,6 +44,28 @@ def sgd(
 
     Raises:
         ValueError: ``nesterov`` without ``momentum``.
+
+    Example:
+        On the parabola $|\theta|^2/2$ a learning rate of 0.5 goes half of the way:
+
+        >>> import jax.numpy as jnp, optax
+        >>> from beliefnav import posterior, rules
+        >>> params = jnp.array([4.0, -2.0])
+        >>> optimizer = rules.sgd(0.5)
+        >>> updates, state = optimizer.update(params, optimizer.init(params), params)
+        >>> print(optax.apply_updates(params, updates), posterior(state).gradient_mean)
+        [ 2. -1.] [ 4. -2.]
+
+        With momentum the gradient is believed only after having been seen for some time:
+
+        >>> optimizer = rules.sgd(0.1, momentum=0.5)
+        >>> state = optimizer.init(params)
+        >>> for _ in range(3):
+        ...     updates, state = optimizer.update(jnp.ones(2), state, params)
+        ...     print(posterior(state).gradient_mean)
+        [0.5 0.5]
+        [0.75 0.75]
+        [0.875 0.875]
     """
     belief: beliefs.Belief = as_seen()
     if momentum is not None:
@@ -61,12 +85,26 @@ def momentum(learning_rate: optax.ScalarOrSchedule, decay: ArrayLike = 0.9) -> A
     Assumes a gradient that drifts at discount $\beta$ and of which nothing is known at first. The
     heavy ball, ``sgd(momentum=)``, differs from it by its prior and the scale of its learning rate.
 
+    Memory: 1 tree of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         decay: $\beta$ in [0, 1].
 
     Returns:
         The optimizer, equal to ``optax.ema(decay)`` times the learning rate.
+
+    Example:
+        What was seen a step ago counts half, so that the mean of 1 and 4 is 3:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.momentum(0.5, decay=0.5)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for gradient in (jnp.array([1.0, -2.0]), jnp.array([4.0, -2.0])):
+        ...     updates, state = optimizer.update(gradient, state)
+        >>> print(posterior(state).gradient_mean, updates)
+        [ 3. -2.] [-1.5  1. ]
     """
     return Assumptions(learning_rate, level(decay), control.myopic())
 
@@ -78,11 +116,23 @@ def sign_sgd(learning_rate: optax.ScalarOrSchedule) -> Assumptions:
     Assumes that the gradient is what was just seen, and undiscounted planning on a second moment
     without memory, $y / \sqrt{y^2}$.
 
+    Memory: 1 tree of the parameters' size.
+
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
 
     Returns:
         The optimizer, equal to ``optax.sign_sgd``.
+
+    Example:
+        The step has one size, whatever the gradient:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.sign_sgd(0.5)
+        >>> updates, state = optimizer.update(jnp.array([8.0, -0.25]), optimizer.init(jnp.zeros(2)))
+        >>> print(updates, posterior(state).gradient_mean)
+        [-0.5  0.5] [ 8.   -0.25]
     """
     return Assumptions(learning_rate, as_seen(), control.sign())
 
@@ -94,12 +144,26 @@ def signum(learning_rate: optax.ScalarOrSchedule, beta: ArrayLike = 0.9) -> Assu
     Assumes what `momentum` assumes of the gradient, and what `sign_sgd` does of the plan. Of the
     prior it only matters that its mean is 0.
 
+    Memory: 1 tree of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         beta: $\beta$ in [0, 1].
 
     Returns:
         The optimizer, equal to ``optax.signum``.
+
+    Example:
+        One large gradient turns the average of the first entry, not that of the second:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.signum(0.5, beta=0.5)
+        >>> state = optimizer.init(jnp.zeros(2))
+        >>> for gradient in (jnp.array([2.0, 2.0]), jnp.array([-4.0, -0.25])):
+        ...     updates, state = optimizer.update(gradient, state)
+        >>> print(updates, posterior(state).gradient_mean)
+        [ 0.5 -0.5] [-2.   0.5]
     """
     return Assumptions(learning_rate, level(beta), control.sign())
 
@@ -120,6 +184,8 @@ def lion(
     $\beta_2 - \beta_1$, passes (`beliefs.Transient`): the belief of Nesterov's momentum, which has
     $\beta_1 = \beta_2^2$. The plan is that of `sign_sgd`, and the weights decay as in `adamw`.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1]; it and $\beta_2$ may not be 0 and 1.
@@ -132,6 +198,17 @@ def lion(
 
     Raises:
         ValueError: of ``b1`` and ``b2`` one is 0 and the other is 1.
+
+    Example:
+        The sign of the forecast is taken; where it is 0, only the weight decays:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> params = jnp.array([4.0, 4.0])
+        >>> optimizer = rules.lion(0.5, b1=0.5, b2=0.75, weight_decay=0.25)
+        >>> updates, state = optimizer.update(jnp.array([8.0, 0.0]), optimizer.init(params), params)
+        >>> print(updates, posterior(state).gradient_mean)
+        [-1.  -0.5] [4. 0.]
     """
     if isinstance(b1, int | float) and isinstance(b2, int | float) and {b1, b2} == {0, 1}:
         raise ValueError(f"lion: b1 and b2 must not be 0 and 1, got {b1!r} and {b2!r}.")

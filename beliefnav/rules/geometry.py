@@ -26,6 +26,8 @@ def natural_gradient(
     Fisher matrices: ``fisher`` (exact, for small models), ``fisher_diagonal`` and
     ``fisher_kronecker``.
 
+    Memory: 1 tree of the parameters' size.
+
     Args:
         learning_rate: $\alpha = \eta k \Delta t / \gamma > 0$, a number or a schedule.
         metric: $G$, see `control.myopic`; most often a callable from parameters to the Fisher
@@ -37,6 +39,22 @@ def natural_gradient(
 
     Reference:
         Amari, "Natural gradient works efficiently in learning", Neural Computation 10 (1998).
+
+    Example:
+        The Fisher information of a linear regression is its Hessian, so that a step of 1 solves it:
+
+        >>> import jax, jax.numpy as jnp
+        >>> from beliefnav import posterior, rules, sensors
+        >>> x, y = jnp.array([[2.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), jnp.array([6.0, -1.0, 2.0])
+        >>> half_squares = lambda errors: jnp.sum(errors**2) / 2
+        >>> predict = lambda weights: (x @ weights)[:, None]
+        >>> fisher = lambda weights: sensors.fisher(predict, half_squares, weights)
+        >>> optimizer = rules.natural_gradient(1.0, fisher)
+        >>> weights = jnp.zeros(2)
+        >>> gradient = jax.grad(lambda weights: half_squares(x @ weights - y))(weights)
+        >>> updates, state = optimizer.update(gradient, optimizer.init(weights), weights)
+        >>> print([round(x, 3) for x in updates.tolist()], posterior(state).gradient_mean)
+        [3.0, -1.0] [-14.  -1.]
     """
     policy = control.myopic(metric)
     return Assumptions(learning_rate, level(b1), policy)
@@ -62,6 +80,8 @@ def full_ballistic(
     `adam` assumes, with matrices for numbers; by default, without memory of the gradient. For small
     problems: a matrix over the n raveled parameters is decomposed at every step.
 
+    Memory: 1 tree of the parameters' size, and a matrix [n, n].
+
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1]; 0: the gradient as it is.
@@ -76,6 +96,19 @@ def full_ballistic(
     Reference:
         Duchi, Hazan and Singer, "Adaptive Subgradient Methods", JMLR 12 (2011), section 1.1, with
         sums for means.
+
+    Example:
+        The first step has the length of the learning rate, whatever that of the gradient:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.full_ballistic(0.5)
+        >>> updates, state = optimizer.update(jnp.array([3.0, 4.0]), optimizer.init(jnp.zeros(2)))
+        >>> print([round(x, 3) for x in updates.tolist()])
+        [-0.3, -0.4]
+        >>> print(posterior(state).curvature_mean)
+        [[ 9. 12.]
+         [12. 16.]]
     """
     return Assumptions(
         learning_rate,
@@ -98,6 +131,8 @@ def shampoo(
     Assumes undiscounted planning on the curvature $L^{1/2} \otimes R^{1/2}$, in place of the sum of
     all $y y^\top$ of an array, which for gradients of rank one it bounds from above.
 
+    Memory: 1 tree of the parameters' size, and for each array the two matrices of its sides.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         eps: $\epsilon \ge 0$, what is believed of either factor at first.
@@ -109,6 +144,21 @@ def shampoo(
 
     Reference:
         Gupta, Koren and Singer, arXiv:1802.09568, algorithm 1.
+
+    Example:
+        The rows of this gradient are at right angles. The first step keeps their directions, and
+        the left factor of the curvature holds their squared lengths:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.shampoo(0.5, eps=0.0)
+        >>> state = optimizer.init(jnp.zeros((2, 2)))
+        >>> updates, state = optimizer.update(jnp.array([[3.0, 4.0], [-8.0, 6.0]]), state)
+        >>> print([[round(x, 3) for x in row] for row in updates.tolist()])
+        [[-0.3, -0.4], [0.4, -0.3]]
+        >>> print(posterior(state).curvature_mean.left)
+        [[ 25.   0.]
+         [  0. 100.]]
     """
     factored = (
         "The matrix of second moments is replaced by the product of those of rows and columns."
@@ -132,6 +182,8 @@ def muon(
     singular value decomposition; the Newton-Schulz iteration with which Muon is known approaches
     it only roughly. A vector is one column, and becomes its direction.
 
+    Memory: 2 trees of the parameters' size; 1 tree without ``nesterov``.
+
     Args:
         learning_rate: $\alpha = \sqrt{\eta k} \Delta t > 0$, a number or a schedule.
         beta: $\beta$ in [0, 1], the discount of the average.
@@ -143,6 +195,20 @@ def muon(
 
     Reference:
         Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+
+    Example:
+        The step keeps the directions of rows at right angles, whatever their lengths:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> optimizer = rules.muon(0.5, nesterov=False)
+        >>> state = optimizer.init(jnp.zeros((2, 2)))
+        >>> updates, state = optimizer.update(jnp.array([[3.0, 4.0], [-8.0, 6.0]]), state)
+        >>> print([[round(x, 3) for x in row] for row in updates.tolist()])
+        [[-0.3, -0.4], [0.4, -0.3]]
+        >>> print(posterior(state).gradient_mean)
+        [[ 3.  4.]
+         [-8.  6.]]
     """
     belief = beliefs.LocalLevel(beta)
     return Assumptions(

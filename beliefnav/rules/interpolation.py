@@ -49,6 +49,8 @@ def family(
     All arguments can be injected (``optax.inject_hyperparams``), so that a path between rules is
     one optimizer, swept under ``vmap`` in one compilation.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1).
@@ -77,8 +79,11 @@ def family(
         ...         return (params + update, state), None
         ...     start = jnp.ones(2), optimizer.init(jnp.ones(2))
         ...     return jax.lax.scan(step, start, None, 10)[0][0]
-        >>> jax.jit(jax.vmap(train))(jnp.logspace(-2, 2, 20)).shape
+        >>> reached = jax.jit(jax.vmap(train))(jnp.logspace(-2, 2, 20))
+        >>> reached.shape
         (20, 2)
+        >>> [round(x, 4) for x in reached[0].tolist()]  # 0.9003 with Adam
+        [0.9004, 0.9004]
     """
 
     def size(discount: ArrayLike) -> ArrayLike:

@@ -24,6 +24,8 @@ def l2_init(learning_rate: optax.ScalarOrSchedule, strength: ArrayLike = 1e-2) -
     Assumes what `sgd` assumes, and a Gaussian prior around the initial parameters. For a strength
     that is derived see `resetting`.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         strength: $\ell \ge 0$.
@@ -34,19 +36,36 @@ def l2_init(learning_rate: optax.ScalarOrSchedule, strength: ArrayLike = 1e-2) -
     Reference:
         Kumar, Marklund and Van Roy, "Maintaining Plasticity in Continual Learning via Regenerative
         Regularization", 2023, arXiv:2308.11958 (whose coefficient is $\ell/2$).
+
+    Example:
+        Without a gradient, what moved away is pulled back to the start:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> start, params = jnp.array([1.0, 1.0]), jnp.array([5.0, 1.0])
+        >>> optimizer = rules.l2_init(0.5, strength=0.25)
+        >>> updates, state = optimizer.update(jnp.zeros(2), optimizer.init(start), params)
+        >>> print(updates, posterior(state).gradient_mean)
+        [-0.5 -0. ] [0. 0.]
     """
     policy = control.penalised(control.myopic(), strength)
     return Assumptions(learning_rate, as_seen(), policy)
 
 
 @rule(
-    learning_rate=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL, eps=NON_NEGATIVE, decay=NON_NEGATIVE
+    learning_rate=POSITIVE,
+    b1=UNIT_INTERVAL,
+    b2=UNIT_INTERVAL,
+    eps=NON_NEGATIVE,
+    eps_root=NON_NEGATIVE,
+    decay=NON_NEGATIVE,
 )
 def adam_toward_start(
     learning_rate: optax.ScalarOrSchedule,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
     eps: ArrayLike = 1e-8,
+    eps_root: ArrayLike = 0.0,
     *,
     decay: optax.ScalarOrSchedule = 1e-2,
 ) -> Assumptions:
@@ -55,17 +74,31 @@ def adam_toward_start(
     Assumes what `adam` assumes, and a drift toward the initial parameters that the controller does
     not plan for.
 
+    Memory: 3 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b1: $\beta_1$ in [0, 1].
         b2: $\beta_2$ in [0, 1].
         eps: $\epsilon \ge 0$ outside the root.
+        eps_root: $\epsilon_r \ge 0$ inside the root: to differentiate through steps, above 0.
         decay: $\lambda$, a number or a schedule, per unit of learning rate.
 
     Returns:
         The optimizer.
+
+    Example:
+        Adam's step, and a share of the way back to the start:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> start, params = jnp.array([1.0, 1.0]), jnp.array([5.0, 1.0])
+        >>> optimizer = rules.adam_toward_start(0.5, decay=0.25)
+        >>> updates, state = optimizer.update(jnp.array([2.0, 2.0]), optimizer.init(start), params)
+        >>> print(updates, posterior(state).curvature_mean)
+        [-1.  -0.5] [4. 4.]
     """
-    inner = adam.assumptions(learning_rate, b1, b2, eps)
+    inner = adam.assumptions(learning_rate, b1, b2, eps, eps_root)
     return inner._replace(drift=Decay(decay, toward_start=True))
 
 
@@ -89,6 +122,8 @@ def resetting(
     $\lambda$ to new ones around the initial parameters (`control.resetting`). Without a hazard it
     is Adam at $\gamma = 0$ and gradient descent at large $\gamma$.
 
+    Memory: 3 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha = \Delta t > 0$, a number or a schedule.
         hazard: $\lambda \ge 0$, switches per unit of time, in which $\eta k = 1$.
@@ -98,6 +133,21 @@ def resetting(
 
     Returns:
         The optimizer.
+
+    Example:
+        Without a hazard the first step is Adam's; with one, the flatter parameter stays closer to
+        the start:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> params = jnp.zeros(2)
+        >>> for hazard in (0.0, 1.0):
+        ...     optimizer = rules.resetting(0.5, hazard, discount=0.0)
+        ...     state = optimizer.init(params)
+        ...     updates, state = optimizer.update(jnp.array([0.25, 1.0]), state, params)
+        ...     print(updates, posterior(state).curvature_mean)
+        [-0.5 -0.5] [0.0625 1.    ]
+        [-0.1  -0.25] [0.0625 1.    ]
     """
     return Assumptions(
         learning_rate,
@@ -135,6 +185,8 @@ def hazard_filter(
     `beliefnav.sample_params` draws parameters from the belief. ``optax.tree.get(state, name)``
     reads the scalars of `beliefs.FisherOptimumState`: ``switch_probability`` and ``reset_fraction``
     (both $p$) and ``surprise``.
+
+    Memory: 4 trees of the parameters' size.
 
     Args:
         hazard: $p$ in [0, 1], per step.

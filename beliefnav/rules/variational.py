@@ -39,6 +39,8 @@ def von(
 
     ``update`` takes the reading as ``curvature=``, see `beliefnav.sensors.perturbed`.
 
+    Memory: 2 trees of the parameters' size.
+
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
         b2: $\beta_2$ in [0, 1].
@@ -51,6 +53,21 @@ def von(
     Reference:
         Khan et al., "Fast and Scalable Bayesian Deep Learning by Weight-Perturbation in Adam",
         ICML 2018, arXiv:1806.04854, equation (8), where one number is the rate of both.
+
+    Example:
+        Half of what is believed of the curvature is its prior, 1, half a reading of 3; the prior of
+        the parameters adds 2 to it, and $2 \theta$ to the gradient:
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> params = jnp.array([1.0, -1.0])
+        >>> optimizer = rules.von(0.5, b2=0.5, prior_precision=2.0)
+        >>> gradient, reading = jnp.array([2.0, 0.0]), jnp.array([3.0, 3.0])
+        >>> updates, state = optimizer.update(
+        ...     gradient, optimizer.init(params), params, curvature=reading
+        ... )
+        >>> print(updates, posterior(state).curvature_mean)
+        [-0.5   0.25] [2. 2.]
     """
     curvature = beliefs.LocalLevel(
         b2, prior_mean=hess_init, prior_sample_size=beliefs.steady_sample_size(b2)
@@ -87,6 +104,8 @@ def ivon(
     $h$ of readings of the curvature that keeps $h + \delta$ positive (`beliefs.RetractedLevel`).
     Assumes a gradient that drifts, a curvature that drifts and is positive, a known prior
     $N(0, 1/\delta)$, and Newton's plan.
+
+    Memory: 2 trees of the parameters' size.
 
     Args:
         learning_rate: $\alpha > 0$, a number or a schedule.
@@ -153,6 +172,8 @@ def bayesian_learning_rule(
     ``update`` takes the Hessian [n, n] as ``curvature=``; with `beliefnav.sensors.hessian` at the
     mean itself it is the Laplace approximation that follows.
 
+    Memory: 1 tree of the parameters' size, and a matrix [n, n].
+
     Args:
         learning_rate: $\rho$ in (0, 1], a number: the rate of mean and precision.
         prior_precision: $\delta \ge 0$, in units of the curvature of the mean loss.
@@ -162,6 +183,20 @@ def bayesian_learning_rule(
 
     Reference:
         Khan and Rue, "The Bayesian Learning Rule", JMLR 24 (2023), arXiv:2107.04562, equation (12).
+
+    Example:
+        A loss $3 \theta^2/2 - 8 \theta$ and a prior of precision 1 have a posterior of the mean
+        8 / (3 + 1):
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav import posterior, rules
+        >>> params = jnp.zeros(1)
+        >>> optimizer = rules.bayesian_learning_rule(1.0, prior_precision=1.0)
+        >>> updates, state = optimizer.update(
+        ...     3 * params - 8, optimizer.init(params), params, curvature=jnp.array([[3.0]])
+        ... )
+        >>> print(updates, posterior(state).curvature_mean)
+        [2.] [[3.]]
     """
     curvature = beliefs.LocalLevel(1 - learning_rate, prior_sample_size=1 / learning_rate)
     return Assumptions(

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
 from beliefnav._format import counted, number, reciprocal
-from beliefnav._trees import copied, path_name, restricted
+from beliefnav._trees import arrays, copied, is_function, path_name, restricted
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import NavigationState
 from beliefnav.wrappers.contract import Optimizer, wrapper
@@ -48,8 +48,10 @@ def two_hypothesis_facts(
     examples: ArrayLike,
     prior_mean: PyTree = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    value_fn: Callable[[PyTree], Any] | None = None,
 ) -> tuple[Fact, ...]:
     """What `two_hypothesis` assumes, of the same arguments but the inner optimizer."""
+    del value_fn
     _check_numbers(hazard, examples)
     start = "the initial parameters" if prior_mean is None else "given"
     reset = "Where the parameters of a new task are taken to be."
@@ -79,6 +81,7 @@ def two_hypothesis(
     examples: ArrayLike,
     prior_mean: PyTree = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
+    value_fn: Callable[[PyTree], Any] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Reset an optimizer and its parameters as far as a batch says that the task has switched.
 
@@ -118,6 +121,9 @@ def two_hypothesis(
             starts from there. (Inside of ``optax.masked`` or ``optax.partition`` instead,
             ``value_fn`` gets a tree with ``optax.MaskedNode`` in the places of other arrays, and
             has to fill them in.)
+        value_fn: the loss as a function of parameters, for hosts whose ``update`` has no place for
+            it, such as numpyro's ``SVI`` or optimistix: a loss of all the data. One that ``update``
+            is given takes its place; without a ``value`` it is evaluated at $\theta$ too.
 
     Returns:
         The optimizer; its state is a `TwoHypothesisState`.
@@ -160,8 +166,10 @@ def two_hypothesis(
     if not isinstance(inner, Optimizer):
         raise TypeError(f"two_hypothesis: inner must be an optax optimizer, got {inner!r}.")
     wrapped = optax.with_extra_args_support(inner)
+    own_value_fn = value_fn
 
     def init(params: PyTree) -> Any:
+        params = arrays(params)
         chosen(params)
         target = copied(params)
         if prior_mean is not None:
@@ -176,7 +184,7 @@ def two_hypothesis(
 
     def chosen(params: PyTree) -> PyTree:
         """Which arrays are reset, as a tree of booleans."""
-        chosen = mask(params) if callable(mask) else mask
+        chosen = mask(params) if is_function(mask) else mask
         if chosen is None:
             return jax.tree.map(lambda _: True, params)
         return _fitted("mask", chosen, params, shapes=False)
@@ -195,6 +203,10 @@ def two_hypothesis(
                 "Cannot update two_hypothesis without params. This is because it resets them; call "
                 "update(gradient, state, params, value=..., value_fn=...)."
             )
+        updates, params = arrays(updates), arrays(params)
+        value_fn = own_value_fn if value_fn is None else value_fn
+        if value is None and callable(own_value_fn) and value_fn is own_value_fn:
+            value = own_value_fn(params)
         if value is None or value_fn is None:
             missing = " and ".join(
                 name for name, x in (("value", value), ("value_fn", value_fn)) if x is None

@@ -1,6 +1,6 @@
 r"""Recover Adam's root from beliefs about simulated landscapes, and say where it ends.
 
-Claim (the paper's section 5): the step of a planner is $-\varphi(V) m$, where the planning gain
+Claim: the step of a planner is $-\varphi(V) m$, where the planning gain
 $\varphi$ goes like $V^{-1/2}$ if it looks far ahead (ballistic: the root in Adam), like $V^{-1}$ if
 it follows its plan to the end (Newton), not at all if it looks nowhere (gradient descent), and in
 between as discount $\gamma$ and time step $\Delta t$ say (`slopes`). What is measured is the slope
@@ -39,26 +39,18 @@ from tqdm import tqdm
 from experiments import report
 from experiments.adam_recovery import drawing, dual, means_and_variances, slopes
 from experiments.adam_recovery.config import Config
-from experiments.adam_recovery.results import Results, claims, metrics, print_tables
+from experiments.adam_recovery.results import Results, claims, metrics
 from experiments.adam_recovery.sampled import read_samples
 
 __all__ = ["Config", "run"]
 
 
-def run(config: Config) -> None:
-    """Simulate, filter, sample, plan, solve, draw, write."""
-    config.out.mkdir(parents=True, exist_ok=True)
+def run(config: Config) -> report.Report:
+    """Simulate, filter, sample, plan, solve, draw."""
     results = measure(config)
-    drawing.draw(config.out / "adam_recovery.png", results)
-    drawing.draw_beyond(config.out / "adam_recovery_beyond.png", results)
-    print_tables(results)
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=claims(results),
-        results=metrics(results),
-    )
+    drawing.draw(config.folder / "adam_recovery.png", results)
+    drawing.draw_beyond(config.folder / "adam_recovery_beyond.png", results)
+    return report.Report(claims(results), metrics(results))
 
 
 def measure(config: Config) -> Results:
@@ -77,7 +69,7 @@ def measure(config: Config) -> Results:
 
 def _measure_rest(config: Config, keys: Array) -> dict[str, Any]:
     """The parts that need no sampling, by their names in `Results`."""
-    size = config.at_most("num_params", 500), config.at_most("num_steps", 1000)
+    size = config.num_params, config.num_steps
     ratios = 10.0 ** np.arange(-5, 3.5, 2 if config.quick else 0.5)
     noises = 10.0 ** np.arange(-8, 7, 7 if config.quick else 1)
     parts: dict[str, Any] = {}
@@ -90,13 +82,12 @@ def _measure_rest(config: Config, keys: Array) -> dict[str, Any]:
         bar.update()
         parts["observed"] = slopes.read_observed(keys[2], noises, *size)
         bar.update()
-    problems, grid = config.at_most("problems", 2000), config.at_most("grid", 121)
-    parts["costs"] = means_and_variances.on_quadratics(keys[4], problems, quick=config.quick)
+    parts["costs"] = means_and_variances.on_quadratics(keys[4], config.problems, quick=config.quick)
     parts["networks"] = means_and_variances.on_network(config)
     parts["solutions"] = dual.solve_all(
-        grid,
+        config.grid,
         dual.DISPERSIONS[-1:] if config.quick else dual.DISPERSIONS,
         dual.NOISES[::6] if config.quick else dual.NOISES,
     )
-    parts["checks"] = dual.check(grid)
+    parts["checks"] = dual.check(config.grid)
     return parts

@@ -33,21 +33,19 @@ ZERO = 0.1
 
 def draw(path: Path, results: Results) -> None:
     """The three regimes for both readings, between them, and where the second moment fails."""
-    plt = figures.pyplot()
-    figure, axes = plt.subplots(2, 2, figsize=(figures.WIDTH, 7.4), layout="constrained")
-    filtered, sampled = results.filtered, results.sampled
-    lowest = next(iter(sampled.second_moment.values()))
-    _draw_regimes(axes[0, 0], filtered.variance, lowest)
-    axes[0, 0].set(
-        xlabel="noise variance of the generator", title="Adam's belief: $V = E[y^2]$, low signal"
-    )
-    _draw_regimes(axes[0, 1], filtered.curvature, sampled.curvature)
-    axes[0, 1].set(xlabel="curvature of the generator", title="Secant belief: $V = E[h]$")
-    axes[0, 1].legend(fontsize=8, loc="lower left")
-    _draw_between(axes[1, 0], results)
-    _draw_failure(axes[1, 1], results)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with figures.page(path, 2, 2, 7.4) as axes:
+        filtered, sampled = results.filtered, results.sampled
+        lowest = next(iter(sampled.second_moment.values()))
+        _draw_regimes(axes[0, 0], filtered.variance, lowest)
+        axes[0, 0].set(
+            xlabel="noise variance of the generator",
+            title="Adam's belief: $V = E[y^2]$, low signal",
+        )
+        _draw_regimes(axes[0, 1], filtered.curvature, sampled.curvature)
+        axes[0, 1].set(xlabel="curvature of the generator", title="Secant belief: $V = E[h]$")
+        axes[0, 1].legend(fontsize=8, loc="lower left")
+        _draw_between(axes[1, 0], results)
+        _draw_failure(axes[1, 1], results)
 
 
 def _draw_regimes(axes: Any, filtered: Reading, sampled: Reading) -> None:
@@ -149,14 +147,11 @@ def _draw_failure(axes: Any, results: Results) -> None:
 
 def draw_beyond(path: Path, results: Results) -> None:
     """Full observation, means and variances, and dual control."""
-    plt = figures.pyplot()
-    figure, axes = plt.subplots(2, 3, figsize=(figures.WIDTH, 6.6), layout="constrained")
-    _draw_observed(axes[0, 0], results)
-    _draw_costs(axes[0, 1], results)
-    _draw_networks(axes[0, 2], results)
-    _draw_gains(axes[1], results)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with figures.page(path, 2, 3, 6.6) as axes:
+        _draw_observed(axes[0, 0], results)
+        _draw_costs(axes[0, 1], results)
+        _draw_networks(axes[0, 2], results)
+        _draw_gains(axes[1], results)
 
 
 def _draw_observed(axes: Any, results: Results) -> None:
@@ -208,9 +203,9 @@ def _draw_costs(axes: Any, results: Results) -> None:
 def _draw_networks(axes: Any, results: Results) -> None:
     """Training losses, mean and range over seeds."""
     for name, colour in PLAN_COLOURS.items():
-        loss = results.networks[name].loss
-        axes.loglog(LEARNING_RATES, loss.mean(1), "o-", ms=4, color=colour, label=name)
-        axes.fill_between(LEARNING_RATES, loss.min(1), loss.max(1), color=colour, alpha=0.2, lw=0)
+        loss = results.networks[name].loss.T
+        figures.band(axes, LEARNING_RATES, loss, marker="o", ms=4, color=colour, label=name)
+    axes.set(xscale="log", yscale="log")
     axes.set(xlabel="learning rate", ylabel="training loss (nats)", title="A network on digits")
     axes.legend(fontsize=7, loc="upper center")
 

@@ -17,14 +17,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array, lax
 from tqdm import tqdm
 
 from beliefnav import Objective, beliefs, control, navigator, rules
-from experiments import data as data_sets
 from experiments.adam_recovery.config import Config
-from experiments.networks import functional, mlp
+from experiments.training import make_problem, train
 
 PLANS = ("certainty-equivalent", "averaged", "cautious")
 DISPERSIONS = (0.1, 0.25, 0.5, 1.0)
@@ -154,36 +152,21 @@ class Trained(NamedTuple):
 
 def on_network(config: Config) -> dict[str, Trained]:
     """Train on digits with every plan, for all learning rates and seeds side by side."""
-    num_steps, num_seeds = config.at_most("network_steps", 60), config.at_most("seeds", 1)
-    data = jax.tree.map(jnp.asarray, data_sets.load("digits"))
-    shape, num_classes = data.train_inputs.shape[1:], int(data.train_labels.max()) + 1
-    make, logits = functional(lambda key: mlp(shape, num_classes, key, HIDDEN))
+    problem = make_problem(hidden=HIDDEN)
 
-    def loss(params: Any, inputs: Array, labels: Array) -> Array:
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits(params, inputs), labels)
-        return losses.mean()
-
-    def train(index: Array, learning_rate: Array, key: Array) -> tuple[Array, Array]:
+    def one(index: Array, learning_rate: Array, key: Array) -> tuple[Array, Array]:
         policy = make_policy(index, exact_hold=False)
         optimizer = rules.secant.assumptions(learning_rate)._replace(policy=policy).optimizer()
-
-        def step(carry: Any, key: Array) -> tuple[Any, None]:
-            params, state = carry
-            batch = jax.random.randint(key, (BATCH_SIZE,), 0, len(data.train_labels))
-            gradient = jax.grad(loss)(params, data.train_inputs[batch], data.train_labels[batch])
-            updates, state = optimizer.update(gradient, state, params)
-            return (optax.apply_updates(params, updates), state), None
-
         keys = jax.random.split(key)
-        params = make(keys[0])
+        params = problem.make(keys[0])
+        batches = problem.batches(jax.random.split(keys[1], config.network_steps), BATCH_SIZE)
         start = params, optimizer.init(params)
-        params, _ = lax.scan(step, start, jax.random.split(keys[1], num_steps))[0]
-        correct = logits(params, data.test_inputs).argmax(-1) == data.test_labels
-        return loss(params, data.train_inputs, data.train_labels), correct.mean()
+        params = train(problem.loss, optimizer, start, batches)[0][0]
+        return problem.training_loss(params), problem.test_accuracy(params)
 
     rates = jnp.asarray(LEARNING_RATES)
-    keys = jax.random.split(jax.random.key(config.seed), num_seeds)
-    every = jax.jit(jax.vmap(jax.vmap(train, (None, None, 0)), (None, 0, None)))
+    keys = jax.random.split(jax.random.key(config.seed), config.seeds)
+    every = jax.jit(jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None)))
     return {
         name: Trained(*map(np.asarray, every(i, rates, keys)))
         for i, name in enumerate(tqdm(PLANS, desc="networks"))

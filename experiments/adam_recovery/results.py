@@ -108,16 +108,16 @@ def metrics(results: Results) -> dict[str, Any]:
     ballistic = POLICIES["ballistic"]
     return {
         **results.regimes(),
-        "between": [row._asdict() for row in results.between],
+        "between": results.between,
         "signal_to_noise": {
-            "ratio": failure.ratios.tolist(),
-            "slope": failure.measured.tolist(),
-            "derived": failure.derived.tolist(),
+            "ratio": failure.ratios,
+            "slope": failure.measured,
+            "derived": failure.derived,
             "holds_up_to": failure.within(TOLERANCE),
             "fails_from": float(failure.ratios[failed[0]]) if len(failed) else None,
         },
         "signal_to_noise_mcmc": {
-            f"{ratio:g}": {
+            ratio: {
                 "second_moment": sampled.second_moment[ratio].slope(ballistic),
                 "variance": sampled.variance[ratio].slope(ballistic),
             }
@@ -125,19 +125,19 @@ def metrics(results: Results) -> dict[str, Any]:
         },
         "mcmc": sampled.diagnostics(),
         "fully_observed": {
-            "noise": observed.noise.tolist(),
-            "uncertainty": observed.uncertainty.tolist(),
-            "secant": observed.secant.tolist(),
-            "second_moment": observed.adam.tolist(),
+            "noise": observed.noise,
+            "uncertainty": observed.uncertainty,
+            "secant": observed.secant,
+            "second_moment": observed.adam,
         },
         "quadratics": _costs(results.costs),
         "networks": {
             name: {
-                "loss": dict(zip(map(str, rates), t.loss.mean(1).tolist(), strict=True)),
-                "accuracy": dict(zip(map(str, rates), t.accuracy.mean(1).tolist(), strict=True)),
+                "loss": dict(zip(rates, t.loss.mean(1), strict=True)),
+                "accuracy": dict(zip(rates, t.accuracy.mean(1), strict=True)),
                 "best_rate": rates[t.best],
-                "best_loss": float(t.loss[t.best].mean()),
-                "best_accuracy": float(t.accuracy[t.best].mean()),
+                "best_loss": t.loss[t.best].mean(),
+                "best_accuracy": t.accuracy[t.best].mean(),
             }
             for rates in [means_and_variances.LEARNING_RATES]
             for name, t in results.networks.items()
@@ -147,15 +147,15 @@ def metrics(results: Results) -> dict[str, Any]:
 
 
 def _costs(costs: Costs) -> list[dict[str, Any]]:
+    tables = {
+        "excess": costs.excess,
+        "versus": costs.versus,
+        "standard_error": costs.error,
+        "cheaper": costs.cheaper,
+    }
     return [
-        {
-            "dispersion": c,
-            "noise": r,
-            "excess": {name: float(x[i, j]) for name, x in costs.excess.items()},
-            "versus": {name: float(x[i, j]) for name, x in costs.versus.items()},
-            "standard_error": {name: float(x[i, j]) for name, x in costs.error.items()},
-            "cheaper": {name: float(x[i, j]) for name, x in costs.cheaper.items()},
-        }
+        {"dispersion": c, "noise": r}
+        | {field: {name: x[i, j] for name, x in table.items()} for field, table in tables.items()}
         for i, c in enumerate(costs.dispersions)
         for j, r in enumerate(costs.noises)
     ]
@@ -163,38 +163,16 @@ def _costs(costs: Costs) -> list[dict[str, Any]]:
 
 def _dual(results: Results) -> dict[str, Any]:
     return {
-        "gain_by_moves": {str(n): gain for n, gain in results.checks.by_moves.items()},
+        "gain_by_moves": results.checks.by_moves,
         "solutions": [
             {
                 "dispersion": c,
                 "noise": r,
                 "gain": s.gain(),
                 "probing": s.gain(over="anticipating"),
-                "cost": {name: float(cost[-1]) for name, cost in s.cost.items()},
+                "cost": {name: cost[-1] for name, cost in s.cost.items()},
                 "first_move": s.first_move,
             }
             for (c, r), s in results.solutions.items()
         ],
     }
-
-
-def print_tables(results: Results) -> None:
-    """What is reported and not claimed."""
-    costs = results.costs
-    print("\nquadratics: mean cost in excess of a learner who is told the curvature")
-    print("(± standard error of the difference to the first)")
-    print(f"{'dispersion':>10}{'noise':>8}" + "".join(f"{name:>24}" for name in costs.excess))
-    for i, c in enumerate(costs.dispersions):
-        for j, r in enumerate(costs.noises):
-            cells = ((costs.excess[n][i, j], costs.error[n][i, j]) for n in costs.excess)
-            print(f"{c:>10g}{r:>8g}" + "".join(f"{x:>16.3f} ± {e:.3f}" for x, e in cells))
-    print("\ndigits: training loss and test accuracy at the best learning rate")
-    for name, t in results.networks.items():
-        rate = means_and_variances.LEARNING_RATES[t.best]
-        loss, accuracy = t.loss[t.best].mean(), t.accuracy[t.best].mean()
-        print(f"{name:<24}{rate:>8g}{loss:>10.4f}{accuracy:>10.3f}")
-    print("\ndual control: gain over the certainty-equivalent plan")
-    names = ("optimal", "anticipating", "averaged", "cautious", "myopic Bayes")
-    print(f"{'dispersion':>10}{'noise':>8}" + "".join(f"{name:>14}" for name in names))
-    for (c, r), s in results.solutions.items():
-        print(f"{c:>10g}{r:>8.3g}" + "".join(f"{s.gain(name):>14.4f}" for name in names))

@@ -71,14 +71,14 @@ def prior() -> beliefs.Secant:
 def read_samples(config: Config, key: Array, progress_bar: bool = True) -> Sampled:
     """Simulate coordinates, fit the model to them, and let the policies step on the draws."""
     keys = jax.random.split(key, 4)
-    count = config.at_most("sampled_params", 12)
+    count = config.sampled_params
     groups = [
         low_signal(k, count, ratio)
         for k, ratio in zip(jax.random.split(keys[0], len(RATIOS)), RATIOS, strict=True)
     ]
     groups.append(curved(keys[1], count, LOW_NOISE))
     generator = Generator(*(jnp.concatenate(parts) for parts in zip(*groups, strict=True)))
-    stream = simulate(keys[2], generator, config.at_most("sampled_steps", 100))
+    stream = simulate(keys[2], generator, config.sampled_steps)
     unit = landscape.root_mean_square(stream.gradient)
     step_unit = landscape.root_mean_square(stream.displacement)
     fit = sample(config, standardised(stream, unit, step_unit), keys[3], progress_bar)
@@ -116,11 +116,11 @@ def sample(config: Config, values: "xr.Dataset", key: Array, progress_bar: bool)
     return inference.numpyro_nuts(
         inference.target(prior, values, separate="coordinate"),
         key=key,
-        num_warmup=config.at_most("num_warmup", 40),
-        num_samples=config.at_most("num_samples", 40),
+        num_warmup=config.num_warmup,
+        num_samples=config.num_samples,
         target_acceptance=0.9,
-        num_chains=2 if config.quick else 4,
-        max_tree_depth=3 if config.quick else 6,
+        num_chains=config.num_chains,
+        max_tree_depth=config.max_tree_depth,
         progress_bar=progress_bar,
     )
 
@@ -145,4 +145,4 @@ def write(config: Config, fit: Fit) -> None:
         "convergence": fit.diagnostics,
     }
     container = recording.to_container(groups)
-    container.to_netcdf(str(config.out / "posterior.nc"), engine="h5netcdf")
+    container.to_netcdf(str(config.folder / "posterior.nc"), engine="h5netcdf")

@@ -11,10 +11,9 @@ of a large array in the same run.
 
 import importlib
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +24,8 @@ from tqdm import tqdm
 
 from beliefnav import beliefs, filters
 from experiments import report
+from experiments.options import Options
+from experiments.timing import median_seconds
 
 MODEL = beliefs.Secant(
     noise_variance=0.1,
@@ -37,9 +38,11 @@ MODEL = beliefs.Secant(
 )
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Options of the benchmark."""
+
+    QUICK = {"num_params": 200, "num_steps": 200, "parallel_steps": 50, "repeats": 3}
 
     num_params: int = 2000
     """Number of parameters."""
@@ -51,14 +54,10 @@ class Config:
     """Number of observations there: associative scans compile for minutes over longer ones."""
     repeats: int = 7
     """Timed runs of each method."""
-    out: Path = Path("runs/benchmarks")
-    """Folder of metrics.json."""
-    seed: int = 0
-    """Seed of the stream."""
 
 
-def run(config: Config) -> None:
-    """Check, time, print and write."""
+def run(config: Config) -> report.Report:
+    """Check, time, print."""
     try:
         import cuthbert  # noqa: F401
 
@@ -111,21 +110,14 @@ def run(config: Config) -> None:
         f"bandwidth {bandwidth / 1e9:.1f} GB/s: the filter takes "
         f"{seconds['filter']['beliefnav'] / floor:.1f} times as long as its data take to move"
     )
-    config.out.mkdir(parents=True, exist_ok=True)
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=False,
-        claims=[report.at_least("filter: faster than the faster peer", ratios["filter"], 20)],
-        results={
-            "seconds": seconds,
-            "filter_ratio": ratios["filter"],
-            "smoother_ratio": ratios["smoother"],
-            "parallel_filter_ratio": ratios["parallel_filter"],
-            "bandwidth": bandwidth,
-            "filter_over_bandwidth": seconds["filter"]["beliefnav"] / floor,
-        },
-    )
+    claims = [report.at_least("filter: faster than the faster peer", ratios["filter"], 20)]
+    results = {
+        "milliseconds": {k: {n: 1e3 * s for n, s in t.items()} for k, t in seconds.items()},
+        "times_as_fast_as_the_faster_peer": ratios,
+        "gigabytes_per_second": bandwidth / 1e9,
+        "filter_over_bandwidth": seconds["filter"]["beliefnav"] / floor,
+    }
+    return report.Report(claims, results)
 
 
 def race(
@@ -146,26 +138,20 @@ def race(
             # float32, over a thousand steps
             np.testing.assert_allclose(got, want, rtol=2e-2, atol=2e-3, err_msg=f"{name} {field}")
     del results
-    seconds: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in tqdm(range(repeats), desc=kind, leave=False):
-        for name, method in compiled.items():
-            start = time.perf_counter()
-            jax.block_until_ready(method(stream, moved))
-            seconds[name].append(time.perf_counter() - start)
-    return {name: float(np.median(times)) for name, times in seconds.items()}
+    programs = {name: partial(method, stream, moved) for name, method in compiled.items()}
+    return median_seconds(programs, repeats, kind)
 
 
 def copy_bandwidth(repeats: int) -> float:
     """Bytes a second that a large array is read and written with."""
-    values = jnp.ones(50_000_000, jnp.float32)
+    carried = [jnp.ones(50_000_000, jnp.float32)]
     scale = jax.jit(lambda x: 2 * x, donate_argnums=0)
-    values = jax.block_until_ready(scale(values))
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        values = jax.block_until_ready(scale(values))
-        times.append(time.perf_counter() - start)
-    return 2 * values.nbytes / float(np.median(times))
+
+    def copy() -> Any:
+        carried[0] = scale(carried[0])
+        return carried[0]
+
+    return 2 * carried[0].nbytes / median_seconds({"copy": copy}, repeats)["copy"]
 
 
 def ours(parallel: bool) -> Callable[..., Any]:

@@ -19,13 +19,17 @@ from numpyro import distributions as dist
 
 from beliefnav import beliefs, inference
 from beliefnav.recording import from_arrays
+from experiments import report
+from experiments.options import Options
 
 SITES = ["correlation", "signal_to_noise", "noise_variance"]
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Options of the benchmark."""
+
+    QUICK = {"num_steps": 100, "num_warmup": 100, "num_samples": 100}
 
     num_steps: int = 500
     """Steps of the recording."""
@@ -35,8 +39,6 @@ class Config:
     """Draws of a chain."""
     num_chains: int = 4
     """Chains, side by side."""
-    seed: int = 0
-    """Seed of recording and sampling."""
 
 
 def prior() -> beliefs.OrnsteinUhlenbeck:
@@ -47,7 +49,7 @@ def prior() -> beliefs.OrnsteinUhlenbeck:
     return beliefs.OrnsteinUhlenbeck(correlation, signal * noise * (1 - correlation**2), noise)
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> report.Report:
     """Sample both ways with numpyro, and the first with blackjax too, and print the rates."""
     import arviz
 
@@ -83,5 +85,8 @@ def run(config: Config) -> None:
             f"{float(fit.diagnostics['r_hat']):>8.3f}"
         )
     base = rates["over the latents, numpyro"]
-    for name, rate in rates.items():
-        print(f"{name}: {rate / base:.1f} times as many effective samples a second")
+    ratios = {name: rate / base for name, rate in rates.items()}
+    for name, ratio in ratios.items():
+        print(f"{name}: {ratio:.1f} times as many effective samples a second")
+    results = {"effective_samples_per_second": rates, "times_over_the_latents": ratios}
+    return report.Report([], results)

@@ -9,21 +9,23 @@ alike; the second ``optax.adam`` shows how far two equal things differ in this r
 """
 
 import itertools
-import time
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
 import optax
-from tqdm import tqdm
 
 from beliefnav import rules
+from experiments import report
+from experiments.options import Options
+from experiments.timing import median_seconds
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Options of the benchmark."""
+
+    QUICK = {"num_params": 100_000, "leaves": (1,), "repeats": 5}
 
     num_params: int = 10_000_000
     """Number of float32 parameters."""
@@ -48,46 +50,52 @@ def measure(
         "rules.secant": rules.secant.assumptions(1e-3),
     }.items():
         optimizers[name] = assumptions.optimizer()
-        counting = " " * len(optimizers) + "counting"
-        optimizers[counting[-20:]] = assumptions.optimizer(count_missing=True)
+        optimizers[f"{name}, counting"] = assumptions.optimizer(count_missing=True)
     keys = jax.random.split(jax.random.key(0), leaves)
     gradient = [jax.random.normal(key, (num_params // leaves,)) for key in keys]
 
-    def make_step(optimizer: optax.GradientTransformation) -> Any:
-        def step(gradient: Any, params: Any, state: Any) -> Any:
-            updates, state = optimizer.update(gradient, state, params)
-            return optax.apply_updates(params, updates), state
-
-        return jax.jit(step, donate_argnums=(1, 2) if donate else ())
-
-    steps = {name: make_step(optimizer) for name, optimizer in optimizers.items()}
-    carried = {}
+    programs, memory = {}, {}
     for name, optimizer in optimizers.items():
         params = jax.tree.map(lambda g: g * 0, gradient)
-        carried[name] = (params, optimizer.init(params))
-    memory = {name: sum(x.nbytes for x in jax.tree.leaves(c[1])) for name, c in carried.items()}
-    rng = np.random.default_rng(0)
-    seconds: dict[str, list[float]] = {name: [] for name in optimizers}
-    for i in tqdm(range(repeats + 3), desc=f"{leaves} leaves", leave=False):
-        for name in rng.permutation(list(steps)):
-            start = time.perf_counter()
-            carried[name] = jax.block_until_ready(steps[name](gradient, *carried[name]))
-            if i >= 3:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: (float(np.median(seconds[name])), memory[name]) for name in optimizers}
+        carried = [params, optimizer.init(params)]
+        memory[name] = sum(x.nbytes for x in jax.tree.leaves(carried[1]))
+        programs[name] = _stepper(optimizer, gradient, carried, donate)
+    seconds = median_seconds(programs, repeats, f"{leaves} leaves")
+    return {name: (seconds[name], memory[name]) for name in optimizers}
 
 
-def run(config: Config) -> None:
+def _stepper(optimizer: Any, gradient: Any, carried: list[Any], donate: bool) -> Any:
+    """A program that takes one step at every call."""
+
+    def step(gradient: Any, params: Any, state: Any) -> Any:
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    jitted = jax.jit(step, donate_argnums=(1, 2) if donate else ())
+
+    def call() -> Any:
+        carried[:] = jitted(gradient, *carried)
+        return carried
+
+    return call
+
+
+def run(config: Config) -> report.Report:
     """Measure and print."""
     print(
         f"{config.num_params:,} parameters, jax {jax.__version__}, {jax.devices()[0].device_kind}"
     )
-    print(f"{'leaves':>6}  {'donated':<8}{'optimizer':<27}{'ms':>8}{'ratio':>8}{'state, MB':>12}")
+    print(f"{'leaves':>6}  {'donated':<8}{'optimizer':<36}{'ms':>8}{'ratio':>8}{'state, MB':>12}")
+    rows = []
     for leaves, donate in itertools.product(config.leaves, (False, True)):
         results = measure(config.num_params, leaves, config.repeats, donate)
         reference = results["optax.adam"][0]
         for name, (seconds, size) in results.items():
             print(
-                f"{leaves:>6}  {str(donate):<8}{name:<27}"
+                f"{leaves:>6}  {str(donate):<8}{name:<36}"
                 f"{1e3 * seconds:8.2f}{seconds / reference:8.3f}{size / 1e6:12.3f}"
             )
+            row = {"leaves": leaves, "donated": donate, "optimizer": name}
+            measured = {"milliseconds": 1e3 * seconds, "times_optax_adam": seconds / reference}
+            rows.append(row | measured | {"state_megabytes": size / 1e6})
+    return report.Report([], {"steps": rows})

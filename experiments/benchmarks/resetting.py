@@ -8,25 +8,27 @@ which is timed on its own: two hypotheses against the sum of Adam's step and tha
 take turns in random order; the second Adam shows how far two equal things differ in this run.
 """
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import Array
-from tqdm import tqdm
 
 from beliefnav import rules, wrappers
+from experiments import report
+from experiments.options import Options
 from experiments.plasticity.network import init, loss, mean_square_gradient
+from experiments.timing import median_seconds
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Options of the benchmark."""
+
+    QUICK = {"width": 64, "batch_sizes": (128,), "repeats": 5}
 
     width: int = 1024
     """Units of each layer, and inputs."""
@@ -38,13 +40,12 @@ class Config:
     """Timed steps of each optimizer."""
 
 
-def run(config: Config) -> None:
+def run(config: Config) -> report.Report:
     """Measure and print."""
-    for batch_size in config.batch_sizes:
-        _compare(config, batch_size)
+    return report.Report([], {"batches_of": {n: _compare(config, n) for n in config.batch_sizes}})
 
 
-def _compare(config: Config, examples: int) -> None:
+def _compare(config: Config, examples: int) -> dict[str, dict[str, float]]:
     widths = (config.width,) * config.layers + (10,)
     key = jax.random.key(0)
     params = init(widths, key)
@@ -65,19 +66,15 @@ def _compare(config: Config, examples: int) -> None:
         programs[name] = _stepper(optimizer, params, inputs, labels, name.endswith("given"))
     forward = jax.jit(loss)
     programs["one forward pass"] = lambda: forward(params, inputs, labels)
-    seconds: dict[str, list[float]] = {name: [] for name in programs}
-    rng = np.random.default_rng(0)
-    for i in tqdm(range(config.repeats + 3), leave=False):
-        for name in rng.permutation(list(programs)):
-            start = time.perf_counter()
-            jax.block_until_ready(programs[name]())
-            if i >= 3:
-                seconds[name].append(time.perf_counter() - start)
-    median = {name: float(np.median(times)) for name, times in seconds.items()}
+    median = median_seconds(programs, config.repeats)
     print(f"{'program':<32}{'ms':>8}{'/ adam':>9}{'/ (adam + forward)':>20}")
+    results = {}
     together = median["adam"] + median["one forward pass"]
     for name, value in median.items():
         print(f"{name:<32}{1e3 * value:8.2f}{value / median['adam']:9.3f}{value / together:20.3f}")
+        over = {"times_adam": value / median["adam"], "times_adam_and_forward": value / together}
+        results[name] = {"milliseconds": 1e3 * value} | over
+    return results
 
 
 def _stepper(optimizer: Any, params: Any, inputs: Array, labels: Array, squares: bool) -> Any:

@@ -94,7 +94,7 @@ def ask(config: Config, streams: Sequence[Stream]) -> list[Answer]:
         (config, stream, name)
         for stream in streams
         for name in (*reversed(gradient_noise.MODELS), *FIXED)  # those that take longest first
-        if name != "secant" or "displacement" in stream.values
+        if name != "secant" or (config.secant and "displacement" in stream.values)
     ]
     with tqdm(total=len(tasks), desc="beliefs") as bar:
         if jax.default_backend() == "cpu":
@@ -128,7 +128,7 @@ def learn(config: Config, stream: Stream, name: str) -> tuple[Learned | None, Sc
     fitted = fit(config, stream, prior)
     learned = Learned(fitted.posterior, fitted.sample_stats, fitted.diagnostics)
     groups = {"posterior": learned.posterior, "sample_stats": learned.sample_stats}
-    path = config.out / f"{stream.name}_{name.replace(' ', '_').lower()}.nc"
+    path = config.folder / f"{stream.name}_{name.replace(' ', '_').lower()}.nc"
     container = recording.to_container(groups | {"convergence": learned.diagnostics})
     container.to_netcdf(str(path), engine="h5netcdf")
     return learned, score(stream, prior, learned.posterior, key)

@@ -1,5 +1,6 @@
 """What the answers come to: claims, ``metrics.json``, and a table."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,12 +12,12 @@ from experiments.gradient_noise.config import Config
 from experiments.gradient_noise.training import Retrained
 
 
-def interval(fit: Learned, name: str) -> dict[str, dict[str, list[float]]]:
+def interval(fit: Learned, name: str) -> dict[str, dict[str, np.ndarray]]:
     """Layer -> stage -> median and central 90 % interval of a site [layer]."""
     quantiles = fit.posterior[name].quantile([0.5, 0.05, 0.95], ("chain", "draw"))
     return {
         str(layer): {
-            str(stage): quantiles.sel(stage=stage).isel(layer=i).values.tolist()
+            str(stage): quantiles.sel(stage=stage).isel(layer=i).values
             for stage in fit.posterior["stage"].values
         }
         for i, layer in enumerate(fit.posterior["layer"].values)
@@ -43,11 +44,11 @@ def settings(answer: Answer) -> dict[str, dict[str, tuple[float, float]]]:
         return {layer: (one[layer], other[layer]) for layer in one}
 
     return {
-        "Adam's 0.9, 0.999": dict.fromkeys(beta1, (0.9, 0.999)),
-        "implied": pairs(common(beta1), common(beta2)),
-        "implied by layer": pairs(beta1, beta2),
-        "implied first, 0.999": {layer: (b, 0.999) for layer, b in common(beta1).items()},
-        "implied by the level, 0.999": {layer: (b, 0.999) for layer, b in common(level).items()},
+        "0.9, 0.999 (Adam's defaults)": dict.fromkeys(beta1, (0.9, 0.999)),
+        "learned, the same for all layers": pairs(common(beta1), common(beta2)),
+        "learned, by layer": pairs(beta1, beta2),
+        "learned β1, 0.999": {layer: (b, 0.999) for layer, b in common(beta1).items()},
+        "β1 of the local level, 0.999": {layer: (b, 0.999) for layer, b in common(level).items()},
     }
 
 
@@ -71,21 +72,7 @@ def metrics(
 ) -> dict[str, Any]:
     """What goes into ``metrics.json``; if there are several data sets, names begin with theirs."""
     several = len(answers) > 1
-    result: dict[str, Any] = {
-        name: {}
-        for name in (
-            "implied_beta1",
-            "implied_beta1_local_level",
-            "implied_beta2",
-            "signal_to_noise",
-            "elpd",
-            "loo",
-            "coverage_90",
-            "converged",
-            "left_out",
-            "retrained",
-        )
-    }
+    result: dict[str, Any] = defaultdict(dict)
     for answer in answers:
         prefix = f"{answer.stream.name}: " if several else ""
         for field, model, site in (
@@ -100,59 +87,21 @@ def metrics(
             result["elpd"][f"{prefix}{model}"] = score.elpd
             result["coverage_90"][f"{prefix}{model}"] = score.intervals
             if model in answer.fits:
-                result["loo"][f"{prefix}{model}"] = {
-                    "elpd": score.loo,
-                    "standard_error": score.loo_error,
-                    "unreliable": score.loo_unreliable,
-                }
+                loo = (score.loo, score.loo_error, score.loo_unreliable)
+                names = ("elpd", "standard_error", "unreliable")
+                result["loo"][f"{prefix}{model}"] = dict(zip(names, loo, strict=True))
         for model, fit in answer.fits.items():
             table = fit.diagnostics
             result["converged"][f"{prefix}{model}"] = {
-                str(stage): {
-                    name: table[name].sel(stage=stage).values.item() for name in table.data_vars
-                }
+                str(stage): {name: table[name].sel(stage=stage).values for name in table.data_vars}
                 for stage in table["stage"].values
             }
         result["left_out"] |= {f"{prefix}{n}": k for n, k in answer.stream.left_out.items()}
         for setting, outcome in retrained.get(answer.stream.name, {}).items():
             result["retrained"][f"{prefix}{setting}"] = outcome.accuracy
-            result.setdefault("retraining", {})[f"{prefix}{setting}"] = {
+            result["retraining"][f"{prefix}{setting}"] = {
                 "memories": outcome.memories,
                 "learning_rate": outcome.learning_rate,
-                "test": {str(rate): x.tolist() for rate, x in outcome.test.items()},
+                "test": outcome.test,
             }
     return result
-
-
-def print_table(answer: Answer) -> None:
-    """What the layers ask for, and how models predict; a mark where chains do not agree."""
-    stream, fits = answer.stream, answer.fits
-    left_out = sum(stream.left_out.values())
-    print(
-        f"\n{stream.name}: {stream.values.sizes['param']} coordinates, {left_out} left out; median "
-        "[90 %]; * did not converge"
-    )
-    columns = (
-        ("Ornstein-Uhlenbeck", "implied_beta1", "beta1 (OU)"),
-        ("local level", "implied_beta1", "beta1 (level)"),
-        ("precision walk", "implied_beta2", "beta2"),
-        ("Ornstein-Uhlenbeck", "signal_to_noise_ratio", "signal to noise"),
-    )
-    print(f"{'':<28}" + "".join(f"{title:>26}" for _, _, title in columns))
-    cells = [interval(fits[model], site) for model, site, _ in columns]
-    for layer in stream.layers.names:
-        for stage in map(str, stream.values["stage"].values):
-            row = f"{layer:<20}{stage:<8}"
-            for (model, _, _), cell in zip(columns, cells, strict=True):
-                low_high = "{:.4f} [{:.4f}, {:.4f}]".format(*cell[layer][stage])
-                row += f"{low_high + (' ' if fits[model].converged(stage) else '*'):>26}"
-            print(row)
-    base = answer.scores["no memory"].elpd
-    print(f"\n{'':<28}{'elpd - no memory':>18}{'LOO (se)':>24}{'90 % covers':>14}")
-    for model, score in answer.scores.items():
-        loo = "" if np.isnan(score.loo) else f"{score.loo:.0f} ({score.loo_error:.0f})"
-        bad = model in fits and not fits[model].converged()
-        print(
-            f"{model + (' *' if bad else ''):<28}{score.elpd - base:>18.0f}{loo:>24}"
-            f"{score.intervals:>14.3f}"
-        )

@@ -1,6 +1,7 @@
 """Recordings: made by training a network, or read, and made ready to be asked."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from beliefnav import inference, recording
 from experiments.gradient_noise.config import MIN_COORDINATES, STAGES, Config
-from experiments.gradient_noise.training import Problem
+from experiments.training import Problem, train
 from models import gradient_noise
 
 if TYPE_CHECKING:
@@ -66,8 +67,8 @@ def record(config: Config, problems: dict[str, Problem]) -> list[Stream]:
     streams = []
     for name, problem in problems.items():
         # As many again, for those that are nearly always zero.
-        recorded = train_and_record(config, name, problem, 2 * config.per_layer)
-        path = config.out / f"stream_{name}.nc"
+        recorded = train_and_record(config, name, problem, 2 * config.coordinates)
+        path = config.folder / f"stream_{name}.nc"
         recorded[["gradient", "displacement"]].to_netcdf(path, engine="h5netcdf")
         streams.append(prepare(config, name, recorded, len(STAGES)))
     return streams
@@ -75,7 +76,7 @@ def record(config: Config, problems: dict[str, Problem]) -> list[Stream]:
 
 def train_and_record(config: Config, name: str, problem: Problem, coordinates: int) -> "xr.Dataset":
     """Train a network and return what was recorded of its weight matrices."""
-    num_steps = (2 * len(STAGES) - 1) * config.steps
+    num_steps = (2 * len(STAGES) - 1) * config.stage_steps
     keys = jax.random.split(jax.random.key(config.seed), 3)
     optimizer = recording.record(
         optax.adam(RATE), coordinates=coordinates, capacity=num_steps, key=keys[1]
@@ -88,10 +89,11 @@ def train_and_record(config: Config, name: str, problem: Problem, coordinates: i
 
     @jax.jit
     def advance(carry: Any, keys: Array) -> Any:
-        return problem.train(optimizer, config.batch_size, carry, keys)
+        batches = problem.batches(keys, config.batch_size)
+        return train(problem.loss, optimizer, carry, batches)[0]
 
     carry = start(keys[0])
-    parts = jax.random.split(keys[2], (2 * len(STAGES) - 1, config.steps))
+    parts = jax.random.split(keys[2], (2 * len(STAGES) - 1, config.stage_steps))
     for part in tqdm(parts, desc=f"Adam on {name}"):
         carry = advance(carry, part)
     recorded = recording.to_dataset(carry[1], carry[0])
@@ -99,16 +101,15 @@ def train_and_record(config: Config, name: str, problem: Problem, coordinates: i
     return recorded.isel(param=weights)
 
 
-def read(config: Config) -> list[Stream]:
+def read(config: Config, path: Path) -> list[Stream]:
     """A stream file of the user's."""
-    assert config.stream is not None
     try:
-        recorded = recording.read_stream(config.stream)
+        recorded = recording.read_stream(path)
         num_steps = recorded.sizes["step"]
         num_stages = min(len(STAGES), max(1, num_steps // (2 * inference.MIN_STEPS)))
-        return [prepare(config, config.stream.stem, recorded, num_stages)]
+        return [prepare(config, path.stem, recorded, num_stages)]
     except ValueError as error:
-        sys.exit(f"gradient_noise: {config.stream}: {error}")
+        sys.exit(f"gradient_noise: {path}: {error}")
 
 
 def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) -> Stream:
@@ -122,7 +123,7 @@ def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) 
     total = recorded.sizes["step"]
     if total < inference.MIN_STEPS:
         raise ValueError(f"{total} steps are too few; at least {inference.MIN_STEPS} are needed.")
-    length = min(config.steps, total // num_stages)
+    length = min(config.stage_steps, total // num_stages)
     starts = np.linspace(0, total - length, num_stages).astype(int)
     names = [n for n in ("gradient", "displacement") if n in recorded]
     parts = [
@@ -145,7 +146,7 @@ def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) 
     left_out = {}
     for i, layer in enumerate(layers.names):
         live = np.flatnonzero((layers.position == i) & good)
-        taken = live[: config.per_layer] if len(live) >= MIN_COORDINATES else live[:0]
+        taken = live[: config.coordinates] if len(live) >= MIN_COORDINATES else live[:0]
         chosen += taken.tolist()
         left_out[layer] = int((layers.position == i).sum()) - len(taken)
     if not chosen:

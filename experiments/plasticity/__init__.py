@@ -27,20 +27,12 @@ from experiments.plasticity.methods import METHODS
 from experiments.plasticity.results import Result
 from experiments.plasticity.streams import STREAMS, Stream
 
-QUICK_TASKS = 10
 
-
-def run(config: Config) -> None:
+def run(config: Config) -> report.Report:
     """Run all methods on all streams, check the claims, draw."""
-    config.out.mkdir(parents=True, exist_ok=True)
     streams = prepare(config)
     plan = {
-        name: [
-            method
-            for method in config.methods
-            if METHODS[method].belongs(name)
-            and (not config.quick or METHODS[method].quick is not None)
-        ]
+        name: [method for method in config.methods if METHODS[method].belongs(name)]
         for name in streams
     }
     found: dict[str, dict[str, Result]] = {name: {} for name in streams}
@@ -57,48 +49,25 @@ def run(config: Config) -> None:
     }
     extra = {}
     if {"adam", "hazard_filter"} <= set(found.get("stationary", {})):
-        gaps = stationary_gaps(found["stationary"])
-        extra = {"stationary_gap": gaps["hazard_filter"], "stationary_gaps": gaps}
+        extra["stationary_gaps"] = stationary_gaps(found["stationary"])
         extra["predictions"] = predicting.predictions(
             streams["stationary"],
             found["stationary"],
             config.other_seeds,
             jax.random.key(config.seed + 1),
         )
-    drawing.draw(found, config.out)
-    print(table(said))
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=claims(found, quick=config.quick),
-        results={"methods": said.get("random_labels", {}), "streams": said, **extra},
-    )
+    drawing.draw(found, config.folder)
+    return report.Report(claims(found, quick=config.quick), {"streams": said, **extra})
 
 
 def prepare(config: Config) -> dict[str, Stream]:
     """The streams of a run; one whose data are missing is left out, and said so."""
     streams = {}
-    for name in ("random_labels",) if config.quick else config.streams:
+    for name in config.streams:
         try:
             stream = STREAMS[name](config.data_dir)
         except FileNotFoundError as error:
             print(f"Left out: {name}. {error}")
             continue
-        tasks = QUICK_TASKS if config.quick else stream.tasks
-        streams[name] = stream._replace(tasks=config.tasks or tasks)
+        streams[name] = stream._replace(tasks=config.tasks or stream.tasks)
     return streams
-
-
-def table(said: dict[str, dict[str, dict]]) -> str:
-    """First, last tenth and mean of all tasks, of every method on every stream, in Markdown."""
-    methods = list(dict.fromkeys(m for of_stream in said.values() for m in of_stream))
-    lines = [f"| | {' | '.join(said)} |", "|---|" + "---|" * len(said)]
-    for method in methods:
-        cells = []
-        for of_stream in said.values():
-            got = of_stream.get(method)
-            numbers = (got[key][0] for key in ("first", "last", "lifetime")) if got else ()
-            cells.append(" ".join(f"{x:.3f}".lstrip("0") for x in numbers))
-        lines.append(f"| {method} | {' | '.join(cells)} |")
-    return "\n".join(lines)

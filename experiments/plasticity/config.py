@@ -3,21 +3,27 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.command_line import check_at_least
+from experiments.options import Options, check_known
 from experiments.plasticity.methods import METHODS
 from experiments.plasticity.streams import STREAMS
 
 
-@dataclass(frozen=True)
-class Config:
-    """Options of the experiment."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """How methods keep their plasticity, without being told when tasks begin.
 
-    out: Path = Path("runs/plasticity")
-    """Where to write; methods that are already there, with these options, are not run again."""
-    quick: bool = False
-    """A short stream of random labels, the main methods at settings that are given."""
-    seed: int = 0
-    """Random seed."""
+    Methods that are already in the folder, of this commit and these options, are not run again. A
+    quick run has a short stream of random labels, and the main methods at settings that are given.
+    """
+
+    QUICK = {
+        "streams": ("random_labels",),
+        "methods": tuple(name for name, method in METHODS.items() if method.quick is not None),
+        "seeds": 2,
+        "tasks": 10,
+    }
+    LEAST = {"seeds": 2, "other_seeds": 1, "sweep_seeds": 1, "tasks": 1}
+
     streams: tuple[str, ...] = tuple(STREAMS)
     """Which streams; one whose data are not there is left out, and said so."""
     methods: tuple[str, ...] = tuple(METHODS)
@@ -33,16 +39,10 @@ class Config:
     data_dir: Path | None = None
     """Where the files of fashion_mnist are, if not in Debian's place."""
 
-    def __post_init__(self) -> None:
-        """Raise on options that cannot be run."""
-        check_at_least(self, seeds=2, other_seeds=1, sweep_seeds=1, tasks=1)
-        for kind, chosen, known in (
-            ("stream", self.streams, STREAMS),
-            ("method", self.methods, METHODS),
-        ):
-            for name in chosen:
-                if name not in known:
-                    raise ValueError(f"Unknown {kind} {name!r}; known are: {', '.join(known)}.")
+    def check(self) -> None:
+        """Raise a ValueError on names that are not known, and on an order that cannot be run."""
+        check_known("stream", self.streams, STREAMS)
+        check_known("method", self.methods, METHODS)
         for i, name in enumerate(self.methods):
             leader = METHODS[name].follows
             if leader is not None and leader not in self.methods[:i]:

@@ -70,6 +70,7 @@ class Method(NamedTuple):
     """A method.
 
     Attributes:
+        label: what it is called in figures and tables.
         make: ``(settings, setup) -> learner``.
         grid: the settings that are tried.
         kind: "field", "told" (when tasks begin, or how long they are) or "ours"; "ablation" and
@@ -78,6 +79,7 @@ class Method(NamedTuple):
         quick: settings for a quick run; ``None`` if it has no part in it.
     """
 
+    label: str
     make: Callable[[Settings, Setup], Learner]
     grid: Mapping[str, tuple[float, ...]]
     kind: str = "field"
@@ -354,47 +356,99 @@ def no_hazard(settings: Settings, setup: Setup) -> Learner:
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 TWO, THREE = (1e-3, 3e-3), (1e-3, 3e-3, 1e-2)
 METHODS: dict[str, Method] = {
-    "sgd": Method(sgd, {"learning_rate": (3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4)}),
-    "adam": Method(adam, {"learning_rate": RATES}),
+    "sgd": Method("SGD", sgd, {"learning_rate": (3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4)}),
+    "adam": Method("Adam", adam, {"learning_rate": RATES}),
     "adam_3e-3": Method(
-        adam, {"learning_rate": (3e-3,)}, "reference", quick={"learning_rate": 3e-3}
+        "Adam at a learning rate of 3e-3",
+        adam,
+        {"learning_rate": (3e-3,)},
+        "reference",
+        quick={"learning_rate": 3e-3},
     ),
-    "adamw": Method(adamw, {"learning_rate": TWO, "weight_decay": (0.01, 0.1, 1.0)}),
-    "l2": Method(l2, {"learning_rate": TWO, "strength": (1e-4, 1e-3, 1e-2)}),
-    "l2_init": Method(l2_init, {"learning_rate": TWO, "strength": (1e-3, 3e-3, 1e-2)}),
+    "adamw": Method("AdamW", adamw, {"learning_rate": TWO, "weight_decay": (0.01, 0.1, 1.0)}),
+    "l2": Method("L2", l2, {"learning_rate": TWO, "strength": (1e-4, 1e-3, 1e-2)}),
+    "l2_init": Method("L2-Init", l2_init, {"learning_rate": TWO, "strength": (1e-3, 3e-3, 1e-2)}),
     "shrink_and_perturb": Method(
-        shrink_and_perturb, {"learning_rate": TWO, "shrinkage": (1e-4, 3e-4, 1e-3)}
+        "shrink and perturb",
+        shrink_and_perturb,
+        {"learning_rate": TWO, "shrinkage": (1e-4, 3e-4, 1e-3)},
     ),
     "continual_backprop": Method(
-        continual_backprop, {"learning_rate": TWO, "replacement_rate": (1e-5, 1e-4, 1e-3)}
+        "continual backprop",
+        continual_backprop,
+        {"learning_rate": TWO, "replacement_rate": (1e-5, 1e-4, 1e-3)},
     ),
-    "redo": Method(redo, {"learning_rate": TWO, "threshold": (0.0, 0.03, 0.1)}),
+    "redo": Method("ReDo", redo, {"learning_rate": TWO, "threshold": (0.0, 0.03, 0.1)}),
     "soft_reset": Method(
-        soft_reset, {"learning_rate": (0.03, 0.1), "drift_rate": (1e-3, 1e-2, 0.1)}
+        "Soft Reset (in short)",
+        soft_reset,
+        {"learning_rate": (0.03, 0.1), "drift_rate": (1e-3, 1e-2, 0.1)},
     ),
-    "adam_state_reset": Method(adam_state_reset, {"learning_rate": RATES}, "told"),
-    "oracle": Method(oracle, {"learning_rate": RATES}, "told", quick={"learning_rate": 3e-3}),
-    "periodic": Method(periodic, {"learning_rate": TWO, "period": (0.3, 0.6, 1.6)}, "told"),
-    "random_resets": Method(random_resets, {"learning_rate": RATES}, "told"),
+    "adam_state_reset": Method(
+        "told: Adam's state reset with each task",
+        adam_state_reset,
+        {"learning_rate": RATES},
+        "told",
+    ),
+    "oracle": Method(
+        "told: all reset with each task (oracle)",
+        oracle,
+        {"learning_rate": RATES},
+        "told",
+        quick={"learning_rate": 3e-3},
+    ),
+    "periodic": Method(
+        "told the length: all reset periodically",
+        periodic,
+        {"learning_rate": TWO, "period": (0.3, 0.6, 1.6)},
+        "told",
+    ),
+    "random_resets": Method(
+        "told the length: all reset at random times",
+        random_resets,
+        {"learning_rate": RATES},
+        "told",
+    ),
     "hazard_filter": Method(
+        "hazard filter",
         hazard_filter,
         {"hazard": (3e-4, 1e-3, 3e-3), "spread": (1.0, 4.0)},
         "ours",
         quick={"hazard": 1e-3, "spread": 4.0},
     ),
     "hazard_filter_batch": Method(
-        hazard_filter_batch, {"hazard": (3e-4, 1e-3, 3e-3), "spread": (1.0, 4.0)}, "ours"
+        "hazard filter, squared gradient of the batch",
+        hazard_filter_batch,
+        {"hazard": (3e-4, 1e-3, 3e-3), "spread": (1.0, 4.0)},
+        "ours",
     ),
     "two_hypothesis": Method(
+        "two hypotheses around Adam",
         two_hypothesis,
         {"learning_rate": THREE, "hazard": (1e-4, 1e-3)},
         "ours",
         quick={"learning_rate": 3e-3, "hazard": 1e-3},
     ),
-    "variance_only": Method(variance_only, {}, "ablation", "hazard_filter"),
-    "mean_only": Method(mean_only, {}, "ablation", "hazard_filter"),
-    "to_zero": Method(to_zero, {}, "ablation", "hazard_filter"),
-    "no_hazard": Method(no_hazard, {}, "ablation", "hazard_filter"),
+    "variance_only": Method(
+        "hazard filter that forgets, without the pull",
+        variance_only,
+        {},
+        "ablation",
+        "hazard_filter",
+    ),
+    "mean_only": Method(
+        "hazard filter with the pull, that does not forget",
+        mean_only,
+        {},
+        "ablation",
+        "hazard_filter",
+    ),
+    "to_zero": Method(
+        "hazard filter with a pull to zero", to_zero, {}, "ablation", "hazard_filter"
+    ),
+    "no_hazard": Method(
+        "hazard filter with a hazard of 0", no_hazard, {}, "ablation", "hazard_filter"
+    ),
 }
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from scipy import stats
 
+from experiments import report
 from experiments.plasticity.config import Config
 from experiments.plasticity.methods import METHODS, Method
 from experiments.plasticity.streams import Stream
@@ -47,18 +48,20 @@ def measure(
         chosen: results of the methods before, whose settings an ablation takes over.
     """
     method = METHODS[method_name]
-    path = config.out / name / f"{method_name}.npz"
+    path = config.folder / name / f"{method_name}.npz"
     seeds = config.seeds if name == "random_labels" else config.other_seeds
     leader = chosen.get(method.follows or "")
+    commit = report.commit()
     fingerprint = {
+        "commit": commit,
         "seed": config.seed,
-        "seeds": 2 if config.quick else seeds,
+        "seeds": seeds,
         "sweep_seeds": config.sweep_seeds,
         "stream": [x for x in stream if not callable(x)],
         "grid": dict(method.quick or {}) if config.quick else _grid(method, leader),
     }
     fingerprint = json.loads(json.dumps(fingerprint))
-    if path.is_file():
+    if path.is_file() and report.is_certain(commit):
         earlier = _read(path)
         if earlier is not None and earlier[0] == fingerprint:
             return earlier[1]
@@ -165,16 +168,16 @@ def metrics(result: Result) -> dict[str, Any]:
         "settings": result.settings,
         "end": interval(lives.end[:, -number:].mean(1)),
         "sweep_scores": result.scores,
-        "online_by_task": lives.online.mean(0).tolist(),
+        "online_by_task": lives.online.mean(0),
         "microseconds_per_step": 1e6 * lives.seconds,
     }
     for name in ("dead", "rank", "norm", "distance"):
         values = getattr(lives, name)
-        said[name] = {"first_task": float(values[:, 0].mean()), "last": interval(values[:, -1])}
+        said[name] = {"first_task": values[:, 0].mean(), "last": interval(values[:, -1])}
     if lives.switch_probability.any():
         said["alarms"] = alarms(lives)
         if lives.online.shape[1] > 1:
             for name in ("switch_probability", "reset_fraction"):
                 after = getattr(lives, name)[:, 1:, :AT_ONCE]
-                said[f"{name}_after_switch"] = after.mean((0, 1)).tolist()
+                said[f"{name}_after_switch"] = after.mean((0, 1))
     return said

@@ -8,8 +8,10 @@ the prior mean is what follows.
    $w = (\gamma + r)/(\gamma + r + \lambda)$. A search over all linear policies for the cheapest
    one, by the exact expected discounted cost and told nothing else, finds the same $r$, the same
    pull $1 - w$, and that it points at $\mu_0$.
-2. *Tracking.* Bayesian change-point detection beats the mixture of two hypotheses kept as one
-   Gaussian, which beats the best linear filter, which beats a belief that never forgets. The best
+2. *Tracking.* Bayesian online change-point detection (BOCPD), which keeps one Gaussian for every
+   time that may have passed since the last switch, beats the mixture of two hypotheses kept as one
+   Gaussian, which beats the best linear filter,
+   that of an Ornstein-Uhlenbeck (OU) optimum, which beats a belief that never forgets. The best
    linear filter assumes the true hazard; where the hazard is not known it is learned.
 3. *Navigation.* Weights follow these beliefs through switches. What was learned of a weight is
    given up when others say that the task has switched: by $1 - (1 - \pi) w$ in all, $\pi$ being
@@ -29,27 +31,23 @@ from experiments.task_switch.config import Config
 __all__ = ["Config", "run"]
 
 
-def run(config: Config) -> None:
-    """Search, track, navigate, infer, draw, write."""
-    config.out.mkdir(parents=True, exist_ok=True)
+def run(config: Config) -> report.Report:
+    """Search, track, navigate, infer, draw."""
     found = recovery.recover(config)
     tracked = tracking.track(config)
     followed = navigation.navigate(config)
     inferred = hyperparameters.infer(config)
     drawing.draw(config, found, tracked, followed, inferred)
-    parts = (
-        (recovery, found),
-        (tracking, tracked),
-        (navigation, followed),
-        (hyperparameters, inferred),
-    )
-    results: dict = {}
-    for part, outcome in parts:
-        results |= part.metrics(outcome)
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=[claim for part, outcome in parts for claim in part.claims(config, outcome)],
-        results=results,
-    )
+    claims = [
+        *recovery.claims(found),
+        *tracking.claims(config, tracked),
+        *navigation.claims(config, followed),
+        *hyperparameters.claims(config, inferred),
+    ]
+    results = {
+        **recovery.metrics(found),
+        **tracking.metrics(tracked),
+        **navigation.metrics(followed),
+        **hyperparameters.metrics(inferred),
+    }
+    return report.Report(claims, results)

@@ -1,19 +1,43 @@
 """The options of the experiment."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from experiments.command_line import check_at_least
+from experiments.options import Options
 
 
-@dataclass(frozen=True)
-class Config:
-    """Weight resetting on a quadratic loss whose tasks switch."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """Weight resetting on a quadratic loss whose tasks switch.
+
+    A quick run searches fewer settings, and has Laplace's approximation instead of NUTS.
+    """
+
+    QUICK = {
+        "tracking_steps": 200_000,
+        "sweep_steps": 20_000,
+        "navigation_steps": 10_000,
+        "streams": 4,
+        "stream_steps": 60,
+        "num_samples": 100,
+    }
+    LEAST = {
+        "tracking_steps": 1000,
+        "sweep_steps": 1000,
+        "navigation_steps": 1000,
+        "streams": 1,
+        "stream_steps": 20,
+        "num_samples": 20,
+        "num_chains": 2,
+    }
 
     hazard: float = 0.02
     """Probability of a switch per step, in tracking and navigation."""
     tracking_steps: int = 1_000_000
     """Steps of the stream on which beliefs are compared."""
+    sweep_steps: int = 40_000
+    """Steps of the stream on which wrong hazards are assumed, and the hazard is learned."""
+    navigation_steps: int = 40_000
+    """Steps over which the losses of weights that follow the beliefs are averaged."""
     streams: int = 20
     """Streams whose hyper-parameters are inferred."""
     stream_steps: int = 100
@@ -22,21 +46,8 @@ class Config:
     """Draws of a chain of NUTS."""
     num_chains: int = 2
     """Chains of NUTS for every stream."""
-    seed: int = 0
-    """The random seed of all of it."""
-    out: Path = Path("runs/task_switch")
-    """Folder to write to."""
-    quick: bool = False
-    """Fewer settings and streams, Laplace's approximation instead of NUTS."""
 
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: names the one that is out of range.
-        """
+    def check(self) -> None:
+        """Raise a ValueError on a hazard that is no probability."""
         if not 0 < self.hazard < 1:
             raise ValueError(f"hazard must be between 0 and 1, got {self.hazard}.")
-        check_at_least(
-            self, tracking_steps=1000, streams=1, stream_steps=20, num_samples=20, num_chains=2
-        )

@@ -54,21 +54,18 @@ class Inferred(NamedTuple):
 def infer(config: Config) -> Inferred:
     """Simulate streams and sample their posteriors."""
     streams, steps = config.streams, config.stream_steps
-    samples = config.num_samples
-    if config.quick:
-        streams, steps, samples = min(streams, 4), min(steps, 60), min(samples, 100)
     paths = [simulate(key, steps) for key in jax.random.split(jax.random.key(config.seed), streams)]
     gradient = np.stack([path["observation"]["value"] for path in paths], 1)
     stream = from_arrays(gradient, np.zeros_like(gradient))
     target = inference.target(task_switch.switching(steps), stream, separate="param")
     key, chains = jax.random.key(config.seed + 1), config.num_chains
-    fit = inference.laplace(target, key=key, num_draws=2 * samples, num_chains=chains)
+    fit = inference.laplace(target, key=key, num_draws=2 * config.num_samples, num_chains=chains)
     if not config.quick:
         fit = inference.numpyro_nuts(
             target,
             key=key,
             num_warmup=WARMUP,
-            num_samples=samples,
+            num_samples=config.num_samples,
             num_chains=chains,
             start=fit.state,
         )
@@ -78,8 +75,8 @@ def infer(config: Config) -> Inferred:
         for i, (name, truth) in enumerate(TRUTH.items())
     }
     run_length, switches = hindsight(fit, jax.random.key(config.seed + 2))
-    inference.to_arviz(fit).to_netcdf(str(config.out / "posterior.nc"), engine="h5netcdf")
-    switches.to_netcdf(config.out / "switches.nc", engine="h5netcdf")
+    inference.to_arviz(fit).to_netcdf(str(config.folder / "posterior.nc"), engine="h5netcdf")
+    switches.to_netcdf(config.folder / "switches.nc", engine="h5netcdf")
     first = paths[0]
     return Inferred(
         fit=fit,
@@ -154,15 +151,15 @@ def claims(config: Config, inferred: Inferred) -> list[report.Claim]:
 def metrics(inferred: Inferred) -> dict[str, Any]:
     """What goes into metrics.json."""
     diagnostics = inferred.fit.diagnostics
-    checks = {
-        name: float(reduce(diagnostics[name]))
-        for name, reduce in {"r_hat": np.max, "ess_bulk": np.min, "divergences": np.sum}.items()
-        if name in diagnostics
-    }
+    worst = {"r_hat": np.max, "ess_bulk": np.min, "divergences": np.sum}
     return {
         "inference": {
             "streams": inferred.fit.posterior.sizes["param"],
             "inside_90_interval": inferred.inside,
-            "worst_of_chains": checks,
+            "worst_of_chains": {
+                name: float(reduce(diagnostics[name]))
+                for name, reduce in worst.items()
+                if name in diagnostics
+            },
         }
     }

@@ -149,9 +149,8 @@ def _flow(gains: NDArray[np.float64], hazard: float) -> NDArray[np.float64]:
     return np.array([[-a, b, c], [0.0, -hazard, hazard * PRIOR_MEAN], [0.0, 0.0, 0.0]])
 
 
-def claims(config: Config, settings: Sequence[Setting]) -> list[report.Claim]:
+def claims(settings: Sequence[Setting]) -> list[report.Claim]:
     """That search and theory agree."""
-    del config
 
     def error(name: str) -> float:
         return max(abs(found - said) for said, found in (getattr(s, name) for s in settings))
@@ -179,19 +178,12 @@ def metrics(settings: Sequence[Setting]) -> dict[str, Any]:
     """What goes into metrics.json."""
 
     def listed(name: str) -> list[dict[str, float]]:
-        rows = []
-        for s in settings:
-            predicted, recovered = getattr(s, name)
-            rows.append(
-                {
-                    "hazard": s.hazard,
-                    "discount": s.discount,
-                    "curvature": s.curvature,
-                    "predicted": predicted,
-                    "recovered": recovered,
-                }
-            )
-        return rows
+        fields = ("hazard", "discount", "curvature")
+        return [
+            {field: getattr(s, field) for field in fields}
+            | dict(zip(("predicted", "recovered"), getattr(s, name), strict=True))
+            for s in settings
+        ]
 
     return {
         "reset_fraction": listed("reset"),

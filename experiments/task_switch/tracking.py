@@ -36,8 +36,6 @@ TRUE_HAZARDS = (0.002, 0.01, 0.05, 0.2)
 ASSUMED = np.geomspace(0.002, 0.3, 12)
 GRID = np.geomspace(1e-3, 0.5, 32)
 """Hazards of the grid that the hazard is learned on."""
-SWEEP_STEPS = 40_000
-"""Steps of the stream on which wrong hazards are assumed."""
 
 
 class Tracked(NamedTuple):
@@ -73,10 +71,8 @@ def believers(hazard: Any, capacity: int = CAPACITY) -> dict[str, Belief]:
 
 def track(config: Config) -> Tracked:
     """Simulate and filter."""
-    steps = min(config.tracking_steps, 200_000) if config.quick else config.tracking_steps
-    truth, switched, gradient = simulate(config.hazard, steps, config.seed)
-    count = SWEEP_STEPS // 2 if config.quick else SWEEP_STEPS
-    short = slice(0, min(steps, count))
+    truth, switched, gradient = simulate(config.hazard, config.tracking_steps, config.seed)
+    short = slice(0, config.sweep_steps)
     compared = believers(config.hazard)
     forgetful = beliefs.SwitchingOptimum(1.0, 1.0, 1.0, 0.0)
     compared["no forgetting"] = forgetful.linear()
@@ -196,7 +192,7 @@ def claims(config: Config, tracked: Tracked) -> list[report.Claim]:
         report.close("OU: error / its steady state", error["OU"] / steady, 1.0, 0.03),
         report.at_most("best assumed hazard of OU, relative error, largest", off, 1e-3),
     ]
-    if config.hazard == Config.hazard:
+    if config.hazard == Config().hazard:
         result += [report.close(f"error of {n}", error[n], *EXPECTED[n]) for n in EXPECTED]
     # Of the run-length reset the true hazard is not the best to assume, nor a learned one.
     for name in ("BOCPD", "two hypotheses"):
@@ -212,8 +208,8 @@ def metrics(tracked: Tracked) -> dict[str, Any]:
     return {
         "tracking_mse": tracked.error,
         "dropped_mass_per_step": tracked.dropped,
-        "assumed_hazards": ASSUMED.tolist(),
-        "tracking_mse_by_assumed_hazard": {n: e.tolist() for n, e in tracked.sweep.items()},
+        "assumed_hazards": ASSUMED,
+        "tracking_mse_by_assumed_hazard": tracked.sweep,
         "learned_hazard": {
             name: {"tracking_mse": error, "expected_hazard": hazard}
             for name, (error, hazard) in tracked.learned.items()

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from beliefnav import beliefs, filters
+from beliefnav import beliefs, control, filters, navigator
 from tests import oracles
 
 GRADIENT = beliefs.LocalLevel(0.9, noise_variance=0.5)
@@ -39,11 +39,42 @@ def test_filters_can_be_joined_and_keep_their_memory():
     assert sum(x.size for x in jax.tree.leaves(state)) == 2 * (11 + 1)
 
 
-def test_the_other_fields_of_each_are_not_taken():
-    """The roles are by name: a curvature belief alone says nothing about the gradient."""
-    y = jnp.ones((2, 3))
+def test_a_belief_in_the_place_of_the_other_is_refused():
+    """The roles are by name: a belief about curvature alone says nothing about the gradient."""
     swapped = beliefs.independent(gradient=CURVATURE, curvature=GRADIENT)
-    assert filters.filter_recording(swapped, y)[0] == beliefs.Posterior()
+    message = "Cannot take the gradient from PrecisionWalk.*no gradient_mean.*give one.*curvature="
+    for start in (lambda: swapped.filter().init(jnp.ones(3)), lambda: navigator_of(swapped)):
+        with pytest.raises(ValueError, match=message):
+            start()
+    twice = beliefs.independent(gradient=GRADIENT, curvature=beliefs.shared(GRADIENT))
+    with pytest.raises(ValueError, match=r"curvature from shared\(LocalLevel\).*beliefs.sensed"):
+        filters.filter_recording(twice, jnp.ones((2, 3)))
+
+
+def navigator_of(belief: Any) -> Any:
+    params: Any = {"a": jnp.ones(3), "b": None}
+    return navigator(0.1, belief, control.myopic()).init(params)
+
+
+def test_of_no_parameters_nothing_is_missing():
+    """As where a mask leaves none; and one belief may say what only the other is asked."""
+    swapped = beliefs.independent(gradient=CURVATURE, curvature=GRADIENT)
+    for none in (None, {}, {"a": None}):
+        assert swapped.filter().init(none) is not None
+    secant = beliefs.Secant(1.0, 1.0, 1.0, prior_curvature_mean=3.0)
+    both = beliefs.independent(gradient=secant, curvature=CURVATURE).filter()
+    assert both.init(jnp.ones(3)).posterior().curvature_mean[0] == 0
+    alone = beliefs.independent(gradient=GRADIENT, curvature=secant).filter()
+    assert alone.init(jnp.ones(3)).posterior().curvature_mean[0] == 3
+
+
+def test_abstract_parameters_are_believed_in():
+    """Shapes alone, as optimizers are initialised with."""
+    shapes = {"a": jax.ShapeDtypeStruct((3,), jnp.float32)}
+    state = jax.eval_shape(
+        beliefs.independent(gradient=GRADIENT, curvature=CURVATURE).filter().init, shapes
+    )
+    assert jax.tree.leaves(state)
 
 
 class Spy(NamedTuple):

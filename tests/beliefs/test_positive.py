@@ -205,9 +205,12 @@ def test_a_curvature_that_is_certain_and_negative_is_read_as_zero():
 
 @pytest.mark.parametrize("belief", [OrnsteinUhlenbeck(0.5, 1.0, 1.0), beliefs.Wiener(0.9, 0.9)])
 def test_beliefs_without_an_uncertain_curvature_are_refused(belief: Any):
-    state = beliefs.positive(belief).filter().init(jnp.ones(2))
-    with pytest.raises(ValueError, match="as positive.* no curvature mean or no curvature varian"):
-        state.posterior()
+    message = f"Cannot read {belief.name} as positive.* no curvature mean or no curvature variance"
+    with pytest.raises(ValueError, match=message):
+        beliefs.positive(belief).filter().init(jnp.ones(2))
+    posterior = belief.filter().init(jnp.ones(2)).posterior()
+    with pytest.raises(ValueError, match="Cannot read this belief as positive"):
+        truncate(posterior)
 
 
 @pytest.mark.slow

@@ -105,6 +105,23 @@ def test_beliefs_about_displacements_are_refused(belief: Any):
         sensed(belief)
 
 
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(
+    ("belief", "name"),
+    [
+        (beliefs.PrecisionWalk(0.9), "PrecisionWalk"),
+        (beliefs.shared(beliefs.PrecisionWalk(0.9)), r"shared\(PrecisionWalk\)"),
+        (beliefs.WishartWalk(0.9), "WishartWalk"),
+    ],
+    ids=["walk", "shared", "matrix"],
+)
+def test_a_belief_that_has_no_use_for_readings_is_refused(belief: Any, name: str, dense: bool):
+    """It would be fed, and nothing would ever be read off it."""
+    with pytest.raises(ValueError, match=f"Cannot hold {name} about readings.*no gradient_mean"):
+        sensed(belief, dense=dense).filter().init({"a": jnp.ones(3)})
+    assert sensed(belief, dense=dense).filter().init({}) is not None
+
+
 def test_a_dense_reading_of_another_shape_is_refused() -> None:
     filter_ = sensed(LocalLevel(0.9), dense=True).filter()
     params = jnp.ones(3)

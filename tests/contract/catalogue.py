@@ -58,8 +58,9 @@ AROUND = {
 }
 """Wrappers that are not put around every belief.
 
-The first two take one type. `independent` asks nothing of the two that it runs side by side: it is
-put around one that reads all there is, one whose density is of all entries, one that has none.
+The first two take one type. `independent` asks of the two that it runs side by side that one says
+something of the gradient, and the other of the curvature: it is put around one that reads all there
+is, one whose density is of all entries, one that has none.
 """
 
 DEEPER = (

@@ -1,6 +1,7 @@
 """Receding horizons against the exact closed loop."""
 
 import dataclasses
+import sys
 from typing import Any
 
 import jax
@@ -156,3 +157,9 @@ def test_tolerances_and_times_are_checked():
     for times in (np.array([0.0]), np.array(1.0), np.ones((2, 2))):
         with pytest.raises(ValueError, match=r"follow: times must be \[time\] with at least 2"):
             follow(lambda x: -x, jnp.ones(1), times)
+
+
+def test_without_diffrax_it_says_which_extra_brings_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "diffrax", None)
+    with pytest.raises(ImportError, match=r"Cannot follow.*do pip install 'beliefnav\[paths\]'"):
+        follow(lambda x: -x, jnp.ones(1), jnp.array([0.0, 1.0]))

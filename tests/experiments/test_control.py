@@ -1,27 +1,23 @@
 """The three experiments on control: what they claim, what they write, what they refuse."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from experiments import double_well, geometry, horizons
+from experiments import double_well, geometry, horizons, report
 
 
 def _metrics(module: Any, folder: Path, figures: set[str]) -> dict[str, Any]:
     """Run an experiment quickly; its metrics, after what all experiments have in common."""
-    module.run(module.Config(quick=True, out=folder))
+    metrics = report.perform(module.run, module.Config(quick=True, out=folder))
     assert {path.name for path in folder.iterdir()} == figures | {"metrics.json"}
     for figure in figures:
         assert (folder / figure).read_bytes().startswith(b"\x89PNG")
-    metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["quick"] is True and {"device", "versions", "seed"} <= metrics.keys()
     # Times depend on what else the machine does: a benchmark, not a test.
     timed = ("seconds for", "growth of the time")
-    failed = [c for c in metrics["claims"] if not c["holds"] and not c["name"].startswith(timed)]
-    assert not failed
+    assert not [name for name in report.failed(metrics) if not name.startswith(timed)]
     return metrics
 
 
@@ -36,7 +32,7 @@ def test_double_well(tmp_path: Path) -> None:
     assert np.linalg.norm(np.subtract(metrics["free_end_point"], [1.0574, 0.0])) < 1e-2
     assert [row["points"] for row in metrics["scaling"]] == [100, 1_000, 10_000, 100_000]
     assert all(row["iterations"] <= 20 and row["seconds"] > 0 for row in metrics["scaling"])
-    assert set(metrics["speedup_over_gradient_descent"]) == {"50", "1000"}
+    assert set(metrics["speedup_over_gradient_descent"]) == {"50"}
     # Gradient descent stops as soon as it is within 1e-6, and not before.
     assert all(0 < row["descent_excess"] <= 1e-6 for row in metrics["gradient_descent"])
     assert metrics["local_optima"] >= 2
@@ -61,13 +57,15 @@ def test_geometry(tmp_path: Path) -> None:
         "metric_rates": [14.1421, 2.0],
         "rotation_equilibrium": [0.0, -0.0192308],
         "decay_equilibrium": [0.0, -0.0192308],
-        "rotation_equilibrium_discounted": [0.0018322, -0.0190546],
-        "decay_equilibrium_discounted": [0.0, -0.0175439],
-        "decay_rate_discounted": 10.188779,
+        "rotation_discounted": [0.0018322, -0.0190546],
+        "decay_discounted": [0.0, -0.0175439],
+        "decay_rates_discounted": 10.188779,
     }
     for key, value in expected.items():
         # As many digits as are given.
-        np.testing.assert_allclose(metrics[key], value, atol=4e-5 if "rates" in key else 1e-6)
+        np.testing.assert_allclose(
+            metrics[key], value, atol=4e-5 if key == "metric_rates" else 1e-6
+        )
     for row in metrics["overshoot"]:
         assert abs(row["measured"] / row["derived"] - 1) < 1e-6
     assert metrics["coordinates"]["natural gradient"] < 1e-6

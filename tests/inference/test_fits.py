@@ -216,7 +216,7 @@ def diagnosed(posterior: xr.Dataset, diverging: Any, separate: bool = True) -> x
     return diagnose(density(target), target, posterior, stats)
 
 
-def test_a_unit_whose_chains_disagree_did_not_converge_and_the_table_says_so(
+def test_a_number_whose_chains_disagree_did_not_converge_nor_its_unit(
     fit: inference.Fit,
 ) -> None:
     posterior = draws(4, 500, labels=laws.LABELS)
@@ -225,16 +225,21 @@ def test_a_unit_whose_chains_disagree_did_not_converge_and_the_table_says_so(
     found = diagnosed(posterior, diverging)
     assert found["converged"].values.tolist() == [True, False, True]
     assert found["param"].values.tolist() == laws.LABELS
-    table = inference.summary(fit._replace(posterior=posterior, diagnostics=found))
+    table: Any = inference.summary(fit._replace(posterior=posterior, diagnostics=found))
     assert not fit._replace(diagnostics=found).converged
-    assert table["converged"].to_dict() == {
-        f"{name}[{label}]": label != "fast"
-        for name in ("correlation", "signal_to_noise")
-        for label in laws.LABELS
-    }
+    assert table.index[~table["converged"]].tolist() == ["correlation[fast]"]
+    assert (table["r_hat"] > 1.01).tolist() == (~table["converged"]).tolist()
+    assert table["ess_bulk"].min() == found["ess_bulk"].min()
     # A divergence of one unit is one of that unit alone.
     diverging[1, 7, 2] = True
-    found = diagnosed(draws(4, 500, labels=laws.LABELS), diverging)
+    posterior = draws(4, 500, labels=laws.LABELS)
+    found = diagnosed(posterior, diverging)
+    table = inference.summary(fit._replace(posterior=posterior, diagnostics=found))
+    last = laws.LABELS[2]
+    assert table.index[~table["converged"]].tolist() == [
+        f"correlation[{last}]",
+        f"signal_to_noise[{last}]",
+    ]
     assert found["divergences"].values.tolist() == [0, 0, 1]
     assert found["converged"].values.tolist() == [True, True, False]
 
@@ -254,7 +259,8 @@ def test_too_few_draws_one_chain_and_one_that_stands_still_did_not_converge() ->
 
 def test_summary_is_of_the_draws(fit: inference.Fit) -> None:
     table = inference.summary(fit)
-    assert table.columns.tolist() == ["mean", "sd", "5%", "50%", "95%", "converged"]
+    verdict = ["r_hat", "ess_bulk", "ess_tail", "converged"]
+    assert table.columns.tolist() == ["mean", "sd", "5%", "50%", "95%", *verdict]
     assert len(table) == 9
     for name in ("correlation", "signal_to_noise", "process_variance"):
         for label in laws.LABELS:
@@ -262,7 +268,11 @@ def test_summary_is_of_the_draws(fit: inference.Fit) -> None:
             row: Any = table.loc[f"{name}[{label}]"]
             want = [values.mean(), values.std(), *np.quantile(values, [0.05, 0.5, 0.95])]
             np.testing.assert_allclose(row.iloc[:5].astype(float), want, rtol=1e-5)
-            assert row["converged"] == bool(fit.diagnostics["converged"].sel(param=label))
+            chains: Any = fit.posterior[name].sel(param=label, drop=True)
+            assert row["r_hat"] == pytest.approx(float(arviz.rhat(chains)), rel=1e-6)
+            trusted = row["r_hat"] < 1.01 and min(row["ess_bulk"], row["ess_tail"]) >= 400
+            diverged = fit.diagnostics["divergences"].sel(param=label) > 0
+            assert row["converged"] == (trusted and not diverged)
 
 
 def test_summary_of_scalars_has_their_names() -> None:

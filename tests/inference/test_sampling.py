@@ -6,12 +6,14 @@ from typing import Any
 
 import arviz
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
 from numpyro import distributions as dist
 
 from beliefnav import beliefs, inference
+from beliefnav.inference.fits import State
 from beliefnav.recording import from_arrays
 from tests import oracles
 from tests.inference import laws
@@ -279,3 +281,43 @@ def test_a_start_must_fit(run: Any, fit: inference.Fit) -> None:
     one = inference.target(laws.prior, laws.streams().isel(param=0))
     with pytest.raises(ValueError, match="separate units, chains, and the site itself"):
         draw(run, 0, target=one, start=fit.state, num_chains=4)
+
+
+# --- starts where there is no density -----------------------------------------------------------
+
+
+def rooted() -> beliefs.OrnsteinUhlenbeck:
+    """A noise variance that is NaN for half of where chains may start."""
+    return beliefs.OrnsteinUhlenbeck(0.9, 1.0, jnp.sqrt(numpyro.sample("x", dist.Normal(1, 1))))
+
+
+@pytest.mark.parametrize("run", SAMPLERS)
+def test_a_chain_that_starts_where_there_is_no_density_starts_again(run: Any) -> None:
+    """There it would stay for good: every move looks as bad."""
+    target = inference.target(rooted, laws.streams().isel(param=0))
+    fit = run(target, key=jax.random.key(0), num_warmup=100, num_samples=100, progress_bar=False)
+    draws = fit.posterior["x"].values
+    assert (draws > 0).all()
+    assert all(len(np.unique(chain)) > 20 for chain in draws)
+
+
+@pytest.mark.parametrize("run", SAMPLERS)
+def test_a_start_without_density_is_refused_by_its_coordinate_and_values(run: Any) -> None:
+    target = inference.target(rooted, laws.streams(), separate="param")
+    position = jnp.ones((3, 2)).at[1, 1].set(-2.0)
+    start = State({"x": position}, jnp.ones((3, 2)), jnp.ones((3, 2, 1)))
+    options = {"num_warmup": 0, "num_samples": 5, "num_chains": 2, "progress_bar": False}
+    with pytest.raises(ValueError, match=r"param 'fast', chain 1 \(1 of 6 chains\).*x = -2\.0"):
+        run(target, key=jax.random.key(0), start=start, **options)
+
+
+@pytest.mark.parametrize("run", SAMPLERS)
+def test_a_prior_without_any_density_is_refused(run: Any) -> None:
+    def nowhere() -> beliefs.OrnsteinUhlenbeck:
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        return beliefs.OrnsteinUhlenbeck(0.9, 1.0, jnp.sqrt(-1 - x**2))
+
+    target = inference.target(nowhere, laws.streams().isel(param=0))
+    options = {"num_warmup": 5, "num_samples": 5, "num_chains": 2, "progress_bar": False}
+    with pytest.raises(ValueError, match=r"chain 0 \(2 of 2 chains\)"):
+        run(target, key=jax.random.key(0), **options)

@@ -298,7 +298,7 @@ def test_every_displacement_but_the_last_must_be_finite(order: tuple[str, str]) 
         inference.target(laws.prior, stream)  # which does not use it
     moved = D.copy()
     moved[-1] = np.nan
-    inference.target(fixed, from_arrays(Y, moved).transpose(*order))
+    inference.target(secant, from_arrays(Y, moved).transpose(*order))
 
 
 @pytest.mark.parametrize("returned", [None, 3.0, {"noise_variance": 1.0}], ids=str)
@@ -384,3 +384,51 @@ def test_simulation_needs_a_length() -> None:
         inference.simulate(laws.prior, key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"simulate: Secant needs a displacement \[step, ...\]"):
         inference.simulate(fixed, key=jax.random.key(0), num_steps=5)
+
+
+# --- names under which draws cannot be kept -----------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["draw", "chain", "step", "param", "log_likelihood", "layer/rate"])
+def test_a_site_whose_draws_could_not_be_kept_is_refused(name: str) -> None:
+    """Before anything is sampled: a Dataset, a file or a DataTree would refuse them afterwards."""
+
+    def prior() -> beliefs.LocalLevel:
+        return beliefs.LocalLevel(0.9, numpyro.sample(name, dist.LogNormal(0, 1)))
+
+    with pytest.raises(ValueError, match=f"draws of the site '{name}'.*rename it"):
+        inference.target(prior, laws.streams(), separate="param" if name != "param" else None)
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("draw", 3), ("chain", 3), ("step", 3), ("param", 2), ("a/b", 3)]
+)
+def test_a_plate_whose_name_is_taken_is_refused(name: str, size: int) -> None:
+    def prior() -> beliefs.LocalLevel:
+        with numpyro.plate(name, size):
+            noise = numpyro.sample("noise", dist.LogNormal(0, 1))
+        return beliefs.LocalLevel(0.9, jnp.mean(noise))
+
+    with pytest.raises(ValueError, match=f"draws of the plate '{name}'"):
+        inference.target(prior, laws.streams())
+
+
+def test_a_plate_over_the_coordinates_of_the_stream_is_theirs() -> None:
+    def prior() -> beliefs.LocalLevel:
+        with numpyro.plate("param", 3):
+            return beliefs.LocalLevel(0.9, numpyro.sample("noise", dist.LogNormal(0, 1)))
+
+    sampled = density(inference.target(prior, laws.streams()))
+    assert sampled.dims["noise"] == ("param",)
+
+
+def test_a_prior_that_samples_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="a prior that samples nothing"):
+        inference.target(lambda: beliefs.LocalLevel(0.9, 1.0), laws.streams())
+
+
+def test_an_array_in_the_place_of_a_stream_is_refused_in_a_line() -> None:
+    with pytest.raises(
+        TypeError, match=r"^Cannot infer from a stream of type ndarray.*from_arrays"
+    ):
+        inference.target(laws.prior, np.zeros((30, 2)))  # pyright: ignore[reportArgumentType]

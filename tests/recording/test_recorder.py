@@ -359,3 +359,28 @@ def test_a_matrix_of_curvature_is_not_recorded_as_if_it_were_the_parameters() ->
     recorded = recording.to_dataset(state, params)
     np.testing.assert_array_equal(recorded["gradient_mean"][0], [0.0, 2.0])
     assert "curvature_mean" not in recorded
+
+
+# --- hosts --------------------------------------------------------------------------------------
+
+
+def test_a_gradient_of_other_paths_is_refused() -> None:
+    """Silence would record nothing but NaN."""
+    optimizer = recording.record(optax.sgd(0.1), coordinates=1, capacity=3, key=jax.random.key(0))
+    params = {"kernel": {"value": jnp.ones(2)}}
+    state = optimizer.init(params)
+    bare = {"kernel": jnp.ones(2)}
+    with pytest.raises(ValueError, match="the parameters at 'kernel/value'.*there are kernel"):
+        optimizer.update(params, state, bare)
+    with pytest.raises(ValueError, match="the gradient at 'kernel/value'.*there are kernel"):
+        optimizer.update(bare, state, params)
+    _, state = optimizer.update(params, state, params)
+    with pytest.raises(ValueError, match="the parameters at 'kernel/value'"):
+        recording.to_dataset(state, bare)
+
+
+def test_a_recording_has_no_empty_array() -> None:
+    """Checkpoints refuse arrays of no entries."""
+    for optimizer in (optax.sgd(0.1), rules.adam(0.1), rules.hazard_filter(0.1, examples=1)):
+        recorded = recording.record(optimizer, coordinates={"w": [0]}, capacity=3)
+        assert all(jnp.size(x) for x in jax.tree.leaves(recorded.init({"w": jnp.ones(2)})))

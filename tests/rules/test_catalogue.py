@@ -1,6 +1,7 @@
 """The catalogue has every rule once, and what it says of each is measured."""
 
 import ast
+import doctest
 import inspect
 import re
 from collections.abc import Iterator
@@ -61,15 +62,53 @@ def readings(entry: Entry, last: ArrayLike = 1.0) -> dict[str, PyTree]:
     return {"curvature": jnp.eye(SIZE) + root @ root.T}
 
 
-@every_rule
-def test_memory_is_in_trees_of_the_shape_of_the_parameters(entry: Entry) -> None:
-    leaves = jax.tree.leaves(entry.rule(**entry.arguments).init(PARAMS))
+def held(optimizer: optax.GradientTransformation) -> tuple[float, list[tuple[int, ...]]]:
+    """Trees of the shape of the parameters in the state, and the shapes of the other arrays."""
+    leaves = jax.tree.leaves(optimizer.init(PARAMS))
     shapes = [p.shape for p in jax.tree.leaves(PARAMS)]
     trees = sum(x.size for x in leaves if x.shape in shapes) / SIZE
+    return trees, [x.shape for x in leaves if x.shape not in shapes]
+
+
+@every_rule
+def test_memory_is_in_trees_of_the_shape_of_the_parameters(entry: Entry) -> None:
+    trees, rest = held(entry.rule(**entry.arguments))
     assert trees == entry.memory
-    rest = [x.shape for x in leaves if x.shape not in shapes]
     if entry.elementwise:
         assert all(shape == () for shape in rest)
+
+
+@every_rule
+def test_the_docstring_says_how_much_memory_and_shows_an_example(entry: Entry) -> None:
+    text = entry.rule.__doc__ or ""
+    found = re.findall(r"^Memory: (\d+) trees? of the parameters' size(.*)\.$", text, re.MULTILINE)
+    ((trees, besides),) = found
+    assert int(trees) == entry.memory
+    _, rest = held(entry.rule(**entry.arguments))
+    assert ("matri" in besides) == any(rest), besides
+    example = text.partition("\nExample:\n")[2]
+    assert f"rules.{entry.rule.__name__}" in example
+    assert doctest.DocTestParser().get_examples(example)[-1].want
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "value", "said"),
+    [
+        ("sgd", "nesterov", True, "with"),
+        ("secant", "noise_variance", 1.0, "with"),
+        ("newton", "diagonal", True, "with"),
+        ("muon", "nesterov", False, "without"),
+    ],
+)
+def test_an_argument_that_changes_the_memory_is_named(
+    name: str, argument: str, value: Any, said: str
+) -> None:
+    entry = CATALOGUE[name]
+    momentum = {"momentum": 0.5} if name == "sgd" else {}
+    trees, _ = held(entry.rule(**{**entry.arguments, **momentum, argument: value}))
+    assert trees != entry.memory
+    sentence = rf"^Memory: .*; {trees:.0f} trees? {said} a? ?``{argument}``\.$"
+    assert re.search(sentence, entry.rule.__doc__ or "", re.MULTILINE)
 
 
 @every_rule
@@ -264,9 +303,10 @@ def test_nothing_is_counted_unless_asked() -> None:
 # --- no other list ------------------------------------------------------------------------------
 
 EXCEPTIONS = {
-    ("experiments/classify.py", "LEARNING_RATES"): "numbers of the paper",
-    ("experiments/classify.py", "CLAIMED"): "the rules that the paper is about",
+    ("experiments/classify/__init__.py", "LEARNING_RATES"): "numbers of the paper",
+    ("experiments/classify/__init__.py", "CLAIMED"): "the rules that the paper is about",
     ("experiments/plasticity/methods.py", "METHODS"): "methods of an experiment, with settings",
+    ("tests/control/test_policy_contract.py", "POLICIES"): "policies, after which rules are named",
     ("tests/rules/test_assumptions.py", "NUMBERS"): "derived by hand",
     ("tests/rules/test_optax_contract.py", "CASES"): "measured: what is left of a loss",
     ("tests/rules/test_rules.py", "ROUNDING"): "measured: deviations in float32",
@@ -274,6 +314,7 @@ EXCEPTIONS = {
     ("tests/navigation/test_contrib_cases.py", "KINDS"): "one of each kind, where all take minutes",
     ("tests/navigation/test_contrib_cases.py", ""): "those that take no schedule",
     ("tests/sharding/laws.py", "QUICK"): "one of each kind, where all take minutes",
+    ("tests/test_readme.py", "named"): "those that the page names",
 }
 
 

@@ -602,3 +602,43 @@ def test_a_switch_of_the_task_is_seen_and_nothing_else_is() -> None:
     suspicion = np.asarray(live())
     assert suspicion[200] > 0.999
     assert np.delete(suspicion, 200).max() < 0.05
+
+
+# --- hosts that hand over nothing but gradients -------------------------------------------------
+
+
+def test_a_loss_given_at_construction_serves_where_update_gets_none() -> None:
+    def loss(params: PyTree) -> Any:
+        return sum(jnp.sum((x - 1) ** 2) for x in jax.tree.leaves(params))
+
+    given = two_hypothesis(optax.adam(0.3), hazard=0.01, examples=2, value_fn=loss)
+    asked = two_hypothesis(optax.adam(0.3), hazard=0.01, examples=2)
+    params, state, same = tree(0), given.init(tree(0)), asked.init(tree(0))
+    for _ in range(3):
+        value, gradient = jax.value_and_grad(loss)(params)
+        step, state = given.update(gradient, state, params)
+        want, same = asked.update(gradient, same, params, value=value, value_fn=loss)
+        assert_close((step, state), (want, same))
+        params = optax.apply_updates(params, step)
+    # One that update is given is the one that counts: here a loss at which all is as likely.
+    _, state = given.update(params, state, params, value=jnp.zeros(()), value_fn=lambda _: 0.0)
+    np.testing.assert_allclose(state.switch_probability, 0.01, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("rank_promotion")
+def test_it_trains_in_variational_inference_of_numpyro() -> None:
+    import numpyro
+    from numpyro import distributions as dist
+    from numpyro.infer import SVI, Trace_ELBO
+    from numpyro.infer.autoguide import AutoDelta
+
+    def model() -> None:
+        numpyro.sample("x", dist.Normal(3.0, 1.0))
+
+    def loss(params: PyTree) -> Any:
+        return (params["x_auto_loc"] - 3.0) ** 2 / 2
+
+    optimizer = two_hypothesis(optax.adam(0.1), hazard=1e-6, examples=1, value_fn=loss)
+    svi = SVI(model, AutoDelta(model), optimizer, Trace_ELBO())
+    fit = svi.run(jax.random.key(0), 200, progress_bar=False)
+    np.testing.assert_allclose(fit.params["x_auto_loc"], 3.0, atol=0.05)

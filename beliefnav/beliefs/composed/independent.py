@@ -1,8 +1,10 @@
 r"""Two beliefs about one stream, each held as if the other did not exist."""
 
+from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs._said import is_said
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
 __all__ = ["Independent", "IndependentState", "independent"]
@@ -18,14 +20,16 @@ class IndependentState(NamedTuple):
 
     def posterior(self) -> Posterior:
         """The gradient fields of the one, the curvature fields of the other."""
-        gradient = self.gradient_belief.posterior()
-        curvature = self.curvature_belief.posterior()
-        return Posterior(
-            gradient.gradient_mean,
-            gradient.gradient_variance,
-            curvature.curvature_mean,
-            curvature.curvature_variance,
-        )
+        return _joined(self.gradient_belief.posterior(), self.curvature_belief.posterior())
+
+
+def _joined(gradient: Posterior, curvature: Posterior) -> Posterior:
+    return Posterior(
+        gradient.gradient_mean,
+        gradient.gradient_variance,
+        curvature.curvature_mean,
+        curvature.curvature_variance,
+    )
 
 
 class Independent(Belief):
@@ -46,9 +50,29 @@ class Independent(Belief):
         both = as_belief(self.gradient), as_belief(self.curvature)
         return self._filter(*(belief.shared_filter() for belief in both))
 
+    @property
+    def name(self) -> str:
+        """Its own, and those of the two."""
+        gradient, curvature = as_belief(self.gradient).name, as_belief(self.curvature).name
+        return f"independent(gradient={gradient}, curvature={curvature})"
+
     def _filter(self, one: Filter, other: Filter) -> Filter:
         def init(params: PyTree) -> IndependentState:
-            return IndependentState(one.init(params), other.init(params))
+            state = IndependentState(one.init(params), other.init(params))
+            if not is_said(state.gradient_belief, params, "gradient_mean"):
+                raise ValueError(
+                    f"Cannot take the gradient from {as_belief(self.gradient).name}. This is "
+                    "because it says nothing of it (its posterior has no gradient_mean); use a "
+                    "belief such as beliefs.LocalLevel, and give one about curvature as curvature=."
+                )
+            if not is_said(state.curvature_belief, params, "curvature_mean"):
+                raise ValueError(
+                    f"Cannot take the curvature from {as_belief(self.curvature).name}. This is "
+                    "because it says nothing of it (its posterior has no curvature_mean); use a "
+                    "belief such as beliefs.PrecisionWalk, or hold it about readings of the "
+                    "curvature, beliefs.sensed."
+                )
+            return state
 
         def predict(state: IndependentState, displacement: PyTree = None) -> IndependentState:
             return IndependentState(
@@ -64,12 +88,10 @@ class Independent(Belief):
                 other.update(predicted.curvature_belief, gradient, curvature),
             )
 
-        def means(state: IndependentState) -> Posterior:
-            gradient = one.means or (lambda state: state.posterior())
-            curvature = other.means or (lambda state: state.posterior())
-            return Posterior(
-                gradient_mean=gradient(state.gradient_belief).gradient_mean,
-                curvature_mean=curvature(state.curvature_belief).curvature_mean,
+        def read(state: IndependentState, fields: Collection[str]) -> Posterior:
+            return _joined(
+                one.posterior(state.gradient_belief, fields),
+                other.posterior(state.curvature_belief, fields),
             )
 
         def diagnose(
@@ -83,9 +105,10 @@ class Independent(Belief):
             predict,
             update,
             one.diagnose and diagnose,
-            means=means,
+            read=read,
             uses_displacement=one.uses_displacement or other.uses_displacement,
             uses_curvature=one.uses_curvature or other.uses_curvature,
+            needs_curvature=one.needs_curvature or other.needs_curvature,
         )
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
@@ -105,9 +128,9 @@ class Independent(Belief):
         """Refuse: each is held as if the other did not exist."""
         del stream
         raise ValueError(
-            "Cannot simulate or sample the latents of Independent. This is because its two beliefs "
-            "are held as if the other did not exist, so that there is no joint program; use the "
-            "one about the gradient."
+            f"Cannot simulate or sample the latents of {self.name}. This is because its two "
+            "beliefs are held as if the other did not exist, so that there is no joint program; "
+            "use the one about the gradient."
         )
 
 
@@ -124,6 +147,10 @@ def independent(*, gradient: BeliefLike, curvature: BeliefLike) -> Independent:
 
     Returns:
         A belief.
+
+    Raises:
+        ValueError: at ``init``, the one says nothing of the gradient or the other nothing of the
+            curvature.
 
     Example:
         Adam's belief, with Adam's memory:

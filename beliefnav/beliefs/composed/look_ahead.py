@@ -87,6 +87,11 @@ class LookAhead(Belief):
 
         return Filter(init, predict, update, inner.diagnose)
 
+    @property
+    def name(self) -> str:
+        """Its own, and that of the level."""
+        return f"look_ahead({self.belief.name})"
+
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the level, but for where the step is taken."""
         level, *rest = self.belief.facts(quantity, time)

@@ -29,6 +29,7 @@ from jax.typing import ArrayLike
 from beliefnav import _trees
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs._reread import reread
+from beliefnav.beliefs._said import is_said
 from beliefnav.beliefs.contract import (
     Belief,
     BeliefLike,
@@ -69,9 +70,20 @@ class Positive(Belief):
         """The shared filter of the belief, read in the same way."""
         return self._filter(as_belief(self.belief).shared_filter())
 
+    @property
+    def name(self) -> str:
+        """Its own, and that of the belief."""
+        return f"positive({as_belief(self.belief).name})"
+
     def _filter(self, inner: Filter) -> Filter:
+        def init(params: PyTree) -> PositiveState:
+            state = inner.init(params)
+            if not is_said(state, params, "curvature_mean", "curvature_variance"):
+                raise _no_spread(as_belief(self.belief).name)
+            return PositiveState(state)
+
         # In which units the curvature is truncated matters: its noise is learned inside.
-        return reread(inner, PositiveState)._replace(weigh=None)
+        return reread(inner, PositiveState)._replace(init=init, weigh=None)
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the belief, and that its curvature is positive."""
@@ -117,6 +129,9 @@ def positive(belief: BeliefLike) -> Positive:
 
     Returns:
         A belief.
+
+    Raises:
+        ValueError: at ``init``, the belief has no curvature mean or no curvature variance.
     """
     return Positive(belief)
 
@@ -134,10 +149,7 @@ def truncate(posterior: Posterior) -> Posterior:
         ValueError: there is no curvature mean or no curvature variance.
     """
     if posterior.curvature_mean is None or posterior.curvature_variance is None:
-        raise ValueError(
-            "Cannot read this belief as positive. This is because its posterior has no curvature "
-            "mean or no curvature variance; use a belief about curvature, such as beliefs.Secant."
-        )
+        raise _no_spread("this belief")
 
     def leaf(h: Array, variance: Array, g: Any, g_variance: Any, covariance: Any) -> Any:
         mean, left = _truncated(h, variance)
@@ -166,6 +178,13 @@ def truncate(posterior: Posterior) -> Posterior:
         curvature_mean=mean,
         curvature_variance=variance,
         gradient_curvature_covariance=covariance,
+    )
+
+
+def _no_spread(name: str) -> ValueError:
+    return ValueError(
+        f"Cannot read {name} as positive. This is because its posterior has no curvature mean or "
+        "no curvature variance; use a belief about curvature, such as beliefs.Secant."
     )
 
 

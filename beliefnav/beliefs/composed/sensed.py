@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._trees import wide_dtype
 from beliefnav.beliefs._program import Stream
+from beliefnav.beliefs._said import is_said
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
 
 __all__ = ["Sensed", "SensedState", "sensed", "square_like"]
@@ -45,6 +46,7 @@ class Sensed(Belief):
 
     belief: BeliefLike
     dense: bool = eqx.field(static=True)
+    required: bool = eqx.field(static=True, default=False)
 
     def filter(self) -> Filter:
         """The filter of the belief on the readings, whose states are `SensedState`.
@@ -57,13 +59,25 @@ class Sensed(Belief):
         """The shared filter of the belief on the readings."""
         return self._filter(as_belief(self.belief).shared_filter())
 
+    @property
+    def name(self) -> str:
+        """Its own, and that of the belief."""
+        return f"sensed({as_belief(self.belief).name})"
+
     def _filter(self, inner: Filter) -> Filter:
         def check(curvature: PyTree, gradient: PyTree) -> None:
             like = jax.eval_shape(square_like, gradient) if self.dense else gradient
             _check_reading(curvature, like)
 
         def init(params: PyTree) -> SensedState:
-            return SensedState(inner.init(square_like(params) if self.dense else params))
+            state = inner.init(square_like(params) if self.dense else params)
+            if not is_said(state, params, "gradient_mean"):
+                raise ValueError(
+                    f"Cannot hold {as_belief(self.belief).name} about readings of a sensor. This "
+                    "is because it says nothing of the mean of what it sees (its posterior has no "
+                    "gradient_mean); use a belief such as beliefs.LocalLevel."
+                )
+            return SensedState(state)
 
         def predict(state: SensedState, displacement: PyTree = None) -> SensedState:
             del displacement
@@ -88,7 +102,14 @@ class Sensed(Belief):
             check(curvature, gradient)
             return inner.diagnose(inner.predict(predicted.belief), curvature)
 
-        return Filter(init, predict, update, inner.diagnose and diagnose, uses_curvature=True)
+        return Filter(
+            init,
+            predict,
+            update,
+            inner.diagnose and diagnose,
+            uses_curvature=True,
+            needs_curvature=self.required,
+        )
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the belief, about the curvature, in readings."""
@@ -104,36 +125,40 @@ class Sensed(Belief):
 
     def scaled(self, factor: ArrayLike) -> "Sensed":
         """The belief in other units, about the same readings."""
-        return Sensed(as_belief(self.belief).scaled(factor), self.dense)
+        return Sensed(as_belief(self.belief).scaled(factor), self.dense, self.required)
 
     def program(self, stream: Stream) -> Any:
         """Refuse: nothing is said of gradients."""
         del stream
         raise ValueError(
-            "Cannot simulate or sample the latents of Sensed. This is because it is about readings "
-            "of the curvature, and says nothing of gradients; use the belief that it holds."
+            f"Cannot simulate or sample the latents of {self.name}. This is because it is about "
+            "readings of the curvature, and says nothing of gradients; use the belief that it "
+            "holds."
         )
 
 
-def sensed(belief: BeliefLike, *, dense: bool = False) -> Sensed:
+def sensed(belief: BeliefLike, *, dense: bool = False, required: bool = False) -> Sensed:
     """Hold a belief about the readings of a second sensor, given as ``update(curvature=)``.
 
     Args:
         belief: a belief about a stream without displacements, such as `LocalLevel`.
         dense: readings are matrices [n, n] over the n raveled parameters, and not trees like them.
+        required: an optimizer refuses an ``update`` without ``curvature=``; ``curvature=None`` says
+            that there is no reading at a step.
 
     Returns:
         A belief about curvature alone; join it to one about the gradient with `independent`.
 
     Raises:
-        ValueError: the belief is about how far the parameters moved.
+        ValueError: the belief is about how far the parameters moved; at ``init``, it says nothing
+            of the mean of what it sees.
     """
     if as_belief(belief).filter().uses_displacement:
         raise ValueError(
             f"Cannot hold {as_belief(belief).name} about readings of a sensor. This is because it "
             "asks how far the parameters moved; use a belief such as beliefs.LocalLevel."
         )
-    return Sensed(belief, dense)
+    return Sensed(belief, dense, required)
 
 
 def _check_reading(curvature: PyTree, like: PyTree) -> None:

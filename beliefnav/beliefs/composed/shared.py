@@ -23,6 +23,11 @@ class Shared(Belief):
         """The same: to share twice is to share."""
         return self.filter()
 
+    @property
+    def name(self) -> str:
+        """Its own, and that of the belief."""
+        return f"shared({as_belief(self.belief).name})"
+
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the belief: what is shared is storage."""
         return as_belief(self.belief).facts(quantity, time)

@@ -20,7 +20,7 @@ Reference:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -33,6 +33,7 @@ from jax.typing import ArrayLike
 from beliefnav import _trees
 from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, is_concrete, is_number
 from beliefnav._format import memory
+from beliefnav._trees import select
 from beliefnav.beliefs import _discounting, _student
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import (
@@ -79,7 +80,11 @@ class UnknownNoiseState(NamedTuple):
 
     def posterior(self) -> Posterior:
         """The model's posterior with its variances in absolute units."""
-        return in_units(self.belief.posterior(), self.noise_variance())
+        return self.in_units(self.belief.posterior())
+
+    def in_units(self, posterior: Posterior) -> Posterior:
+        """One of the model with its variances in absolute units."""
+        return in_units(posterior, self.noise_variance())
 
     def noise_variance(self) -> PyTree:
         r"""$E[\sigma^2] = s^2 \nu/(\nu - 2)$, infinite for $\nu \le 2$."""
@@ -88,13 +93,15 @@ class UnknownNoiseState(NamedTuple):
 
 def noise_variance(scale: PyTree, degrees: PyTree) -> PyTree:
     r"""$E[\sigma^2] = s^2 \nu/(\nu - 2)$, infinite for $\nu \le 2$."""
+    finite = jax.tree.map(lambda n: n > 2, degrees)  # once, where one number serves all entries
+    less = jax.tree.map(lambda f, n: select(f, n - 2, 1), finite, degrees)
+    rest = jax.tree.map(lambda f, n: select(f, jnp.zeros_like(n), jnp.inf), finite, degrees)
 
-    def leaf(scale: Array, degrees: Array) -> Array:
-        finite = degrees > 2
-        mean = scale * degrees / jnp.where(finite, degrees - 2, 1)
-        return jnp.where(finite, mean, jnp.inf).astype(scale.dtype)
+    def leaf(scale: Array, degrees: Array, less: Array, rest: Array) -> Array:
+        return _trees.wide(scale * degrees / less + rest, scale.dtype)
 
-    return jax.tree.map(leaf, scale, jax.tree.broadcast(degrees, scale))
+    of_all = (jax.tree.broadcast(x, scale) for x in (degrees, less, rest))
+    return jax.tree.map(leaf, scale, *of_all)
 
 
 class UnknownNoise(Belief):
@@ -181,15 +188,18 @@ class UnknownNoise(Belief):
             def leaf(s2: Array, e2: Array, k: Array, n_after: Array) -> Array:
                 # A noise that overflows is capped: an infinite one would be one for ever.
                 e2 = jnp.minimum(e2, jnp.finfo(s2.dtype).max)
-                learned = s2 + (e2 - k.astype(s2.dtype) * s2) / jnp.where(n_after > 0, n_after, 1)
-                return jnp.minimum(learned, jnp.finfo(s2.dtype).max).astype(s2.dtype)
+                learned = s2 + (e2 - _trees.wide(k, s2.dtype) * s2) / n_after
+                return _trees.wide(jnp.minimum(learned, jnp.finfo(s2.dtype).max), s2.dtype)
 
-            sizes = jax.tree.broadcast(after, predicted.noise_scale)
+            positive = jax.tree.map(lambda n: select(n > 0, n, 1), after)
+            sizes = jax.tree.broadcast(positive, predicted.noise_scale)
             scale = jax.tree.map(leaf, predicted.noise_scale, square, count, sizes)
             return UnknownNoiseState(belief, scale, after)
 
-        def means(state: UnknownNoiseState) -> Posterior:
-            return (inner.means or (lambda state: state.posterior()))(state.belief)
+        def read(state: UnknownNoiseState, fields: Collection[str]) -> Posterior:
+            believed = inner.posterior(state.belief, fields)._asdict()
+            wanted = Posterior(**{name: believed[name] for name in fields})
+            return state.in_units(wanted) if VARIANCES & set(fields) else wanted
 
         def diagnose(
             predicted: UnknownNoiseState, gradient: PyTree, curvature: PyTree = None
@@ -215,8 +225,13 @@ class UnknownNoise(Belief):
             )
 
         return inner._replace(
-            init=init, predict=predict, update=update, diagnose=diagnose, weigh=None, means=means
+            init=init, predict=predict, update=update, diagnose=diagnose, weigh=None, read=read
         )
+
+    @property
+    def name(self) -> str:
+        """Its own, and that of the model."""
+        return f"UnknownNoise({as_belief(self.model).name})"
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the model, and the memory of the noise."""
@@ -367,6 +382,14 @@ def student_scale(scale: Array, noise_scale: Array, degrees: Array) -> Array:
     return jnp.where(proper | (scale == 0), learned, jnp.inf)
 
 
+VARIANCES = {
+    "gradient_variance",
+    "curvature_variance",
+    "gradient_curvature_covariance",
+    "distance_variance",
+}
+
+
 def in_units(posterior: Posterior, variance: PyTree) -> Posterior:
     """A posterior whose variances are in units of ``variance``, in absolute units."""
 
@@ -374,11 +397,7 @@ def in_units(posterior: Posterior, variance: PyTree) -> Posterior:
         if tree is None:
             return None
         # Nothing times an infinite uncertainty is nothing: what is certain stays certain.
-        return jax.tree.map(lambda v, s: jnp.where(v == 0, 0, v * s), tree, variance)
+        return jax.tree.map(lambda v, s: select(v != 0, v * s, v), tree, variance)
 
-    return posterior._replace(
-        gradient_variance=times(posterior.gradient_variance),
-        curvature_variance=times(posterior.curvature_variance),
-        distance_variance=times(posterior.distance_variance),
-        gradient_curvature_covariance=times(posterior.gradient_curvature_covariance),
-    )
+    believed = posterior._asdict()
+    return posterior._replace(**{name: times(believed[name]) for name in VARIANCES})

@@ -17,7 +17,7 @@ Reference:
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -165,10 +165,12 @@ class LocalLevel(Belief):
 
         known = self.noise_variance is not None
 
-        def means(state: LocalLevelState) -> Posterior:
+        def read(state: LocalLevelState, fields: Collection[str]) -> Posterior:
+            if "gradient_variance" in fields:
+                return state.posterior()
             return Posterior(gradient_mean=state.mean)
 
-        return Filter(init, predict, update, diagnose, weigh if known else None, means)
+        return Filter(init, predict, update, diagnose, weigh if known else None, read)
 
     def _surprise(self, predicted: LocalLevelState, error: PyTree, seen: PyTree) -> Surprise:
         r"""$e^2/S$ and whether it was predicted: a diffuse level predicts nothing."""

@@ -15,7 +15,7 @@ was just seen: that of plain gradient descent.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -187,10 +187,12 @@ class OrnsteinUhlenbeck(Belief):
                 predictive_scale=scale,
             )
 
-        def means(state: OrnsteinUhlenbeckState) -> Posterior:
+        def read(state: OrnsteinUhlenbeckState, fields: Collection[str]) -> Posterior:
+            if "gradient_variance" in fields:
+                return state.posterior()
             return Posterior(gradient_mean=state.mean)
 
-        return Filter(init, predict, update, diagnose, weigh, means)
+        return Filter(init, predict, update, diagnose, weigh, read)
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Its memory."""

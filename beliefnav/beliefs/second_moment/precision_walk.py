@@ -24,6 +24,7 @@ Reference:
     (discounted variance learning, gamma-beta random walk).
 """
 
+from collections.abc import Collection
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -161,10 +162,12 @@ class PrecisionWalk(Belief):
                 ),
             )
 
-        def means(state: PrecisionWalkState) -> Posterior:
+        def read(state: PrecisionWalkState, fields: Collection[str]) -> Posterior:
+            if "curvature_variance" in fields:
+                return state.posterior()
             return Posterior(curvature_mean=state.second_moment)
 
-        return Filter(init, predict, update, diagnose, means=means)
+        return Filter(init, predict, update, diagnose, read=read)
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Its memory and its prior."""
@@ -271,6 +274,11 @@ class Accumulated(Belief):
     def shared_filter(self) -> Filter:
         """The shared filter of the precision walk, read in the same way."""
         return reread(self.belief.shared_filter(), AccumulatedState)
+
+    @property
+    def name(self) -> str:
+        """Its own, and that of the walk."""
+        return f"accumulated({self.belief.name})"
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Those of the precision walk, but for how it is read."""

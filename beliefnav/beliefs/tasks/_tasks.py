@@ -25,6 +25,7 @@ __all__ = [
     "facts",
     "hazards",
     "info",
+    "known",
     "log_sum",
     "mixture",
     "move",
@@ -82,6 +83,15 @@ def start(owner: str, model: SwitchingOptimum, params: PyTree) -> tuple[Task, Py
     # Arrays of its own, which can be donated: not those of the model.
     hazard = Hazard(*(jnp.array(x, _dtype(wide)) for x in on_grid(owner, model.hazard)))
     return jax.tree.map(jnp.array, new_task(owner, model, wide)), wide, hazard
+
+
+def known(curvature: PyTree) -> PyTree:
+    """The curvature as a state holds it: arrays of its own, in float32 at least."""
+
+    def leaf(h: Any) -> Array:
+        return jnp.array(h, jnp.promote_types(jnp.asarray(h).dtype, jnp.float32))
+
+    return jax.tree.map(leaf, curvature)
 
 
 def new_task(owner: str, model: SwitchingOptimum, like: PyTree) -> Task:

@@ -163,7 +163,7 @@ class RunLengthReset(Belief):
 def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
     def init(params: PyTree) -> OneTaskState:
         task, position, hazard = _tasks.start(owner, model, params)
-        known = jax.tree.map(jnp.asarray, model.curvature)
+        known = _tasks.known(model.curvature)
         never = jnp.zeros((), hazard.hazards.dtype)
         return OneTaskState(task, position, known, hazard, never, jnp.zeros((), bool))
 
@@ -198,7 +198,7 @@ def _filter(owner: str, model: SwitchingOptimum, keep: Keep) -> Filter:
         state = OneTaskState(
             task=keep(switched, (present, new), (kept, begun), condition),
             position=position,
-            known_curvature=jax.tree.map(jnp.asarray, model.curvature),
+            known_curvature=_tasks.known(model.curvature),
             hazard_belief=Hazard(hazards, log_weights - total),
             switch_probability=switched,
             started=jnp.ones((), bool),

@@ -34,6 +34,7 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from beliefnav._checks import check_symmetric, is_concrete
+from beliefnav._trees import is_function
 from beliefnav.control._arrays import check_like, is_positive, is_symmetric, ravel
 from beliefnav.control.gains._riccati import riccati
 from beliefnav.control.gains.scalar import decay_fraction
@@ -293,7 +294,7 @@ def diagonal_lq_policy(
     if gradient is not None:
         check_like(owner, "gradient", gradient, center)
     zero = jax.tree.map(jnp.zeros_like, center)
-    metric = objective.metric(center) if callable(objective.metric) else objective.metric
+    metric = objective.metric(center) if is_function(objective.metric) else objective.metric
     metric = jax.tree.map(jnp.ones_like, center) if metric is None else metric
     if not is_like(metric, center):
         raise ValueError(

@@ -21,16 +21,15 @@ Reference:
     the form that is stable in floating point go beyond it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
-from beliefnav._trees import select
 
-__all__ = ["PlanningGain", "decay_fraction", "planning_gain"]
+__all__ = ["PlanningGain", "decay_fraction", "gain_alone", "planning_gain"]
 
 
 class PlanningGain(NamedTuple):
@@ -91,20 +90,54 @@ def planning_gain(
     UNIT_INTERVAL.check("planning_gain", "exact_hold", exact_hold)
     UNIT_INTERVAL.check("planning_gain", "margin", margin)
 
+    x, bound = _relative(curvature, rate * gain / metric, discount, margin)
+    planned = gain_alone(
+        curvature,
+        rate=rate,
+        gain=gain,
+        discount=discount,
+        time_step=time_step,
+        metric=metric,
+        exact_hold=exact_hold,
+        margin=margin,
+    )
+    return PlanningGain(planned, jnp.asarray(x < bound))
+
+
+def gain_alone(
+    curvature: ArrayLike,
+    *,
+    rate: ArrayLike,
+    gain: ArrayLike,
+    discount: ArrayLike,
+    time_step: ArrayLike = 1.0,
+    metric: ArrayLike = 1.0,
+    exact_hold: ArrayLike = False,
+    margin: float = 1e-3,
+) -> Array:
+    """The gain of `planning_gain`, of arguments that were checked, and not where it was clipped."""
     mobility = rate * gain / metric
     half_discount = discount / 2
-    bound = -(1 - margin) * half_discount**2
-    x = jnp.asarray(curvature) if is_number(mobility, 1) else mobility * jnp.asarray(curvature)
-    clipped = jnp.asarray(x < bound)
-    x = select(clipped, bound, x)
+    x, bound = _relative(curvature, mobility, discount, margin)
+    x = jnp.maximum(x, bound)
     s = jnp.sqrt(half_discount**2 + x) + half_discount
     fraction = 1.0
     if not is_number(exact_hold, 0):
         # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        held = jnp.asarray(time_step * exact_hold)
+        share = float(exact_hold) if isinstance(exact_hold, bool) else exact_hold
+        held = jnp.asarray(time_step * share)
         fraction = decay_fraction(held * x / jnp.where(s > 0, s, 1))
-    gain = jnp.asarray(time_step * mobility / s)
-    return PlanningGain(gain if is_number(fraction, 1) else gain * fraction, clipped)
+    planned = jnp.asarray(time_step * mobility / s)
+    return planned if is_number(fraction, 1) else planned * fraction
+
+
+def _relative(
+    curvature: ArrayLike, mobility: ArrayLike, discount: ArrayLike, margin: float
+) -> tuple[Array, Any]:
+    """$x$, and where it is clipped."""
+    v = jnp.asarray(curvature)
+    x = v if is_number(mobility, 1) else jnp.asarray(mobility * v)
+    return x, -(1 - margin) * (discount / 2) ** 2
 
 
 def decay_fraction(z: Array) -> Array:

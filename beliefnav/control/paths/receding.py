@@ -110,6 +110,7 @@ def follow(
 
     Raises:
         ValueError: a tolerance is not positive, or there are fewer than two times.
+        ImportError: diffrax is not installed; it comes with the extra ``paths``.
 
     Example:
         >>> import jax.numpy as jnp
@@ -123,7 +124,13 @@ def follow(
     POSITIVE.check("follow", "atol", atol)
     if jnp.ndim(times) != 1 or jnp.size(times) < 2:
         raise ValueError(f"follow: times must be [time] with at least 2, got {jnp.shape(times)}.")
-    import diffrax
+    try:
+        import diffrax
+    except ImportError as error:
+        raise ImportError(
+            "Cannot follow a policy in time. This is because diffrax is not installed; do "
+            "pip install 'beliefnav[paths]'."
+        ) from error
 
     ts = jnp.asarray(times)
     start = jax.tree.map(floating, start)

@@ -1,15 +1,18 @@
 """What a policy is, and what it says that it assumes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 from jax.typing import ArrayLike
 
 from beliefnav.beliefs import Posterior
 
-__all__ = ["Plan", "Policy", "required"]
+__all__ = ["MEANS", "Plan", "Policy", "required"]
 
 PyTree = Any
+
+MEANS = ("gradient_mean", "curvature_mean")
+"""What a policy that plans as if it were certain reads."""
 
 
 class Plan(NamedTuple):
@@ -48,8 +51,8 @@ class Policy(NamedTuple):
         plan: what it assumes, to be read; ``None`` if nobody said.
         uses_start: ``step`` takes the initial parameters as a third argument; the optimizer then
             keeps them.
-        uses_variance: ``step`` looks at more than the means of what is believed. Where it does not,
-            an optimizer does not read the rest.
+        reads: the fields of the posterior that ``step`` and ``clipped`` look at, so that an
+            optimizer need not compute the others; ``None``: any.
 
     Example:
         Descend, but by less than 1 in every entry, and say what that assumes.
@@ -68,7 +71,7 @@ class Policy(NamedTuple):
     clipped: Callable[[Posterior, PyTree], PyTree] | None = None
     plan: Plan | None = None
     uses_start: bool = False
-    uses_variance: bool = True
+    reads: Collection[str] | None = None
 
 
 def required(posterior: Posterior, field: str, policy: str) -> PyTree:

@@ -34,7 +34,7 @@ from beliefnav.control.gains.matrix import (
     symmetric_function,
     symmetric_power,
 )
-from beliefnav.control.policies.contract import Plan, Policy, required
+from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
 from beliefnav.control.policies.pointwise import EPS_OUTSIDE
 from beliefnav.objective import Objective, is_like, metric_matrix
 
@@ -180,7 +180,7 @@ def matrix_ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0) -> Policy:
 
     outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
     plan = Plan(0.0, floor=eps_root, remarks=(COUPLED,), approximations=outside)
-    return Policy(step, plan=plan, uses_variance=False)
+    return Policy(step, plan=plan, reads=MEANS)
 
 
 def matrix_newton() -> Policy:
@@ -217,7 +217,7 @@ def matrix_newton() -> Policy:
         eigenvalues = jnp.linalg.eigvalsh(curvature_matrix(posterior)[1])
         return eigenvalues <= rounding(eigenvalues)
 
-    return Policy(step, clipped, Plan(None, math.inf, remarks=(COUPLED,)), uses_variance=False)
+    return Policy(step, clipped, Plan(None, math.inf, remarks=(COUPLED,)), reads=MEANS)
 
 
 def polar() -> Policy:
@@ -248,7 +248,7 @@ def polar() -> Policy:
         return jax.tree.map(leaf, required(posterior, "gradient_mean", "polar"))
 
     plan = Plan(0.0, curvature="M M^T x I of the mean", remarks=(COUPLED,))
-    return Policy(step, plan=plan, uses_variance=False)
+    return Policy(step, plan=plan, reads=("gradient_mean",))
 
 
 def _as_matrix(owner: str, curvature: Any, params: PyTree) -> Array:

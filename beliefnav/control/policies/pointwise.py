@@ -30,12 +30,12 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav._format import number
-from beliefnav._trees import select
+from beliefnav._trees import is_function, select
 from beliefnav.beliefs import Posterior
 from beliefnav.control._arrays import check_like
 from beliefnav.control.gains.kronecker import solve
-from beliefnav.control.gains.scalar import PlanningGain, planning_gain
-from beliefnav.control.policies.contract import Plan, Policy, required
+from beliefnav.control.gains.scalar import gain_alone, planning_gain
+from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
 from beliefnav.objective import Objective
 
 __all__ = [
@@ -71,10 +71,10 @@ def myopic(metric: Any = None) -> Policy:
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         mean = required(posterior, "gradient_mean", "myopic")
-        return solve(metric(params) if callable(metric) else metric, mean)
+        return solve(metric(params) if is_function(metric) else metric, mean)
 
     plan = Plan(math.inf, metric="identity" if metric is None else "given")
-    return Policy(step, plan=plan, uses_variance=False)
+    return Policy(step, plan=plan, reads=("gradient_mean",))
 
 
 def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = None) -> Policy:
@@ -124,7 +124,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
     outside = () if is_number(eps, 0) else (EPS_OUTSIDE.format(number(eps)),)
     named = "identity" if metric is None else "given"
     plan = Plan(0.0, 0.0, named, eps_root, approximations=outside)
-    return Policy(step, clipped, plan, uses_variance=False)
+    return Policy(step, clipped, plan, reads=MEANS)
 
 
 EPS_OUTSIDE = (
@@ -152,7 +152,7 @@ def sign() -> Policy:
         del params
         return jax.tree.map(jnp.sign, required(posterior, "gradient_mean", "sign"))
 
-    return Policy(step, plan=Plan(0.0, curvature="square of the mean"), uses_variance=False)
+    return Policy(step, plan=Plan(0.0, curvature="square of the mean"), reads=("gradient_mean",))
 
 
 def newton() -> Policy:
@@ -176,7 +176,7 @@ def newton() -> Policy:
         del params
         return jax.tree.map(lambda v: v <= 0, posterior.curvature_mean)
 
-    return Policy(step, clipped, Plan(None, math.inf), uses_variance=False)
+    return Policy(step, clipped, Plan(None, math.inf), reads=MEANS)
 
 
 def to_optimum() -> Policy:
@@ -202,7 +202,7 @@ def to_optimum() -> Policy:
         del params
         return jax.tree.map(jnp.negative, required(posterior, "distance_mean", "to_optimum"))
 
-    return Policy(step, plan=Plan(None, math.inf), uses_variance=False)
+    return Policy(step, plan=Plan(None, math.inf), reads=("distance_mean",))
 
 
 def cautious(policy: Policy) -> Policy:
@@ -226,10 +226,22 @@ def cautious(policy: Policy) -> Policy:
     def step(posterior: Posterior, *places: PyTree) -> PyTree:
         mean = required(posterior, "curvature_mean", "cautious")
         variance = required(posterior, "curvature_variance", "cautious")
-        root = jax.tree.map(lambda m, v: jnp.sqrt(m * m + v), mean, variance)
+        root = jax.tree.map(lambda m, v: _root(m * m + v), mean, variance)
         return policy.step(posterior._replace(curvature_mean=root), *places)
 
-    return Policy(step, None, _remark(policy.plan, _CAUTIOUS), policy.uses_start)
+    return _uncertain(policy, step, None, _CAUTIOUS)
+
+
+@jax.custom_jvp
+def _root(square: Array) -> Array:
+    """The square root, whose derivative is 0 at 0, where nothing is believed and nothing known."""
+    return jnp.sqrt(square)
+
+
+@_root.defjvp
+def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    root = _root(*primals)
+    return root, jnp.where(root > 0, tangents[0] / (2 * jnp.where(root > 0, root, 1)), 0)
 
 
 def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
@@ -275,15 +287,18 @@ def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
         steps = [at(float(node)) for node in nodes]
         return jax.tree.map(lambda *d: sum(w * x for w, x in zip(weights, d, strict=True)), *steps)
 
-    return Policy(step, policy.clipped, _remark(policy.plan, _AVERAGED), policy.uses_start)
+    return _uncertain(policy, step, policy.clipped, _AVERAGED)
 
 
 _CAUTIOUS = "The plan is made on the root mean square of the curvature, sqrt(E[h^2])."
 _AVERAGED = "The plan is averaged over the posterior of the curvature."
 
 
-def _remark(plan: Plan | None, remark: str) -> Plan | None:
-    return plan and plan._replace(remarks=(*plan.remarks, remark))
+def _uncertain(policy: Policy, step: Any, clipped: Any, remark: str) -> Policy:
+    """A policy made of another, which looks at the variance of the curvature too."""
+    plan = policy.plan and policy.plan._replace(remarks=(*policy.plan.remarks, remark))
+    reads = policy.reads and (*policy.reads, "curvature_mean", "curvature_variance")
+    return Policy(step, clipped, plan, policy.uses_start, reads)
 
 
 def horizon(
@@ -326,20 +341,20 @@ def horizon(
             "control.matrix_horizon."
         )
 
-    def plan(v: Array, metric: ArrayLike = 1.0) -> PlanningGain:
-        return planning_gain(
-            v if is_number(eps_root, 0) else v + eps_root,
-            rate=objective.rate,
-            gain=objective.gain,
-            discount=objective.discount,
-            time_step=time_step,
-            metric=metric,
-            exact_hold=exact_hold,
-            margin=margin,
-        )
+    constants: Any = {
+        "rate": objective.rate,
+        "gain": objective.gain,
+        "discount": objective.discount,
+        "time_step": time_step,
+        "exact_hold": exact_hold,
+        "margin": margin,
+    }
 
-    def plans(posterior: Posterior, params: PyTree) -> tuple[PyTree, PyTree]:
-        del params
+    def floored(v: Array) -> Array:
+        return v if is_number(eps_root, 0) else v + eps_root
+
+    def planned_on(posterior: Posterior) -> tuple[PyTree, ...]:
+        """The mean; the curvature, and the metric where there is one."""
         mean = required(posterior, "gradient_mean", "horizon")
         curvature = posterior.curvature_mean
         _check_metric("horizon", objective.metric, mean)
@@ -350,28 +365,33 @@ def horizon(
                     "This is because its gain is infinite there; believe a curvature or discount."
                 )
             curvature = jax.tree.map(jnp.zeros_like, mean)
-        trees = (curvature,) if objective.metric is None else (curvature, objective.metric)
-        return mean, jax.tree.map(plan, *trees)
-
-    def is_plan(x: Any) -> bool:
-        return isinstance(x, PlanningGain)
-
-    def step(posterior: Posterior, params: PyTree) -> PyTree:
-        mean, planned = plans(posterior, params)
-        return jax.tree.map(
-            lambda p, m: select(m != 0, p.gain * m, m), planned, mean, is_leaf=is_plan
+        return (
+            (mean, curvature) if objective.metric is None else (mean, curvature, objective.metric)
         )
 
-    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
-        return jax.tree.map(lambda p: p.clipped, plans(posterior, params)[1], is_leaf=is_plan)
+    def step(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
 
-    plan_ = Plan(
+        def leaf(m: Array, v: Array, g: ArrayLike = 1.0) -> Array:
+            return select(m != 0, gain_alone(floored(v), metric=g, **constants) * m, m)
+
+        return jax.tree.map(leaf, *planned_on(posterior))
+
+    def clipped(posterior: Posterior, params: PyTree) -> PyTree:
+        del params
+
+        def leaf(v: Array, g: ArrayLike = 1.0) -> Array:
+            return planning_gain(floored(v), metric=g, **constants).clipped
+
+        return jax.tree.map(leaf, *planned_on(posterior)[1:])
+
+    plan = Plan(
         objective.discount * time_step,
         exact_hold,
         "identity" if objective.metric is None else "given",
         eps_root,
     )
-    return Policy(step, clipped, plan_, uses_variance=False)
+    return Policy(step, clipped, plan, reads=MEANS)
 
 
 def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
@@ -382,7 +402,7 @@ def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
 
 def _check_diagonal(policy: str, metric: PyTree) -> None:
     """Raise unless the metric is the identity or a tree."""
-    if callable(metric):
+    if is_function(metric):
         raise ValueError(
             f"Cannot use control.{policy} with a callable metric. This is because its gain is "
             "elementwise; give the metric's diagonal as a tree like the parameters, or use "

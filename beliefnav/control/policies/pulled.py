@@ -21,7 +21,7 @@ from beliefnav._format import number
 from beliefnav._trees import wide
 from beliefnav.beliefs import Posterior
 from beliefnav.control.gains.kronecker import is_kronecker
-from beliefnav.control.policies.contract import Plan, Policy, required
+from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
 from beliefnav.objective import is_like
 
 __all__ = ["countering", "given", "negative", "penalised"]
@@ -80,7 +80,7 @@ def countering(decay: ArrayLike, discount: ArrayLike = 0.0, eps_root: ArrayLike 
 
     drift = f"decay {number(decay)} per unit of time"
     plan = Plan(discount, floor=eps_root, drift=drift)
-    return Policy(step, negative, plan, uses_variance=False)
+    return Policy(step, negative, plan, reads=MEANS)
 
 
 def penalised(policy: Policy, strength: ArrayLike, *, around_start: bool = True) -> Policy:

@@ -30,7 +30,7 @@ from beliefnav.control.gains.set_point import (
     rates,
     shares,
 )
-from beliefnav.control.policies.contract import Plan, Policy, required
+from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
 from beliefnav.control.policies.pulled import given, negative
 from beliefnav.objective import is_like
 
@@ -93,7 +93,7 @@ def resetting(
         return jax.tree.map(leaf, mean, curvature, moved)
 
     plan = Plan(discount, remarks=(_drawn_anew(hazard, prior_mean),))
-    return Policy(step, negative, plan, uses_start=True, uses_variance=False)
+    return Policy(step, negative, plan, uses_start=True, reads=(*MEANS, "hazard"))
 
 
 def anticipating(forecast: Forecast, discount: ArrayLike = 1.0) -> Policy:

@@ -10,8 +10,8 @@ vmapped. Three paths, on a small network for the digits:
   followed (exact hold) and remade (replanning);
 - the weight of the prior from bias-corrected to uncorrected averages, early and late in training.
 
-It would be refuted by an end that differs from the rule that it is named after. Beyond the paper,
-which treats the ends.
+It would be refuted by an end that differs from the rule that it is named after. The paper treats
+the ends; the paths between them go beyond it.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import Array, lax
+from jax import Array
 from tqdm import tqdm
 
 from beliefnav import rules
-from experiments import data as data_sets
 from experiments import figures, report
-from experiments.command_line import check_at_least
-from experiments.networks import functional, mlp
+from experiments.options import Options
+from experiments.training import make_problem, train
 
 HIDDEN = (32,)
 EARLY = 30
@@ -41,9 +40,12 @@ RATE = 0.01
 """Learning rate of the path of priors, and of the ends."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Sweep one family of learning rules from Adam to gradient descent and to Newton."""
+
+    QUICK = {"points": 7, "learning_rates": 6, "steps": 200}
+    LEAST = {"points": 3, "learning_rates": 2, "steps": EARLY, "batch_size": 1}
 
     points: int = 13
     """Points of a path."""
@@ -53,20 +55,6 @@ class Config:
     """Steps of training."""
     batch_size: int = 64
     """Examples of a gradient, drawn with replacement."""
-    seed: int = 0
-    """The random seed of all of it."""
-    out: Path = Path("runs/interpolation")
-    """Folder to write to."""
-    quick: bool = False
-    """Fewer points and steps."""
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: names the one that is too small.
-        """
-        check_at_least(self, points=3, learning_rates=2, steps=EARLY, batch_size=1)
 
 
 class Swept(NamedTuple):
@@ -83,13 +71,10 @@ class Swept(NamedTuple):
     accuracy: np.ndarray
 
 
-def run(config: Config) -> None:
-    """Sweep the paths, draw them, and write what was measured."""
-    config.out.mkdir(parents=True, exist_ok=True)
-    count, rates, steps = config.points, config.learning_rates, config.steps
-    if config.quick:
-        count, rates, steps = min(count, 7), min(rates, 6), min(steps, 200)
-    discounts, learning_rates = np.logspace(-3, 3, count), np.logspace(-4, 1, rates)
+def run(config: Config) -> report.Report:
+    """Sweep the paths, and draw them."""
+    count = config.points
+    discounts, learning_rates = np.logspace(-3, 3, count), np.logspace(-4, 1, config.learning_rates)
     time_steps, weights = np.logspace(-3, 2, count), np.linspace(0, 1, count)
     paths = {
         "discount": grid(learning_rate=learning_rates, discount=discounts),
@@ -97,7 +82,7 @@ def run(config: Config) -> None:
         "prior": grid(learning_rate=RATE, prior_weight=weights),
     }
     paths["hold"]["learning_rate"] = paths["hold"]["time_step"]
-    train = trainer(config, steps)
+    train = trainer(config)
 
     def family(values: dict[str, Array]) -> optax.GradientTransformation:
         return optax.inject_hyperparams(rules.family)(**values)
@@ -123,17 +108,10 @@ def run(config: Config) -> None:
         report.close("compilations of all paths", sweep._cache_size(), 1, 0),
         report.at_least("best learning rate, gradient descent / adam", ratio, 10),
     ]
-    draw(swept, discounts, learning_rates, time_steps, weights, config.out / "interpolation.png")
-    results = {
-        "paths": {
-            name: {k: np.asarray(v).tolist() for k, v in (paths[name] | s._asdict()).items()}
-            for name, s in swept.items()
-        },
-        "best": chosen,
-    }
-    report.write_metrics(
-        config.out, seed=config.seed, quick=config.quick, claims=claims, results=results
-    )
+    file = config.folder / "interpolation.png"
+    draw(swept, discounts, learning_rates, time_steps, weights, file)
+    walked = {name: paths[name] | s._asdict() for name, s in swept.items()}
+    return report.Report(claims, {"paths": walked, "best": chosen})
 
 
 def grid(**axes: Any) -> dict[str, np.ndarray]:
@@ -162,35 +140,22 @@ def pad(paths: dict[str, dict[str, Any]]) -> dict[str, dict[str, Array]]:
     return {name: filled(values) for name, values in paths.items()}
 
 
-def trainer(config: Config, num_steps: int) -> Callable[[Any], tuple[Array, Array, Array]]:
+def trainer(config: Config) -> Callable[[Any], tuple[Array, Array, Array]]:
     """A function that trains a network with an optimizer, and returns what `Swept` holds."""
-    arrays = data_sets.load("digits")
-    inputs, labels = jnp.asarray(arrays.train_inputs), jnp.asarray(arrays.train_labels)
-    init, logits = functional(lambda key: mlp(arrays.input_shape, arrays.num_classes, key, HIDDEN))
+    problem = make_problem(hidden=HIDDEN)
     key_init, key_batches = jax.random.split(jax.random.key(config.seed))
-    batches = jax.random.randint(key_batches, (num_steps, config.batch_size), 0, len(labels))
-    start = init(key_init)
+    shape = config.steps, config.batch_size
+    batches = jax.random.randint(key_batches, shape, 0, problem.num_train)
+    params = problem.make(key_init)
 
-    def loss(params: Any, batch: Any) -> Array:
-        outputs = logits(params, inputs[batch])
-        return optax.softmax_cross_entropy_with_integer_labels(outputs, labels[batch]).mean()
+    def run(optimizer: Any) -> tuple[Array, Array, Array]:
+        start = params, optimizer.init(params)
+        early, _ = train(problem.loss, optimizer, start, batches[:EARLY])
+        late, _ = train(problem.loss, optimizer, early, batches[EARLY:])
+        losses = problem.training_loss(early[0]), problem.training_loss(late[0])
+        return *losses, problem.test_accuracy(late[0])
 
-    def train(optimizer: Any) -> tuple[Array, Array, Array]:
-        optimizer = optax.with_extra_args_support(optimizer)
-
-        def step(carry: Any, batch: Array) -> tuple[Any, None]:
-            params, state = carry
-            updates, state = optimizer.update(jax.grad(loss)(params, batch), state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        carry, _ = lax.scan(step, (start, optimizer.init(start)), batches[:EARLY])
-        early = loss(carry[0], slice(None))
-        carry, _ = lax.scan(step, carry, batches[EARLY:])
-        tested = logits(carry[0], jnp.asarray(arrays.test_inputs)).argmax(-1)
-        accuracy = (tested == jnp.asarray(arrays.test_labels)).mean()
-        return early, loss(carry[0], slice(None)), accuracy
-
-    return train
+    return run
 
 
 def best(swept: Swept, discounts: np.ndarray, learning_rates: np.ndarray) -> list[dict[str, float]]:
@@ -227,39 +192,31 @@ def draw(
         weights: of the path of priors.
         path: PNG file to write.
     """
-    plt = figures.pyplot()
     from matplotlib.colors import LogNorm
 
-    figure, axes = plt.subplots(1, 3, figsize=(figures.WIDTH * 1.15, 3.8), layout="constrained")
-    left, middle, right = axes
     losses = swept["discount"].late.reshape(len(learning_rates), len(discounts))
     shown = np.clip(np.nan_to_num(losses, nan=10.0), 1e-4, 10)
-    mesh = left.pcolormesh(discounts, learning_rates, shown, norm=LogNorm(), shading="nearest")
-    left.plot(discounts, learning_rates[shown.argmin(0)], "o-", color="w", ms=3, lw=1)
-    left.set(xscale="log", yscale="log", xlabel="discount γ", ylabel="learning rate")
-    left.set_title("Adam (γ → 0) to gradient descent (γ → ∞)", fontsize=9)
-    figure.colorbar(mesh, ax=left, label="final training loss (nats)")
-    for row, (name, color) in zip(
-        swept["hold"].late.reshape(2, -1),
-        (("replanned", figures.RED), ("held", figures.BLUE)),
-        strict=True,
-    ):
-        middle.plot(
-            time_steps, np.clip(np.nan_to_num(row, nan=1e3), 0, 1e3), color=color, label=name
-        )
-    middle.set(
-        xscale="log", yscale="log", xlabel="time step Δt", ylabel="final training loss, up to 1,000"
-    )
-    middle.set_title("ballistic (Δt → 0) to Newton (Δt → ∞)", fontsize=9)
-    middle.legend(title="plan")
-    for name, values, color in (
-        (f"after {EARLY} steps", swept["prior"].early, figures.ORANGE),
-        ("at the end", swept["prior"].late, figures.BLACK),
-    ):
-        right.plot(weights, values / values[0], color=color, label=name)
-    right.set(xlabel="prior weight", ylabel="training loss, relative to corrected")
-    right.set_yscale("log")
-    right.set_title("bias-corrected (0) to uncorrected (1)", fontsize=9)
-    right.legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    with figures.page(path, 1, 3, width=1.15 * figures.WIDTH) as (left, middle, right):
+        mesh = left.pcolormesh(discounts, learning_rates, shown, norm=LogNorm(), shading="nearest")
+        best_rates = learning_rates[shown.argmin(0)]
+        left.plot(discounts, best_rates, "o-", color="w", mec="k", ms=4, lw=1)
+        left.set(xscale="log", yscale="log", xlabel="discount γ", ylabel="learning rate")
+        left.set_title("Adam (γ → 0) to gradient descent (γ → ∞)\ncircles: best learning rate")
+        left.figure.colorbar(mesh, ax=left, label="final training loss (nats)")
+        plans = (("replanned", figures.RED, "-"), ("held", figures.BLUE, "--"))
+        for row, (name, color, style) in zip(swept["hold"].late.reshape(2, -1), plans, strict=True):
+            values = np.clip(np.nan_to_num(row, nan=1e3), 0, 1e3)
+            middle.plot(time_steps, values, style, color=color, label=name)
+        middle.set(xscale="log", yscale="log", xlabel="time step Δt")
+        middle.set_ylabel("final training loss (nats), up to 1,000")
+        middle.set_title("ballistic (Δt → 0) to Newton (Δt → ∞)")
+        middle.legend(title="plan")
+        for name, values, color in (
+            (f"after {EARLY} steps", swept["prior"].early, figures.ORANGE),
+            ("at the end", swept["prior"].late, figures.BLACK),
+        ):
+            right.plot(weights, values / values[0], color=color, label=name)
+        right.set(yscale="log", xlabel="weight of the prior")
+        right.set_ylabel("training loss / that of weight 0")
+        right.set_title("bias-corrected (0) to uncorrected (1)")
+        right.legend()

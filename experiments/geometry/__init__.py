@@ -1,6 +1,6 @@
 r"""Change the geometry of parameter space and let the parameters drift.
 
-Claim (the paper's Fig. 3): on a quadratic loss, a metric makes cheap directions fast (natural
+Claim: on a quadratic loss, a metric makes cheap directions fast (natural
 gradient), a rotation that is not under control makes the path a spiral, and weight decay pulls it
 off the minimum; each by the closed form of the LQ policy. Beyond the paper: discounts; how far a
 rotation traps the path away from the minimum; natural gradient on a real logistic regression does
@@ -31,7 +31,7 @@ from beliefnav.control.gains.lq import LQPolicy
 from beliefnav.control.paths.least_action import LeastActionPath
 from beliefnav.objective import velocity
 from experiments import figures, report
-from experiments.command_line import check_at_least
+from experiments.options import Options
 
 DISCOUNTS = (0.0, 1.0, 5.0)
 COLOURS = {0.0: figures.BLUE, 1.0: figures.GREEN, 5.0: figures.RED}
@@ -43,103 +43,72 @@ SETTLED = 20.0
 """Time after which the slowest path is at its equilibrium: the rate is 0.7 at discount 5."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Change the geometry of parameter space and let the parameters drift."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """Change the geometry of parameter space and let the parameters drift.
+
+    A quick run has looser bounds on what depends on the number of points.
+    """
+
+    QUICK = {"points_per_time": 250, "planned_points": 101}
+    LEAST = {"points_per_time": 200, "planned_points": 11}
 
     points_per_time: int = 1000
     """Points of a path for a unit of time."""
+    planned_points: int = 401
+    """Points of a path that is planned with the Fisher metric."""
     components: int = 4
     """Principal components of the digits that the logistic regression sees."""
     digits: tuple[int, int] = (3, 8)
     """The two digits that it tells apart."""
-    seed: int = 0
-    """The random seed of the change of coordinates."""
-    out: Path = Path("runs/geometry")
-    """Folder to write to."""
-    quick: bool = False
-    """A quarter of the points, and looser bounds on what they measure."""
 
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: names the number that is out of range.
-        """
-        check_at_least(self, points_per_time=200)
+    def check(self) -> None:
+        """Raise a ValueError on components or digits that are not there."""
         if not 1 <= self.components <= 20:
             raise ValueError(f"components must be in 1 ... 20, got {self.components}.")
         if len(set(self.digits)) != 2 or not set(self.digits) <= set(range(10)):
             raise ValueError(f"digits must be two different ones of 0 ... 9, got {self.digits}.")
 
 
-def run(config: Config) -> None:
-    """Plan, simulate, measure, draw, write.
-
-    Args:
-        config: the options.
-    """
-    config.out.mkdir(parents=True, exist_ok=True)
-    density = config.points_per_time // (4 if config.quick else 1)
+def run(config: Config) -> report.Report:
+    """Plan, simulate, measure, draw."""
+    density = config.points_per_time
     with jax.enable_x64(True), tqdm(total=len(SETTINGS) + 3, unit="part") as bar:
-        figure = {}
-        for name, setting in SETTINGS.items():
+
+        def part(name: str, measure: Callable[..., Any], *arguments: Any) -> Any:
             bar.set_description(name)
-            figure[name] = compare(setting, density)
+            value = measure(*arguments)
             bar.update()
-        bar.set_description("spiral trap")
-        trap = measure_trap(density)
-        bar.update()
-        bar.set_description("coordinates")
-        coordinates = change_coordinates(config)
-        bar.update()
-        bar.set_description("overshoot")
-        overshoot = measure_overshoot()
-        bar.update()
-    draw_paths(config.out / "geometry.png", figure)
-    draw_beyond(config.out / "geometry_beyond.png", trap, coordinates, overshoot)
+            return value
 
-    def lq(name: str, discount: float) -> Comparison:
-        return figure[name][discount]
-
-    rotation, decay = lq("rotation", 0.0), lq("weight decay", 0.0)
-    rotation_one, decay_one = lq("rotation", 1.0), lq("weight decay", 1.0)
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=claims(config, figure, trap, coordinates, overshoot),
-        results={
-            "metric_rates": lq("metric", 0.0).rates.tolist(),
-            "rotation_equilibrium": rotation.equilibrium.tolist(),
-            "decay_equilibrium": decay.equilibrium.tolist(),
-            "rotation_equilibrium_discounted": rotation_one.equilibrium.tolist(),
-            "decay_rate_discounted": float(decay_one.rates[0]),
-            "decay_equilibrium_discounted": decay_one.equilibrium.tolist(),
-            "simulated": {
-                "metric_rates": lq("metric", 0.0).measured_rates.tolist(),
-                "rotation_equilibrium": rotation.measured_equilibrium.tolist(),
-                "decay_equilibrium": decay.measured_equilibrium.tolist(),
-                "rotation_equilibrium_discounted": rotation_one.measured_equilibrium.tolist(),
-                "decay_rate_discounted": float(decay_one.measured_rates[0]),
-                "decay_equilibrium_discounted": decay_one.measured_equilibrium.tolist(),
-            },
-            "spiral_trap": [
-                {"discount": g, "frequency": q, "bias": derived, "measured": measured}
-                for g, row in trap.items()
-                for q, derived, measured in zip(*(x.tolist() for x in row), strict=True)
-            ],
-            "coordinates": coordinates.differences,
-            "overshoot": [
-                {"exact_hold": hold, "discount": g, "time_step": dt, "derived": c, "measured": m}
-                for (hold, g), row in overshoot.items()
-                for dt, c, m in zip(*(x.tolist() for x in row), strict=True)
-            ],
-        },
-    )
+        compared = {name: part(name, compare, s, density) for name, s in SETTINGS.items()}
+        trap = part("spiral trap", measure_trap, density)
+        coordinates = part("coordinates", change_coordinates, config)
+        overshoot = part("overshoot", measure_overshoot)
+    draw_paths(config.folder / "geometry.png", compared)
+    draw_beyond(config.folder / "geometry_beyond.png", trap, coordinates, overshoot)
+    found = {key: (compared[name][g], field) for key, name, g, field, *_ in EXPECTED}
+    trapped = ("discount", "frequency", "bias", "measured")
+    overshot = ("exact_hold", "discount", "time_step", "derived", "measured")
+    results = {
+        **{key: getattr(c, field) for key, (c, field) in found.items()},
+        "simulated": {key: getattr(c, f"measured_{field}") for key, (c, field) in found.items()},
+        "spiral_trap": [
+            dict(zip(trapped, (g, *row), strict=True))
+            for g, columns in trap.items()
+            for row in zip(*columns, strict=True)
+        ],
+        "coordinates": coordinates.differences,
+        "overshoot": [
+            dict(zip(overshot, (*setting, *row), strict=True))
+            for setting, columns in overshoot.items()
+            for row in zip(*columns, strict=True)
+        ],
+    }
+    return report.Report(claims(config, compared, trap, coordinates, overshoot), results)
 
 
-# --- Fig. 3: metric, rotation, decay ------------------------------------------------------------
+# --- metric, rotation, decay ------------------------------------------------------------
 
 
 class Setting(NamedTuple):
@@ -159,6 +128,17 @@ SETTINGS = {
     "rotation": Setting(drift=_rotation(FREQUENCY)),
     "weight decay": Setting(drift=lambda x: -DECAY * x),
 }
+
+
+EXPECTED = (
+    ("metric_rates", "metric", 0.0, "rates", (14.1421, 2.0), 1e-4),
+    ("rotation_equilibrium", "rotation", 0.0, "equilibrium", (0.0, -0.0192308), 1e-6),
+    ("decay_equilibrium", "weight decay", 0.0, "equilibrium", (0.0, -0.0192308), 1e-6),
+    ("rotation_discounted", "rotation", 1.0, "equilibrium", (0.0018322, -0.0190546), 1e-6),
+    ("decay_rates_discounted", "weight decay", 1.0, "rates", (10.188779, 10.188779), 1e-5),
+    ("decay_discounted", "weight decay", 1.0, "equilibrium", (0.0, -0.0175439), 1e-6),
+)
+"""Name in ``metrics.json``, setting, discount, field of `Comparison`, value, and tolerance."""
 
 
 class Comparison(NamedTuple):
@@ -299,7 +279,7 @@ def change_coordinates(config: Config) -> Coordinates:
         return loss, fisher
 
     charts = {"weights": lambda x: x, "other coordinates": weights_of}
-    times, num_points = jnp.linspace(0.0, 4.0, 81), 101 if config.quick else 401
+    times, num_points = jnp.linspace(0.0, 4.0, 81), config.planned_points
     start = jnp.zeros(n)
     visited, losses = {}, {}
     for name, chart in charts.items():
@@ -393,24 +373,16 @@ def measure_overshoot() -> dict[tuple[bool, float], tuple[np.ndarray, ...]]:
 
 def claims(
     config: Config,
-    figure: dict[str, dict[float, Comparison]],
+    compared: dict[str, dict[float, Comparison]],
     trap: dict[float, tuple[np.ndarray, ...]],
     coordinates: Coordinates,
     overshoot: dict[tuple[bool, float], tuple[np.ndarray, ...]],
 ) -> list[report.Claim]:
     """What this run claims; quick runs loosen what depends on the number of points."""
     loose = 16.0 if config.quick else 1.0
-    expected = [
-        ("metric", 0.0, "rates", [14.1421, 2.0], 1e-4),
-        ("rotation", 0.0, "equilibrium", [0.0, -0.0192308], 1e-6),
-        ("weight decay", 0.0, "equilibrium", [0.0, -0.0192308], 1e-6),
-        ("rotation", 1.0, "equilibrium", [0.0018322, -0.0190546], 1e-6),
-        ("weight decay", 1.0, "rates", [10.188779, 10.188779], 1e-5),
-        ("weight decay", 1.0, "equilibrium", [0.0, -0.0175439], 1e-6),
-    ]
     listed = []
-    for name, g, field, values, tolerance in expected:
-        comparison = figure[name][g]
+    for _, name, g, field, values, tolerance in EXPECTED:
+        comparison = compared[name][g]
         exact, simulated = getattr(comparison, field), getattr(comparison, f"measured_{field}")
         for i, value in enumerate(values):
             label = f"{name}, discount {g:g}, {field}[{i}]"
@@ -418,7 +390,7 @@ def claims(
             relative = 1e-3 * loose * max(abs(value), 0.1)
             listed.append(report.close(f"{label}: path", simulated[i], value, relative))
     error = max(
-        np.abs(c.policy - c.simulated).max() for row in figure.values() for c in row.values()
+        np.abs(c.policy - c.simulated).max() for row in compared.values() for c in row.values()
     )
     bias = max(np.abs(derived - measured).max() for _, derived, measured in trap.values())
     margin = max(np.abs(m / c - 1).max() for _, c, m in overshoot.values())
@@ -442,12 +414,8 @@ def claims(
     ]
 
 
-def draw_paths(file: Path, figure: dict[str, dict[float, Comparison]]) -> None:
-    """The four settings of Fig. 3 side by side."""
-    plt = figures.pyplot()
-    drawing, panels = plt.subplots(
-        1, 4, figsize=(figures.WIDTH, 3.4), layout="constrained", sharex=True, sharey=True
-    )
+def draw_paths(file: Path, compared: dict[str, dict[float, Comparison]]) -> None:
+    """The four settings side by side."""
     titles = {
         "plain": "no metric, no drift",
         "metric": "metric diag(1/50, 1)",
@@ -456,24 +424,24 @@ def draw_paths(file: Path, figure: dict[str, dict[float, Comparison]]) -> None:
     }
     x, y = np.meshgrid(np.linspace(-1.5, 1.9, 80), np.linspace(-1.5, 1.9, 80))
     height = (x - MINIMUM[0]) ** 2 + (y - MINIMUM[1]) ** 2
-    for axes, (name, row) in zip(panels, figure.items(), strict=True):
-        axes.contour(x, y, height, 10, colors="0.85", linewidths=0.6, zorder=0)
-        for g, c in row.items():
-            axes.plot(*c.policy.T, color=COLOURS[g], lw=1.4, label=rf"$\gamma$ = {g:g}")
-            when = np.linspace(0, 1.5, 16)
-            dots = np.searchsorted(c.times, when)
-            axes.plot(*c.simulated[dots].T, "o", ms=3.5, mfc="none", color=COLOURS[g])
-        axes.plot(*MINIMUM, "*", color="k", ms=9, zorder=5)
-        axes.plot(*START, ".", color="k", ms=9, zorder=5)
-        axes.set(title=titles[name], xlabel=r"$\theta_1$", aspect="equal")
-    panels[0].set_ylabel(r"$\theta_2$")
-    panels[0].legend(fontsize=8, loc="lower left")
-    drawing.supxlabel(
-        "Lines: LQ policy. Circles: least action path, every 0.1 up to time 1.5. Star: minimum.",
-        fontsize=9,
-    )
-    drawing.savefig(file, dpi=120)
-    plt.close(drawing)
+    options = {"sharex": True, "sharey": True, "layout": "compressed"}
+    with figures.page(file, 1, 4, 3.6, **options) as panels:
+        for axes, (name, row) in zip(panels, compared.items(), strict=True):
+            axes.contour(x, y, height, 10, colors="0.85", linewidths=0.6, zorder=0)
+            for g, c in row.items():
+                axes.plot(*c.policy.T, color=COLOURS[g], lw=1.4, label=rf"$\gamma$ = {g:g}")
+                dots = np.searchsorted(c.times, np.linspace(0, 1.5, 16))
+                axes.plot(*c.simulated[dots].T, "o", ms=3.5, mfc="none", color=COLOURS[g])
+            axes.plot(*MINIMUM, "*", color="k", ms=9, zorder=5)
+            axes.plot(*START, ".", color="k", ms=9, zorder=5)
+            axes.set(title=titles[name], xlabel=r"$\theta_1$", aspect="equal")
+        panels[0].set_ylabel(r"$\theta_2$")
+        panels[-1].legend(loc="upper left")
+        figures.note(
+            panels[0],
+            "Lines: policy of the linear-quadratic problem. Circles: path of least action, every "
+            "0.1 up to time 1.5.\nStar: minimum of the loss. Dot: start.",
+        )
 
 
 def draw_beyond(
@@ -483,52 +451,44 @@ def draw_beyond(
     overshoot: dict[tuple[bool, float], tuple[np.ndarray, ...]],
 ) -> None:
     """The spiral trap, two systems of coordinates, and ballistic overshoot."""
-    plt = figures.pyplot()
-    drawing, (left, middle, right) = plt.subplots(
-        1, 3, figsize=(figures.WIDTH, 3.6), layout="constrained"
-    )
+    with figures.page(file, 1, 3) as (left, middle, right):
+        _draw_trap(left, trap)
+        _draw_coordinates(middle, coordinates)
+        _draw_overshoot(right, overshoot)
+
+
+def _draw_trap(axes: Any, trap: dict[float, tuple[np.ndarray, ...]]) -> None:
     q = np.linspace(0, 15, 200)
     for g, (frequencies, _, measured) in trap.items():
         bias = np.abs(CURVATURE / (CURVATURE + q**2 - 1j * q * g) - 1) * np.hypot(*MINIMUM)
-        left.plot(q, bias, color=COLOURS[g], label=rf"$\gamma$ = {g:g}")
-        left.plot(frequencies, measured, "o", ms=4, mfc="none", color=COLOURS[g])
-    left.axhline(np.hypot(*MINIMUM), color="0.8", lw=0.8, zorder=0)
-    left.legend(fontsize=8)
-    left.set(
-        xlabel="frequency q of the rotation",
-        ylabel="distance from the minimum",
-        title="Spiral trap",
-    )
+        axes.plot(q, bias, color=COLOURS[g], label=rf"$\gamma$ = {g:g}")
+        axes.plot(frequencies, measured, "o", ms=4, mfc="none", color=COLOURS[g])
+    axes.axhline(np.hypot(*MINIMUM), color="0.8", lw=0.8, zorder=0)
+    axes.legend(title="line: formula\ncircle: path", title_fontsize=8)
+    axes.set(xlabel="frequency q of the rotation", ylabel="distance from the minimum")
+    axes.set_title("Spiral trap")
 
+
+def _draw_coordinates(axes: Any, coordinates: Coordinates) -> None:
     styles = {"weights": "-", "other coordinates": "o"}
     colours = {"natural gradient": figures.BLUE, "plain gradient": figures.ORANGE}
     for (rule, name), values in coordinates.losses.items():
-        every = 1 if name == "weights" else 5
-        middle.plot(
-            coordinates.times[::every],
-            values[::every],
-            styles[name],
-            ms=4,
-            mfc="none",
-            color=colours[rule],
-            label=f"{rule}, {name}",
-        )
-    middle.legend(fontsize=7)
-    middle.set(xlabel="time", ylabel="loss (nats)", title="Two coordinate systems")
+        every = slice(None, None, 1 if name == "weights" else 5)
+        style = {"ms": 4, "mfc": "none", "color": colours[rule], "label": f"{rule}, {name}"}
+        axes.plot(coordinates.times[every], values[every], styles[name], **style)
+    axes.legend()
+    axes.set(xlabel="time", ylabel="training loss (nats)", title="Two coordinate systems")
+    axes.set_ylim(0, 1)  # room for the legend
 
+
+def _draw_overshoot(axes: Any, overshoot: dict[tuple[bool, float], tuple[np.ndarray, ...]]) -> None:
     for (hold, g), (time_steps, derived, measured) in overshoot.items():
         label = rf"$\gamma$ = {g:g}" if hold else None
-        right.loglog(time_steps, derived, "-" if hold else ":", color=COLOURS[g], label=label)
-        right.loglog(
-            time_steps, measured, "o" if hold else "s", ms=3.5, mfc="none", color=COLOURS[g]
-        )
-    right.axhline(2, color="0.8", lw=0.8, zorder=0)
-    right.axhline(1, color="k", lw=0.8, zorder=0)
-    right.legend(fontsize=8, title="solid: exact hold\ndotted: replanning", title_fontsize=7)
-    right.set(
-        xlabel=r"time step $\Delta t$",
-        ylabel="true / believed curvature",
-        title="Overshoot: steps diverge above",
-    )
-    drawing.savefig(file, dpi=120)
-    plt.close(drawing)
+        axes.loglog(time_steps, derived, "-" if hold else ":", color=COLOURS[g], label=label)
+        style = {"ms": 3.5, "mfc": "none", "color": COLOURS[g]}
+        axes.loglog(time_steps, measured, "o" if hold else "s", **style)
+    axes.axhline(2, color="0.8", lw=0.8, zorder=0)
+    axes.axhline(1, color="k", lw=0.8, zorder=0)
+    axes.legend(title="solid: exact hold\ndotted: replanning", title_fontsize=8)
+    axes.set(xlabel=r"time step $\Delta t$", ylabel="true / believed curvature")
+    axes.set_title("Overshoot: steps diverge above")

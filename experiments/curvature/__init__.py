@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,9 +29,8 @@ from tqdm import tqdm
 
 from beliefnav import Objective, beliefs, control, navigator, posterior, rules, sensors
 from beliefnav.beliefs.contract import as_belief
-from experiments import data as data_sets
-from experiments import figures, report
-from experiments.command_line import check_at_least
+from experiments import figures, report, training
+from experiments.options import Options
 
 NOISE_VARIANCES = (1e-4, 1e-2, 1.0, 1e4)
 """Of the gradient, where gradient and curvature have prior variance 1; the last hides them."""
@@ -41,9 +39,12 @@ WIDTH = 32
 """Hidden units of the network: small enough for an exact Hessian."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Learn curvature from gradients alone, and check what is believed."""
+
+    QUICK = {"network_steps": 333}
+    LEAST = {"num_params": 1000, "num_steps": 1, "network_steps": 60, "batch_size": 1}
 
     num_params: int = 5000
     """Coordinates of the quadratic, each with a curvature of its own."""
@@ -53,20 +54,6 @@ class Config:
     """Steps on the digits."""
     batch_size: int = 64
     """Examples of a gradient."""
-    seed: int = 0
-    """The random seed of all of it."""
-    out: Path = Path("runs/curvature")
-    """Folder to write to."""
-    quick: bool = False
-    """A third of the steps on the digits."""
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: there are too few to say anything.
-        """
-        check_at_least(self, num_params=1000, num_steps=1, network_steps=60, batch_size=1)
 
 
 class Calibration(NamedTuple):
@@ -89,9 +76,8 @@ class Calibration(NamedTuple):
         return float(np.mean(np.abs(self.truth - self.mean) < half))
 
 
-def run(config: Config) -> None:
-    """Run on quadratics and on a network, draw, write."""
-    config.out.mkdir(parents=True, exist_ok=True)
+def run(config: Config) -> report.Report:
+    """Run on quadratics and on a network, and draw."""
     calibrations = {
         noise: calibrate(config, noise, sensor=False)
         for noise in tqdm(NOISE_VARIANCES, desc="quadratics")
@@ -104,32 +90,23 @@ def run(config: Config) -> None:
         for name, optimizer in (("adam", optax.adam(3e-3)), ("secant", rules.secant(0.03)))
     }
     correlations = {name: run_.correlations() for name, run_ in networks.items()}
-    print_table(correlations)
-    hidden = calibrations[NOISE_VARIANCES[-1]]
-    draw(calibrations, correlations, config.out / "curvature.png")
+    spread = {noise: c.deviation.mean() for noise, c in calibrations.items()}
+    draw(calibrations, correlations, config.folder / "curvature.png")
     claims = [
         report.close(f"coverage at noise variance {noise:g}", c.coverage, LEVEL, 0.02)
         for noise, c in calibrations.items()
     ]
-    claims.append(
-        report.at_least("hidden: posterior over prior sd", float(hidden.deviation.mean()), 0.99)
-    )
+    hidden = spread[NOISE_VARIANCES[-1]]
+    claims.append(report.at_least("hidden: posterior over prior sd", hidden, 0.99))
     claims.append(report.at_most("paired gradients: relative error", sensor_error, 0.05))
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=claims,
-        results={
-            "coverage": {f"{noise:g}": c.coverage for noise, c in calibrations.items()},
-            "posterior_over_prior": {
-                f"{noise:g}": float(c.deviation.mean()) for noise, c in calibrations.items()
-            },
-            "sensor_error": sensor_error,
-            "rank_correlation": correlations,
-            "test_accuracy": {name: run_.accuracy for name, run_ in networks.items()},
-        },
-    )
+    results = {
+        "coverage": {noise: c.coverage for noise, c in calibrations.items()},
+        "posterior_over_prior": spread,
+        "sensor_error": sensor_error,
+        "rank_correlation": correlations,
+        "test_accuracy": {name: run_.accuracy for name, run_ in networks.items()},
+    }
+    return report.Report(claims, results)
 
 
 def calibrate(config: Config, noise_variance: float, sensor: bool) -> Calibration:
@@ -202,33 +179,26 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
 
     The noise of each sensor, in units of that of the gradient, is measured before on a few batches.
     """
-    data = jax.tree.map(jnp.asarray, data_sets.load("digits"))
+    problem = training.make_problem(hidden=(WIDTH,))
     keys = jax.random.split(jax.random.key(config.seed), 4)
-    network = eqx.nn.MLP(64, data.num_classes, WIDTH, 1, key=keys[0])
-    params, static = eqx.partition(network, eqx.is_inexact_array)
-
-    def logits(params: Any, inputs: Array) -> Array:
-        return jax.vmap(eqx.combine(params, static))(inputs.reshape(len(inputs), -1))
-
-    def loss(params: Any, batch: Array) -> Array:
-        return mean_loss(logits(params, data.train_inputs[batch]), data.train_labels[batch])
+    params = problem.make(keys[0])
 
     def read_sensors(params: Any, previous: Any, batch: Array, key: Array) -> dict[str, Any]:
-        labels = data.train_labels[batch]
+        inputs, labels = problem.data.train_inputs[batch], problem.data.train_labels[batch]
         return {
-            "paired": sensors.paired_gradients(loss, params, previous, batch),
-            "Hutchinson": sensors.hutchinson(loss, params, key, batch),
-            "Gauss-Newton": sensors.gauss_newton(
-                lambda p: logits(p, data.train_inputs[batch]),
-                lambda z: mean_loss(z, labels),
+            "paired gradients": sensors.paired_gradients(problem.loss, params, previous, batch),
+            "Hutchinson sensor": sensors.hutchinson(problem.loss, params, key, batch),
+            "Gauss-Newton sensor": sensors.gauss_newton(
+                lambda p: problem.logits(p, inputs),
+                lambda z: training.mean_cross_entropy(z, labels),
                 params,
                 key,
             ),
         }
 
-    num_steps = config.network_steps // (3 if config.quick else 1)
-    indices = jax.random.randint(keys[1], (num_steps, config.batch_size), 0, len(data.train_labels))
-    step_keys = jax.random.split(keys[2], num_steps)
+    shape = config.network_steps, config.batch_size
+    indices = jax.random.randint(keys[1], shape, 0, problem.num_train)
+    step_keys = jax.random.split(keys[2], config.network_steps)
 
     @jax.jit
     def pilot(params: Any) -> Any:
@@ -236,7 +206,7 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
 
         def readings(now: Any) -> Any:
             batch, key = now
-            return jax.grad(loss)(near, batch), read_sensors(near, params, batch, key)
+            return jax.grad(problem.loss)(near, batch), read_sensors(near, params, batch, key)
 
         gradients, read = lax.map(readings, (indices[:20], step_keys[:20]))
         spread = jax.tree.map(lambda x: jnp.var(x, 0).mean(), (gradients, read))
@@ -251,11 +221,9 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
         for name, noise in noises.items()
     }
 
-    def step(carry: Any, now: Any) -> tuple[Any, None]:
-        params, previous, opt_state, states, averages = carry
-        batch, key = now
-        gradient = jax.grad(loss)(params, batch)
-        read = read_sensors(params, previous, batch, key)
+    def watch(watched: Any, params: Any, gradient: Any, now: Any) -> Any:
+        previous, states, averages = watched
+        read = read_sensors(params, previous, *now)
         moved = jax.tree.map(jnp.subtract, params, previous)
         states = {
             name: filter_.update(
@@ -263,37 +231,31 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
             )
             for name, filter_ in filters.items()
         }
-        square = jax.tree.map(jnp.square, gradient)
-        averages = jax.tree.map(
-            lambda a, x: 0.999 * a + 0.001 * jnp.nan_to_num(x),
-            averages,
-            {"second moment of Adam": square}
-            | {f"average of {name}": tree for name, tree in read.items()},
-        )
-        updates, opt_state = optimizer.update(gradient, opt_state, params)
-        return (optax.apply_updates(params, updates), params, opt_state, states, averages), None
+        seen = {"second moment of Adam": jax.tree.map(jnp.square, gradient)}
+        seen |= {average_of(name): tree for name, tree in read.items()}
+        averages = jax.tree.map(lambda a, x: 0.999 * a + 0.001 * jnp.nan_to_num(x), averages, seen)
+        return params, states, averages
 
-    @jax.jit
-    def train(carry: Any, batches: Array, keys: Array) -> Any:
-        return lax.scan(step, carry, (batches, keys))[0]
+    def loss(params: Any, now: Any) -> Array:
+        return problem.loss(params, now[0])
 
+    train = jax.jit(lambda carry, part: training.train(loss, optimizer, carry, part, watch)[0])
     zeros = jax.tree.map(jnp.zeros_like, params)
-    names = ("second moment of Adam", *(f"average of {name}" for name in ratios))
-    carry = (
-        params,
-        params,
-        optimizer.init(params),
-        {name: filter_.init(params) for name, filter_ in filters.items()},
-        dict.fromkeys(names, zeros),
-    )
+    states = {name: filter_.init(params) for name, filter_ in filters.items()}
+    averages = dict.fromkeys(("second moment of Adam", *map(average_of, ratios)), zeros)
+    carry = params, optimizer.init(params), (params, states, averages)
     chunks = 10
-    for part in tqdm(np.array_split(np.arange(num_steps), chunks), desc=f"digits, {name}"):
-        carry = train(carry, indices[part], step_keys[part])
-    params, _, _, states, averages = carry
+    for part in tqdm(np.array_split(np.arange(config.network_steps), chunks), f"digits, {name}"):
+        carry = train(carry, (indices[part], step_keys[part]))
+    params, _, (_, states, averages) = carry
     believed = {name: state.posterior().curvature_mean for name, state in states.items()}
-    accuracy = (logits(params, data.test_inputs).argmax(-1) == data.test_labels).mean()
-    exact = hessian_diagonal(lambda p: loss(p, jnp.arange(len(data.train_labels))), params)
-    return NetworkRun(exact, believed | averages, float(accuracy))
+    exact = hessian_diagonal(problem.training_loss, params)
+    return NetworkRun(exact, believed | averages, float(problem.test_accuracy(params)))
+
+
+def average_of(sensor: str) -> str:
+    """What the average of the readings of a sensor is called."""
+    return f"plain average of {'the ' * sensor.endswith('sensor')}{sensor}"
 
 
 def spearman(x: np.ndarray, y: np.ndarray) -> float:
@@ -305,11 +267,6 @@ def spearman(x: np.ndarray, y: np.ndarray) -> float:
 def mean_leaf(tree: Any) -> Array:
     """Mean of the scalars of a tree."""
     return jnp.stack(jax.tree.leaves(tree)).mean()
-
-
-def mean_loss(logits: Array, labels: Array) -> Array:
-    """Cross-entropy in nats."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
 def hessian_diagonal(loss: Callable[[Any], Array], params: Any) -> Any:
@@ -325,40 +282,33 @@ def hessian_diagonal(loss: Callable[[Any], Array], params: Any) -> Any:
     return unravel(diagonal)
 
 
-def print_table(correlations: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Rank correlations with the exact Hessian diagonal."""
-    runs = list(correlations)
-    print("rank correlation with the Hessian's diagonal: all parameters (within arrays)")
-    print(f"{'':<26}" + "".join(f"{'steps of ' + name:>22}" for name in runs))
-    for belief in correlations[runs[0]]:
-        cells = (correlations[name][belief] for name in runs)
-        print(f"{belief:<26}" + "".join(f"{c['all']:>13.2f} ({c['within']:.2f})  " for c in cells))
-
-
 def draw(
     calibrations: dict[float, Calibration],
     correlations: dict[str, dict[str, dict[str, float]]],
     path: Path,
 ) -> None:
     """Believed against true curvature for every level of noise, and the rank correlations."""
-    plt = figures.pyplot()
-    figure = plt.figure(figsize=(figures.WIDTH, 6.4), layout="constrained")
-    grid = figure.add_gridspec(2, len(calibrations), height_ratios=(1, 1.05))
-    first = None
-    for column, (noise, c) in enumerate(calibrations.items()):
-        axes = figure.add_subplot(grid[0, column], sharex=first, sharey=first)
-        first = axes if first is None else first
-        shown = np.argsort(c.truth)[:: max(1, len(c.truth) // 60)]
-        half = stats.norm.ppf((1 + LEVEL) / 2) * c.deviation[shown]
-        axes.errorbar(
-            c.truth[shown], c.mean[shown], half, fmt="o", ms=2.5, lw=0.8, color=figures.BLUE
-        )
-        axes.plot([-3, 3], [-3, 3], color="0.5", lw=0.8, zorder=0)
-        axes.set(xlabel="true curvature", xlim=(-3.2, 3.2), ylim=(-3.6, 3.6))
-        axes.set_title(f"noise variance {noise:g}\ncovers {100 * c.coverage:.1f} %", fontsize=9)
-        if column == 0:
-            axes.set_ylabel("believed, with 90 % interval")
-    axes = figure.add_subplot(grid[1, :])
+    options = {"sharex": "row", "sharey": "row", "height_ratios": (1, 1.1)}
+    with figures.page(path, 2, len(calibrations), 6.4, **options) as axes:
+        for panel, (noise, c) in zip(axes[0], calibrations.items(), strict=True):
+            shown = np.argsort(c.truth)[:: max(1, len(c.truth) // 60)]
+            half = stats.norm.ppf((1 + LEVEL) / 2) * c.deviation[shown]
+            style = {"fmt": "o", "ms": 2.5, "lw": 0.8, "color": figures.BLUE}
+            panel.errorbar(c.truth[shown], c.mean[shown], half, **style)
+            panel.plot([-3, 3], [-3, 3], color="0.5", lw=0.8, zorder=0)
+            panel.set(xlabel="true curvature", xlim=(-3.2, 3.2), ylim=(-3.6, 3.6))
+            panel.set_title(
+                f"noise variance {noise:g}\ncovers {100 * c.coverage:.1f} %", fontsize=9
+            )
+        axes[0, 0].set_ylabel("believed, with 90 % interval")
+        grid, figure = axes[1, 0].get_gridspec(), axes[1, 0].figure
+        for panel in axes[1]:
+            panel.remove()
+        draw_correlations(correlations, figure.add_subplot(grid[1, :]))
+
+
+def draw_correlations(correlations: dict[str, dict[str, dict[str, float]]], axes: Any) -> None:
+    """The rank correlations of both runs."""
     names = list(next(iter(correlations.values())))
     positions = np.arange(len(names))[::-1]
     for offset, (run_, colour) in enumerate(
@@ -367,18 +317,9 @@ def draw(
         y = positions + 0.2 - 0.4 * offset
         values = [correlations[run_][name] for name in names]
         axes.barh(y, [v["all"] for v in values], 0.36, color=colour, label=f"steps of {run_}")
-        axes.plot(
-            [v["within"] for v in values],
-            y,
-            "D",
-            color="k",
-            ms=4,
-            label="" if offset else "within arrays",
-        )
+        label = "" if offset else "within arrays"
+        axes.plot([v["within"] for v in values], y, "D", color="k", ms=4, label=label)
     axes.set_yticks(positions, names)
     axes.axvline(0, color="k", lw=0.8)
     axes.set(xlabel="rank correlation with the exact diagonal of the Hessian, digits")
-    axes.set_xlim(right=1.28)
-    axes.legend(loc="center right", fontsize=8)
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)

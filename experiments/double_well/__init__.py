@@ -1,6 +1,6 @@
 r"""Plan a path over a barrier that gradient descent does not cross.
 
-Claim (the paper's Fig. 1): on the loss $(\theta_1^2 - 1)^2 + \theta_2^2 - \theta_1 / 2$ the path of
+Claim: on the loss $(\theta_1^2 - 1)^2 + \theta_2^2 - \theta_1 / 2$ the path of
 least action from (-0.6, 0.55) to the global minimum climbs over the barrier between the two
 minima, investing kinetic energy first, where gradient descent from the same start ends in the local
 minimum near -0.93. Beyond the paper: with a free end the planner finds the global minimum by
@@ -29,7 +29,7 @@ from beliefnav import Objective, control
 from beliefnav.control.paths.least_action import LeastActionPath, MultiStart
 from beliefnav.objective import action
 from experiments import figures, report
-from experiments.command_line import check_at_least
+from experiments.options import Options
 
 START = (-0.6, 0.55)
 END = (1.0625, 0.0)
@@ -40,30 +40,21 @@ BARRIER = -0.12705084
 """First coordinate of the saddle between the wells, a root of $4 x^3 - 4 x = 1/2$."""
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
     """Plan a path over a barrier that gradient descent does not cross."""
 
+    QUICK = {"grid": 21, "races": (50,)}
+    LEAST = {"discount": 0.0, "guesses": 1, "grid": 3}
+
     discount: float = 0.1
-    """Temporal discount of Fig. 1."""
+    """Temporal discount of the path."""
     guesses: int = 12
     """Straight lines to random ends that the free planner begins with."""
     grid: int = 61
     """Starts, and two thirds as many discounts, of the map."""
-    seed: int = 0
-    """The random seed of the guesses."""
-    out: Path = Path("runs/double_well")
-    """Folder to write to."""
-    quick: bool = False
-    """A coarser map."""
-
-    def __post_init__(self) -> None:
-        """Check the numbers.
-
-        Raises:
-            ValueError: names the number that is out of range.
-        """
-        check_at_least(self, discount=0.0, guesses=1, grid=3)
+    races: tuple[int, ...] = (50, 1_000)
+    """Points of the paths on which Newton's method is compared with gradient descent."""
 
 
 def loss(x: Any) -> Any:
@@ -98,13 +89,8 @@ class Map(NamedTuple):
         return np.isfinite(np.minimum(self.cross, self.stay))
 
 
-def run(config: Config) -> None:
-    """Plan, measure, draw, write.
-
-    Args:
-        config: the options.
-    """
-    config.out.mkdir(parents=True, exist_ok=True)
+def run(config: Config) -> report.Report:
+    """Plan, measure, draw."""
     with jax.enable_x64(True), tqdm(total=6, unit="part") as bar:
 
         def part(name: str, value: Any) -> Any:
@@ -119,37 +105,33 @@ def run(config: Config) -> None:
         descent = part("descent", lambda: descend(start))
         path = part("paper's path", lambda: plan(objective, start, end, NUM_POINTS))
         free = part("free end", lambda: plan_freely(config, objective, start))
-        scaling, races = part("cost", lambda: (measure_scaling(objective), race(objective)))
-        grid = 21 if config.quick else config.grid
-        escape = part("map", lambda: escape_map(grid, minima))
+        scaling, races = part("cost", lambda: (measure_scaling(objective), race(config, objective)))
+        escape = part("map", lambda: escape_map(config.grid, minima))
+        draw(config.folder / "double_well.png", path, free, descent, scaling, escape)
+        distance = float(np.linalg.norm(np.subtract(free.best.params[-1], minima[1])))
+        escapes = _from_start(escape)
+        results = report.plain(
+            {
+                "action": path.action / DURATION,
+                "newton_iterations": path.num_steps,
+                "action_gradient_norm": path.gradient_norm,
+                "free_end_point": free.best.params[-1],
+                "local_optima": free.distinct.sum(),
+                "global_minimum": minima[1],
+                "descent_end_point": descent[-1],
+                "largest_discount_that_escapes": escape.discounts[escapes].max(),
+                "scaling": scaling,
+                "speedup_over_gradient_descent": {str(r["points"]): r["speedup"] for r in races},
+                "gradient_descent": races,
+            }
+        )
+        made = claims(path, distance, descent, minima, energies(path), scaling, escapes)
 
-        draw(config.out / "double_well.png", path, free, descent, scaling, escape)
-
-    distance = float(np.linalg.norm(np.subtract(free.best.params[-1], minima[1])))
-    escapes = _from_start(escape)
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=claims(path, distance, descent, minima, energies(path), scaling, escapes),
-        results={
-            "action": float(path.action) / DURATION,
-            "newton_iterations": int(path.num_steps),
-            "action_gradient_norm": float(path.gradient_norm),
-            "free_end_point": np.asarray(free.best.params[-1]).tolist(),
-            "local_optima": int(free.distinct.sum()),
-            "global_minimum": np.asarray(minima[1]).tolist(),
-            "descent_end_point": np.asarray(descent[-1]).tolist(),
-            "largest_discount_that_escapes": float(escape.discounts[escapes].max()),
-            "scaling": scaling,
-            "speedup_over_gradient_descent": {str(r["points"]): r["speedup"] for r in races},
-            "gradient_descent": races,
-        },
-    )
+    return report.Report(made, results)
 
 
 def plan(objective: Objective, start: Array, end: Array, num_points: int) -> Any:
-    """The path of the paper's Fig. 1, on its discretisation."""
+    """The paper's path, on its discretisation."""
     return _planner(objective, num_points, node=0.0)(start, end)
 
 
@@ -189,17 +171,18 @@ def measure_scaling(objective: Objective) -> list[dict[str, float]]:
     start, end = jnp.array(START), jnp.array(END)
     rows = []
     for points in (100, 1_000, 10_000, 100_000):
-        seconds, path = _time(_planner(objective, points, node=0.5), start, end)
+        repeats = 5 + 10_000 // points  # what takes a moment is disturbed the most
+        seconds, path = _time(_planner(objective, points, node=0.5), start, end, repeats=repeats)
         assert path.status == control.PathStatus.CONVERGED
         rows.append({"points": points, "seconds": seconds, "iterations": int(path.num_steps)})
     return rows
 
 
-def race(objective: Objective) -> list[dict[str, float]]:
+def race(config: Config, objective: Objective) -> list[dict[str, float]]:
     """Newton's method against gradient descent on the same action, compiled, from one guess."""
     start, end = jnp.array(START), jnp.array(END)
     rows = []
-    for points in (50, 1_000):
+    for points in config.races:
         newton_seconds, path = _time(_planner(objective, points, node=0.0), start, end)
         minimum = path.action / DURATION
         descent_seconds, (num_steps, reached) = _time(
@@ -304,7 +287,7 @@ def claims(
 
 
 def _from_start(escape: Map) -> np.ndarray:
-    """[discount] whether the plan from the start of Fig. 1 escapes."""
+    """[discount] whether the plan from `START` escapes."""
     return escape.escapes[:, np.argmin(np.abs(escape.starts - START[0]))]
 
 
@@ -317,10 +300,15 @@ def draw(
     escape: Map,
 ) -> None:
     """Paths on the loss, energies, the map of escapes, and the cost of planning."""
-    plt = figures.pyplot()
-    figure, axes = plt.subplots(2, 2, figsize=(figures.WIDTH, 7.6), layout="constrained")
-    (landscape, energy_axes), (map_axes, cost_axes) = axes
+    with figures.page(file, 2, 2, 7.6) as ((landscape, energy_axes), (map_axes, cost_axes)):
+        _draw_landscape(landscape, path, free, descent)
+        _draw_energies(energy_axes, path, descent)
+        _draw_map(map_axes, escape)
+        _draw_cost(cost_axes, scaling)
 
+
+def _draw_landscape(landscape: Any, path: Any, free: MultiStart, descent: Array) -> None:
+    """Three paths on the loss."""
     x, y = np.meshgrid(np.linspace(-1.6, 1.6, 201), np.linspace(-1.2, 0.9, 141))
     levels = np.concatenate([np.arange(-0.5, 1.0, 0.1), np.arange(1.0, 3.0, 0.25)])
     height = (x**2 - 1) ** 2 + y**2 - x / 2
@@ -337,6 +325,9 @@ def draw(
     landscape.legend(loc="lower center", fontsize=8)
     landscape.set(xlabel=r"$\theta_1$", ylabel=r"$\theta_2$", title="Paths on the loss")
 
+
+def _draw_energies(energy_axes: Any, path: Any, descent: Array) -> None:
+    """Kinetic energy and loss along the path."""
     kinetic, potential = energies(path)
     times = np.asarray(path.times)[:-1]
     energy_axes.plot(times, potential, color=figures.BLUE, label="loss along the path")
@@ -353,10 +344,15 @@ def draw(
     energy_axes.legend(fontsize=8)
     energy_axes.set(xlabel="time", ylabel="energy", title="Invest first, arrive later")
 
+
+def _draw_map(map_axes: Any, escape: Map) -> None:
+    """Where planning escapes, and what it saves."""
+    from matplotlib.colors import ListedColormap
+
     grid = (escape.starts, escape.discounts)
     kind = np.where(escape.planned, np.where(escape.escapes, 2.0, 1.0), 0.0)
     colours = ["0.85", figures.YELLOW, figures.SKY]
-    map_axes.pcolormesh(*grid, kind, cmap=_listed(colours), vmin=0, vmax=2, alpha=0.6, lw=0)
+    map_axes.pcolormesh(*grid, kind, cmap=ListedColormap(colours), vmin=0, vmax=2, alpha=0.6, lw=0)
     stay, cross = (np.where(np.isfinite(x), x, np.nan) for x in (escape.stay, escape.cross))
     lines = map_axes.contour(
         *grid, stay - cross, [0.25, 1, 2, 5, 10], colors=figures.BLUE, linewidths=1
@@ -365,7 +361,7 @@ def draw(
     map_axes.axvline(BARRIER, color="k", ls="--", lw=1)
     map_axes.text(BARRIER + 0.02, 7.5, "barrier", fontsize=8, rotation=90, va="top")
     map_axes.axvline(START[0], color="k", ls=":", lw=1)
-    map_axes.text(START[0] + 0.02, 7.5, "start of Fig. 1", fontsize=8, rotation=90, va="top")
+    map_axes.text(START[0] + 0.02, 7.5, "start of the path", fontsize=8, rotation=90, va="top")
     map_axes.text(-1.5, 2.5, "stays in the left well", fontsize=10)
     map_axes.text(-1.5, 0.056, "crosses to the deeper well", fontsize=10)
     map_axes.set(
@@ -375,6 +371,9 @@ def draw(
         title="Where looking ahead escapes (lines: cost saved)",
     )
 
+
+def _draw_cost(cost_axes: Any, scaling: list[dict[str, float]]) -> None:
+    """Seconds of a plan, and steps of Newton's method."""
     points, seconds = ([row[k] for row in scaling] for k in ("points", "seconds"))
     cost_axes.loglog(points, seconds, "o-", color=figures.BLUE, label="least action path")
     linear = seconds[-1] * np.array(points) / points[-1]
@@ -383,27 +382,24 @@ def draw(
         cost_axes.annotate(
             f"{row['iterations']} steps",
             (row["points"], row["seconds"]),
-            (8, -10),
+            (-8, 6),
             textcoords="offset points",
+            ha="right",
             fontsize=8,
         )
     cost_axes.margins(0.15)
     cost_axes.legend(fontsize=8)
-    cost_axes.set(xlabel="points of the path", ylabel="seconds", title="The cost of a plan")
-    figure.savefig(file, dpi=120)
-    plt.close(figure)
+    cost_axes.set(
+        xlabel="points of the path",
+        ylabel="seconds for a plan",
+        title="The cost of a plan, in steps of Newton's method",
+    )
 
 
 def _minimum(guess: float) -> Array:
     """The minimum of the loss near a guess on the first axis."""
     solver = optx.Newton(rtol=1e-12, atol=1e-12)
     return optx.root_find(lambda x, _: jax.grad(loss)(x), solver, jnp.array([guess, 0.0])).value
-
-
-def _listed(colours: list[str]) -> Any:
-    from matplotlib.colors import ListedColormap
-
-    return ListedColormap(colours)
 
 
 def _time(call: Callable[..., Any], *args: Any, repeats: int = 5) -> tuple[float, Any]:

@@ -1,6 +1,6 @@
 r"""Vary how far ahead a plan looks: gradient descent at one end, momentum at the other.
 
-Claim (the paper's Fig. 2a-d): on a quadratic loss of curvature $h$ the optimal path decays at the
+Claim: on a quadratic loss of curvature $h$ the optimal path decays at the
 rate $r = \sqrt{\gamma^2/4 + \eta k h} - \gamma/2$. Looking far ahead ($\gamma \to 0$) it is
 $\sqrt{\eta k h}$, so that flat and steep directions are approached at rates less unequal than under
 gradient descent ($\gamma \to \infty$), where it is proportional to $h$. Beyond the paper: momentum
@@ -13,7 +13,7 @@ form, or by a past velocity that says nothing at $\gamma = 0$ or much at large $
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ from tqdm import tqdm
 from beliefnav import Objective, control
 from beliefnav.control.paths.least_action import LeastActionPath
 from experiments import figures, report
-from experiments.command_line import check_at_least
+from experiments.options import Options
 
 DISCOUNTS = (0.0, 1.0, 10.0)
 EXPECTED_RATIO = {0.0: 2.000, 1.0: 2.527, 10.0: 3.890}
@@ -42,26 +42,15 @@ ZERO = 0.03
 DISCOUNT_TICKS = [ZERO, 0.1, 1, 10, 100], ["0", "0.1", "1", "10", "100"]
 
 
-@dataclass(frozen=True)
-class Config:
-    """Vary how far ahead a plan looks."""
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """Vary how far ahead a plan looks. Nothing here is random."""
+
+    QUICK = {"points_per_time": 100}
+    LEAST = {"points_per_time": 20}
 
     points_per_time: int = 200
     """Points of a path for a unit of time."""
-    seed: int = 0
-    """Kept for uniformity: nothing here is random."""
-    out: Path = Path("runs/horizons")
-    """Folder to write to."""
-    quick: bool = False
-    """Half the points."""
-
-    def __post_init__(self) -> None:
-        """Check the number of points.
-
-        Raises:
-            ValueError: there are too few to see the fastest decay.
-        """
-        check_at_least(self, points_per_time=20)
 
 
 class Paths(NamedTuple):
@@ -82,14 +71,9 @@ class Paths(NamedTuple):
     steep: np.ndarray
 
 
-def run(config: Config) -> None:
-    """Plan, compare, draw, write.
-
-    Args:
-        config: the options.
-    """
-    config.out.mkdir(parents=True, exist_ok=True)
-    density = config.points_per_time // (2 if config.quick else 1)
+def run(config: Config) -> report.Report:
+    """Plan, compare, draw."""
+    density = config.points_per_time
     discounts = sorted((*DISCOUNTS, *MORE_DISCOUNTS))
     with jax.enable_x64(True):
         plan = planner(density)
@@ -100,28 +84,27 @@ def run(config: Config) -> None:
     }
     momentum = {g: momentum_from_horizon(p, density) for g, p in paths.items()}
     error = max(path_error(g, paths[g]) for g in DISCOUNTS)
-    draw(config.out / "horizons.png", paths, ratios, momentum)
-    values = list(momentum.values())
-    report.write_metrics(
-        config.out,
-        seed=config.seed,
-        quick=config.quick,
-        claims=[
-            *(
-                report.close(f"rate ratio, discount {g:g}", ratios[g], expected, 1e-3)
-                for g, expected in EXPECTED_RATIO.items()
-            ),
-            report.at_most("path error against the closed form", error, 1e-3),
-            report.at_least("past velocity explains, discount 0", momentum[0.0], 0.01),
-            report.at_most("past velocity explains, discount 100", momentum[100.0], 1e-4),
-            report.at_most("growth of that with the discount", max(np.diff(values)), 0.0),
-        ],
-        results={
-            "rate_ratio": {f"{g:g}": ratios[g] for g in DISCOUNTS},
-            "max_path_error": error,
-            "momentum_from_horizon": {f"{g:g}": value for g, value in momentum.items()},
-        },
-    )
+    draw(config.folder / "horizons.png", paths, ratios, momentum)
+    claims = [
+        *(
+            report.close(f"rate ratio, discount {g:g}", ratios[g], expected, 1e-3)
+            for g, expected in EXPECTED_RATIO.items()
+        ),
+        report.at_most("path error against the closed form", error, 1e-3),
+        report.at_least("past velocity explains, discount 0", momentum[0.0], 0.01),
+        report.at_most("past velocity explains, discount 100", momentum[100.0], 1e-4),
+        report.at_most(
+            "past velocity explains: growth with the discount",
+            max(np.diff(list(momentum.values()))),
+            0.0,
+        ),
+    ]
+    results = {
+        "rate_ratio": {g: ratios[g] for g in DISCOUNTS},
+        "max_path_error": error,
+        "momentum_from_horizon": momentum,
+    }
+    return report.Report(claims, results)
 
 
 def rate(curvature: np.ndarray | float, discount: np.ndarray | float) -> np.ndarray:
@@ -205,9 +188,19 @@ def draw(
     file: Path, paths: dict[float, Paths], ratios: dict[float, float], momentum: dict[float, float]
 ) -> None:
     """Trajectories, losses, paths in the plane, rate ratios, and where momentum comes from."""
-    plt = figures.pyplot()
-    figure, axes = plt.subplots(2, 3, figsize=(figures.WIDTH, 6.4), layout="constrained")
-    (position, loss, plane), (ratio, scatter, share) = axes
+    with figures.page(file, 2, 3, 6.4) as ((position, loss, plane), (ratio, scatter, share)):
+        _draw_paths(position, loss, plane, paths)
+        _draw_ratio(ratio, ratios)
+        _draw_velocities(scatter, paths)
+        shown = {max(g, ZERO): max(value, 1e-12) for g, value in momentum.items()}
+        share.loglog(list(shown), list(shown.values()), "o-", color=figures.PURPLE)
+        share.set(xlabel=r"discount $\gamma$", ylabel="share of the variance of velocity")
+        share.set_xticks(*DISCOUNT_TICKS)
+        share.set_title("Explained by past velocity only")
+
+
+def _draw_paths(position: Any, loss: Any, plane: Any, paths: dict[float, Paths]) -> None:
+    """Paths and losses in one direction, and paths in two: closed forms, and least action."""
     for g in DISCOUNTS:
         p, style = paths[g], {"color": COLOURS[g]}
         exact = np.exp(-rate(1.0, g) * p.times)
@@ -220,7 +213,9 @@ def draw(
         plane.plot(*exact.T, **style, label=rf"$\gamma$ = {g:g}")
         dots = np.linspace(0, len(p.times) - 1, 13).astype(int)
         plane.plot(*p.plane[dots].T, "o", ms=4, mfc="none", **style)
-    position.set(xlabel="time", ylabel=r"$\theta_t$", title="Path, curvature 1", xlim=(0, 6))
+    position.set(
+        xlabel="time", ylabel=r"parameter $\theta_t$", title="Path, curvature 1", xlim=(0, 6)
+    )
     loss.set(xlabel="time", ylabel="loss", title="Loss", xlim=(0, 6), ylim=(1e-5, 1))
     x, y = np.meshgrid(np.linspace(-3.3, 0.5, 60), np.linspace(-3.3, 0.5, 60))
     plane.contour(x, y, x**2 / 18 + y**2 / 2, 12, colors="0.8", linewidths=0.6, zorder=0)
@@ -230,8 +225,11 @@ def draw(
 
     plane.plot([], [], "-", color="0.4", label="closed form")
     plane.plot([], [], "o", ms=4, mfc="none", color="0.4", label="least action")
-    plane.legend(fontsize=8, loc="lower right")
+    plane.legend(loc="lower right")
 
+
+def _draw_ratio(ratio: Any, ratios: dict[float, float]) -> None:
+    """The rate at curvature 4 over that at curvature 1."""
     grid = np.geomspace(ZERO, 200, 200)
     ratio.semilogx(grid, rate(4.0, grid) / rate(1.0, grid), color="0.4", label="closed form")
     shown = {max(g, ZERO): value for g, value in ratios.items()}
@@ -245,6 +243,9 @@ def draw(
     ratio.set_title("Steep against flat")
     ratio.legend(fontsize=8, loc="center left")
 
+
+def _draw_velocities(scatter: Any, paths: dict[float, Paths]) -> None:
+    """Velocities against the present gradient, with one rate for all directions."""
     for g in DISCOUNTS:
         p = paths[g]
         velocity = np.gradient(p.single, p.times, axis=1)
@@ -262,11 +263,3 @@ def draw(
     scatter.axline((0, 0), slope=1, color="0.6", lw=0.8, zorder=0)
     scatter.set(xlabel="explained by the gradient", ylabel="velocity", title="One rate for all?")
     scatter.legend(fontsize=8, markerscale=2)
-
-    shown = {max(g, ZERO): max(value, 1e-12) for g, value in momentum.items()}
-    share.loglog(list(shown), list(shown.values()), "o-", color=figures.PURPLE)
-    share.set(xlabel=r"discount $\gamma$", ylabel="share of velocity")
-    share.set_xticks(*DISCOUNT_TICKS)
-    share.set_title("Explained by past velocity only")
-    figure.savefig(file, dpi=120)
-    plt.close(figure)

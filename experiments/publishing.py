@@ -1,0 +1,150 @@
+"""Figures and numbers of a finished run, brought to where people read them.
+
+A number in a README stands between two comments that GitHub does not show::
+
+    Adam reaches <!--{value:rules.adam.accuracy:.3f}-->0.973<!--end--> after 40 epochs.
+
+The first comment has a path into ``metrics.json`` (names and positions in lists, joined by dots)
+and a Python format. In the gallery, ``experiments/README.md``, the path begins with the name of the
+experiment. What stands between the comments is written by `publish` and checked by a test.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments import EXPERIMENTS
+from experiments.options import Options
+from experiments.report import METRICS
+
+HERE = Path(__file__).parent
+GALLERY = HERE / "README.md"
+OPENING = "<!--{value:"
+MARKER = re.compile(
+    re.escape(OPENING) + r"(?P<path>[^\n]+?):(?P<format>[^\n:}]*)\}-->.*?<!--end-->"
+)
+
+
+def publish(config: Options) -> None:
+    """Copy figures and ``metrics.json`` of a run, and render the numbers of the READMEs.
+
+    Args:
+        config: the options of the run; what its folder holds is published.
+
+    Raises:
+        ValueError: the run is not finished or was a quick one, or a README asks for a number that
+            ``metrics.json`` does not have.
+    """
+    source, target = config.folder, HERE / config.name
+    if not (source / METRICS).is_file():
+        raise ValueError(
+            f"Cannot publish {config.name}. This is because {source} has no {METRICS}; do run "
+            f"`python -m experiments {config.name}` to its end first."
+        )
+    if json.loads((source / METRICS).read_text())["options"]["quick"]:
+        raise ValueError(
+            f"Cannot publish {config.name}. This is because {source} holds a quick run, which is "
+            "there for tests; do run it without --quick."
+        )
+    for path in (source / METRICS, *sorted(source.glob("*.png"))):
+        shutil.copyfile(path, target / path.name)
+        print(f"copied {path} to {target}")
+    for readme in (target / "README.md", GALLERY):
+        if readme.is_file():
+            readme.write_text(rendered(readme))
+
+
+def rendered(readme: Path) -> str:
+    """The text of a README, with its numbers as ``metrics.json`` has them.
+
+    Args:
+        readme: the gallery, or the README of an experiment.
+
+    Returns:
+        The text; where nothing has changed, that of the file.
+
+    Raises:
+        ValueError: a marker is not closed, or asks for what is not there.
+    """
+    if readme.resolve() == GALLERY:
+        names = [name for name in EXPERIMENTS if (HERE / name / METRICS).is_file()]
+        metrics = {name: json.loads((HERE / name / METRICS).read_text()) for name in names}
+    else:
+        metrics = json.loads((readme.parent / METRICS).read_text())
+    return render(readme.read_text(), lambda path: look_up(metrics, path))
+
+
+def render(text: str, value: Callable[[str], Any]) -> str:
+    """Write numbers between markers.
+
+    Args:
+        text: Markdown.
+        value: path -> number.
+
+    Returns:
+        The text with the numbers; to render it again changes nothing.
+
+    Raises:
+        ValueError: a marker is not closed, or its format does not fit.
+    """
+    if text.count(OPENING) != len(MARKER.findall(text)):
+        raise ValueError(
+            "Cannot render a README. This is because a marker is not complete; do write "
+            "<!--{value:PATH:FORMAT}-->NUMBER<!--end--> on one line."
+        )
+
+    def written(match: re.Match[str]) -> str:
+        number = value(match["path"])
+        try:
+            shown = format(number, match["format"])
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"Cannot write {match['path']}. This is because {number!r} has no format "
+                f"{match['format']!r} ({error}); do correct one of them."
+            ) from error
+        return f"{match[0].partition('-->')[0]}-->{shown}<!--end-->"
+
+    return MARKER.sub(written, text)
+
+
+def look_up(metrics: Any, path: str) -> Any:
+    """The entry at a dotted path; names may have dots of their own.
+
+    Raises:
+        ValueError: there is none; the error says how far the path leads and what is there.
+    """
+    furthest: list[tuple[str, Any]] = []
+    found = list(_entries(metrics, path, "", furthest))
+    if found:
+        return found[0]
+    behind, there = max(furthest, key=lambda item: len(item[0]))
+    known = ", ".join(map(str, there)) if isinstance(there, Mapping) else f"{there!r:.60}"
+    raise ValueError(
+        f"Cannot find {path!r} in {METRICS}. This is because there is only "
+        f"{known or 'nothing'} at {behind.rstrip('.') or 'its top'!r}; do correct the path, or "
+        "publish the run that has it."
+    )
+
+
+def _entries(value: Any, path: str, behind: str, furthest: list[tuple[str, Any]]) -> Any:
+    """All entries that a path may mean, and where it leads nowhere."""
+    furthest.append((behind, value))
+    for end in [*(match.start() for match in re.finditer(r"\.", path)), len(path)]:
+        name, rest = path[:end], path[end + 1 :]
+        if isinstance(value, Mapping) and name in value:
+            entry = value[name]
+        elif isinstance(value, list) and re.fullmatch(r"-?\d+", name) and _within(value, int(name)):
+            entry = value[int(name)]
+        else:
+            continue
+        if end == len(path):
+            yield entry
+        else:
+            yield from _entries(entry, rest, f"{behind}{name}.", furthest)
+
+
+def _within(values: list[Any], position: int) -> bool:
+    return -len(values) <= position < len(values)

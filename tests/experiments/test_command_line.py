@@ -1,0 +1,115 @@
+"""The command line: what it lists, refuses, exits with, and how a run of all goes on."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments import command_line, everything, report
+from experiments.options import Options
+
+COMMAND = [sys.executable, "-m", "experiments"]
+
+
+def test_unknown_experiment_and_list() -> None:
+    listing = subprocess.run(COMMAND, capture_output=True, text=True, check=True)
+    assert "classify" in listing.stdout and "device_check" in listing.stdout
+    unknown = subprocess.run([*COMMAND, "clasify"], capture_output=True, text=True)
+    assert unknown.returncode != 0 and "classify, double_well" in unknown.stderr
+
+
+def test_publishing_what_was_not_run_says_what_to_do(tmp_path: Path) -> None:
+    command = [*COMMAND, "classify", "--publish", "--out", str(tmp_path)]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1 and "Traceback" not in refused.stderr
+    assert "do run `python -m experiments classify` to its end first" in refused.stderr
+
+
+class Module:
+    """A module with one claim, which holds or does not."""
+
+    __doc__ = "An experiment that does nothing."
+    Config = Options
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def run(self, config: Options) -> report.Report:
+        return report.Report([report.at_least("value", self.value, 1.0)], {})
+
+
+@pytest.mark.parametrize("value", [1.0, 0.5, float("nan")])
+def test_a_claim_that_fails_exits_with_an_error(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command_line.importlib, "import_module", lambda _: Module(value))
+    arguments = ["nothing", "--out", str(tmp_path), "--seed", "3"]
+    if value >= 1:
+        command_line.main("experiments", "experiment", ["nothing"], arguments)
+    else:
+        with pytest.raises(SystemExit, match="nothing: 1 of 1 claims do not hold"):
+            command_line.main("experiments", "experiment", ["nothing"], arguments)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["command"] == "python -m experiments nothing --seed 3"
+    assert metrics["options"]["seed"] == 3
+
+
+def run_all(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> tuple[list[str], str]:
+    """Run all of three experiments: which were started, and what the exit says."""
+    values = {"good": 1.0, "claims_too_much": 0.5}
+    started = []
+
+    def run(command: list[str]) -> Any:
+        """In place of a process: the experiment ``crashes`` leaves nothing behind."""
+        *_, name, _, out = (x for x in command if x != "--quick")
+        started.append(name)
+        if name in values:
+            config = Options(out=Path(out), quick="--quick" in command)
+            report.perform(Module(values[name]).run, config)
+        return subprocess.CompletedProcess(command, int(name != "good"))
+
+    monkeypatch.setattr(everything, "EXPERIMENTS", ("claims_too_much", "crashes", "good"))
+    monkeypatch.setattr(everything.importlib, "import_module", lambda _: Module(1.0))
+    monkeypatch.setattr(everything.subprocess, "run", run)
+    monkeypatch.setattr(report, "commit", lambda: "abc")
+    with pytest.raises(SystemExit) as exit:
+        everything.main(["--out", str(folder), *options])
+    return started, str(exit.value)
+
+
+def test_a_run_of_all_goes_past_failures_and_names_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, said = run_all(monkeypatch, tmp_path, "--quick")
+    assert started == ["claims_too_much", "crashes", "good"]
+    assert said.startswith("2 of 3 experiments failed:")
+    assert "claims_too_much: claims that do not hold: value" in said
+    assert "crashes: ended with exit status 1 before" in said
+    assert json.loads((tmp_path / "good" / "metrics.json").read_text())["options"]["quick"]
+
+
+def test_a_run_of_all_is_resumed_where_code_and_options_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(run_all(monkeypatch, tmp_path)[0]) == 3
+    started, said = run_all(monkeypatch, tmp_path)
+    assert started == ["crashes"]  # the others are there; what failed then is still said
+    assert said.startswith("2 of 3 experiments failed:")
+    assert len(run_all(monkeypatch, tmp_path, "--quick")[0]) == 3  # other options
+
+
+@pytest.mark.parametrize("commit", ["other", "abc-dirty", None])
+def test_what_another_commit_measured_is_measured_again(
+    commit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "commit", lambda: "abc" if commit == "other" else commit)
+    config = Options(out=tmp_path)
+    report.perform(Module(1.0).run, config)
+    assert everything.is_done(tmp_path, Options()) == (commit == "other")
+    if commit == "other":
+        assert not everything.is_done(tmp_path, Options(seed=1))
+        monkeypatch.setattr(report, "commit", lambda: commit)
+        assert not everything.is_done(tmp_path, Options())
