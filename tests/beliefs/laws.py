@@ -23,6 +23,12 @@ def log_joint(program: Callable[..., Any], latents: Any, *streams: Any) -> Any:
     return jax.jit(lambda latents: log_density(program, streams, {}, latents)[0])(latents)
 
 
+def differences(f: Any, at: tuple[float, ...], h: float = 1e-5) -> list[float]:
+    """Central differences of a function in each of its arguments."""
+    point = np.array(at)
+    return [(f(*(point + h * e)) - f(*(point - h * e))) / (2 * h) for e in np.eye(len(at))]
+
+
 def assert_filter_is_exact(model: Belief, oracle: Callable[[np.ndarray], oracles.Gaussian]) -> None:
     """The filter of a Gaussian gradient is the conditioned joint Gaussian, entry by entry."""
     recorded = oracles.random_stream(seed=0, num_steps=15)

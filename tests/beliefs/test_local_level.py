@@ -140,14 +140,9 @@ def test_derivatives_of_the_likelihood_are_those_of_the_oracle():
         got = slopes(jnp.asarray(y), BETA, R, M0, n0)
         assert np.all(np.isfinite(got))
         # A diffuse prior is diffuse: there, only discount and noise can be moved.
-        want = _differences(exact, (BETA, R, M0, N0) if n0 else (BETA, R))
+        want = laws.differences(exact, (BETA, R, M0, N0) if n0 else (BETA, R))
         # Central differences with step h: error h^2 f''' + eps f / h ~ 1e-9, relative to O(1).
         np.testing.assert_allclose(got[: len(want)], want, rtol=1e-7, atol=1e-7)
-
-
-def _differences(f: Any, at: tuple[float, ...], h: float = 1e-5) -> list[float]:
-    point = np.array(at)
-    return [(f(*(point + h * e)) - f(*(point - h * e))) / (2 * h) for e in np.eye(len(at))]
 
 
 @pytest.mark.usefixtures("x64")

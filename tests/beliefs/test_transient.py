@@ -203,23 +203,6 @@ def test_variances_stay_exact_in_single_precision():
     np.testing.assert_allclose(got, want, rtol=1e-4)
 
 
-@pytest.mark.usefixtures("x64")
-def test_derivatives_in_the_hyper_parameters_are_those_of_the_oracle():
-    y = jnp.asarray(Y)
-    got = jax.jit(
-        jax.grad(lambda *hyper: filters.log_likelihood(Transient(*hyper), y), argnums=(0, 1, 2))
-    )(THETA, PHI, SIGMA2)
-
-    def exact(*hyper: Any) -> float:
-        numbers = dict(zip(NUMBERS, hyper, strict=True))
-        return forecasts(oracles.transient_model(Y, **numbers))[2]
-
-    h, point = 1e-5, np.array([THETA, PHI, SIGMA2])
-    want = [(exact(*(point + h * e)) - exact(*(point - h * e))) / (2 * h) for e in np.eye(3)]
-    # Central differences: h^2 f''' + eps f / h ~ 1e-9, of numbers up to 1e2.
-    np.testing.assert_allclose(got, want, rtol=1e-6)
-
-
 def test_unknown_innovations_leave_the_forecast_and_take_away_the_density():
     unknown = Transient(THETA, PHI)
     posterior, info = filters.filter_recording(unknown, jnp.asarray(Y, jnp.float32))

@@ -341,27 +341,6 @@ def test_it_descends_a_noisy_quadratic():
     assert losses[-1] < losses[0] / 1000
 
 
-@pytest.mark.parametrize(
-    ("argument", "value"),
-    [
-        ("learning_rate", 0.0),
-        ("learning_rate", -1e-3),
-        ("discount", 0.0),
-        ("discount", -0.1),
-        ("noise_variance", 0.0),
-        ("gradient_variance", -1.0),
-        ("curvature_variance", 0),
-        ("gradient_drift", -0.01),
-        ("curvature_discount", 1.1),
-        ("curvature_noise_variance", -1.0),
-    ],
-)
-def test_numbers_out_of_range_are_named(argument: str, value: float):
-    with pytest.raises(ValueError, match=rf"\b{argument} must be"):
-        arguments: Any = {"learning_rate": 0.1} | {argument: value}
-        rules.secant(**arguments)
-
-
 def test_what_it_needs_is_asked_for():
     optimizer: Any = rules.secant(0.1)
     params = jnp.ones(2)
