@@ -408,7 +408,7 @@ def two_fits() -> list[Any]:
 OLD = arviz.__version__.startswith("0.")
 
 
-@pytest.mark.filterwarnings("ignore:The inplace keyword")  # arviz 0.23 uses it
+@pytest.mark.filterwarnings("ignore:The (inplace|copy) keyword")  # arviz 0.23 uses them
 def test_fits_are_joined_and_become_tables(two_fits: list[Any]) -> None:
     """By functions of arviz 0.x, or of xarray, which arviz 1.x leaves that to."""
     if OLD:
