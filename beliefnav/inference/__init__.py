@@ -32,7 +32,7 @@ Example:
     >>> bool(0 < mode.values["correlation"] < 1)
     True
     >>> sorted(inference.to_groups(fit))[:3]
-    ['convergence', 'log_likelihood', 'observed_data']
+    ['log_likelihood', 'observed_data', 'posterior']
 
     `to_arviz` opens a fit in arviz; `map_draws` applies anything to the belief of every draw. A
     hierarchy over coordinates is a prior with plates: its belief then has hyper-parameters of the

@@ -30,6 +30,7 @@ __all__ = [
     "summary",
     "to_arviz",
     "to_groups",
+    "with_verdict",
 ]
 
 PyTree = Any
@@ -62,7 +63,8 @@ class Fit(NamedTuple):
         posterior: constrained values, of dimensions (chain, draw), the dimension taken apart if
             there is one, and those of the site. Of a sampler it has the attributes
             ``inference_library`` and ``sampling_time``, seconds with warm-up, without compilation.
-        sample_stats: of the sampler, of dimensions (chain, draw) and the dimension taken apart.
+        sample_stats: of the sampler, of dimensions (chain, draw) and the dimension taken apart; the
+            diagnostics are its attributes too, and so go into files and containers.
         diagnostics: whether to trust it: ``converged``, and what that rests on, of the dimension
             taken apart.
         state: where the sampler stands.
@@ -274,22 +276,24 @@ def to_groups(fit: Fit, *, key: Array | None = None) -> dict[str, "xr.Dataset"]:
         Group name -> Dataset.
     """
     key = jax.random.key(0) if key is None else key
-    names = [n for n in ("gradient", "displacement", "curvature") if n in fit.target.stream]
-    return {
+    given = [name for name in ("displacement", "curvature") if name in fit.target.stream]
+    groups = {
         "posterior": fit.posterior,
         "sample_stats": fit.sample_stats,
-        "observed_data": fit.target.stream[names],
-        "convergence": fit.diagnostics,
+        "observed_data": fit.target.stream[["gradient"]],
         **predict(fit.target, fit.posterior, key=key),
     }
+    return groups | ({"constant_data": fit.target.stream[given]} if given else {})
 
 
 def to_arviz(fit: Fit, *, key: Array | None = None) -> Any:
     """A fit as arviz opens it: InferenceData (arviz 0.x) or DataTree (arviz 1.x).
 
-    Groups: ``posterior`` (constrained values), ``sample_stats`` (``diverging`` among them),
-    ``log_likelihood`` and ``posterior_predictive`` (one step ahead, see `predict`),
-    ``observed_data`` and ``convergence``.
+    Groups: ``posterior`` (constrained values), ``sample_stats`` (``diverging`` among them; its
+    attributes say of each unit whether it converged), ``log_likelihood`` and
+    ``posterior_predictive`` of the gradient (one step ahead, see `predict`), ``observed_data`` (the
+    gradient) and ``constant_data`` (what the belief was given besides: displacements, readings of a
+    second sensor).
 
     Args:
         fit: draws from a posterior.
@@ -361,6 +365,12 @@ def diagnose(
     result["divergences"] = sample_stats["diverging"].sum(("chain", "draw"))
     result["converged"] = agrees(result) & (result["divergences"] == 0)
     return xr.Dataset(result)
+
+
+def with_verdict(sample_stats: "xr.Dataset", diagnostics: "xr.Dataset") -> "xr.Dataset":
+    """Statistics whose attributes are the diagnostics, as numbers that a file can hold."""
+    verdict = {name: np.asarray(x, np.float64).tolist() for name, x in diagnostics.items()}
+    return sample_stats.assign_attrs(verdict)
 
 
 def agreement(draws: "xr.Dataset") -> dict[str, Any]:

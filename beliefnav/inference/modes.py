@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from beliefnav.inference.fits import Fit, State, labelled
+from beliefnav.inference.fits import Fit, State, labelled, with_verdict
 from beliefnav.inference.targets import Density, Target, density
 from beliefnav.recording import Recording
 
@@ -148,7 +148,7 @@ def laplace(
             covariance[..., None, :, :], (*batch, num_chains, *covariance.shape[-2:])
         ),
     )
-    return Fit(target, posterior, sample_stats, diagnostics, state)
+    return Fit(target, posterior, with_verdict(sample_stats, diagnostics), diagnostics, state)
 
 
 def _peaks(target: Target, sampled: Density, key: Array, num_starts: int, max_steps: int) -> _Peak:

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from beliefnav.inference.fits import Fit, State, diagnose, labelled
+from beliefnav.inference.fits import Fit, State, diagnose, labelled, with_verdict
 from beliefnav.inference.targets import Density, Target, density
 from beliefnav.recording import Recording
 
@@ -422,4 +422,4 @@ def _run(
     posterior.attrs |= {"inference_library": kernel.name, "sampling_time": sampling_time}
     diagnostics = diagnose(sampled, target, posterior, sample_stats)
     state = State(sampled.split(position), step_size, matrix)
-    return Fit(target, posterior, sample_stats, diagnostics, state)
+    return Fit(target, posterior, with_verdict(sample_stats, diagnostics), diagnostics, state)

@@ -24,7 +24,8 @@ def to_arviz(
 
     Groups, all of dimensions (step, param):
 
-    - ``observed_data``: ``gradient`` and ``displacement``;
+    - ``observed_data``: ``gradient``;
+    - ``constant_data``: ``displacement``;
     - ``filter_posterior``: draws of ``gradient``, of dimensions (chain, draw, step, param), from
       the Gaussian with the mean and variance believed after that step. They are independent from
       step to step: marginals of the filter, not paths. Absent where no gradient variance is
@@ -61,7 +62,10 @@ def to_groups(
     """
     import xarray as xr
 
-    groups = {"observed_data": recording[["gradient", "displacement"]]}
+    groups = {
+        "observed_data": recording[["gradient"]],
+        "constant_data": recording[["displacement"]],
+    }
     stats = recording.drop_vars(["gradient", "displacement"])
     if stats.data_vars:
         groups["filter_stats"] = stats

@@ -142,7 +142,6 @@ def write(config: Config, fit: Fit) -> None:
         "posterior": fit.posterior,
         "sample_stats": fit.sample_stats,
         "observed_data": fit.target.stream,
-        "convergence": fit.diagnostics,
     }
     container = recording.to_container(groups)
     container.to_netcdf(str(config.folder / "posterior.nc"), engine="h5netcdf")

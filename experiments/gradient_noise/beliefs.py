@@ -129,7 +129,7 @@ def learn(config: Config, stream: Stream, name: str) -> tuple[Learned | None, Sc
     learned = Learned(fitted.posterior, fitted.sample_stats, fitted.diagnostics)
     groups = {"posterior": learned.posterior, "sample_stats": learned.sample_stats}
     path = config.folder / f"{stream.name}_{name.replace(' ', '_').lower()}.nc"
-    container = recording.to_container(groups | {"convergence": learned.diagnostics})
+    container = recording.to_container(groups)
     container.to_netcdf(str(path), engine="h5netcdf")
     return learned, score(stream, prior, learned.posterior, key)
 

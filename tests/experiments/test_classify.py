@@ -46,7 +46,8 @@ def test_quick_run_writes_all_of_its_contract(tmp_path) -> None:
         "step",
         "param",
     )
-    assert {"gradient", "displacement"} == set(_group(container, "observed_data").data_vars)
+    assert {"gradient"} == set(_group(container, "observed_data").data_vars)
+    assert {"displacement"} == set(_group(container, "constant_data").data_vars)
     assert "gradient_mean" in _group(container, "filter_stats")
     assert arviz.summary(_group(container, "posterior")).shape[0] > 0
 

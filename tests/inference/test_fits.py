@@ -332,16 +332,16 @@ def test_arviz_opens_all_groups(fit: inference.Fit, opened: Any) -> None:
         "posterior",
         "sample_stats",
         "observed_data",
-        "convergence",
         "log_likelihood",
         "posterior_predictive",
     }
     for name, values in (
         ("posterior", fit.posterior),
         ("sample_stats", fit.sample_stats),
-        ("convergence", fit.diagnostics),
     ):
         xr.testing.assert_equal(group(opened, name), values)
+    for name, verdict in fit.diagnostics.items():
+        np.testing.assert_array_equal(group(opened, "sample_stats").attrs[str(name)], verdict)
     assert group(opened, "sample_stats")["diverging"].dims == ("chain", "draw", "param")
     observed = group(opened, "observed_data")["gradient"]
     np.testing.assert_array_equal(observed, laws.streams()["gradient"])
@@ -385,3 +385,53 @@ def test_arviz_leaves_one_out(opened: Any, labels: list[str]) -> None:
     assert trusted.sum() > 50 * len(labels)
     # An average of 1600 weights whose logarithms differ by some tenths.
     np.testing.assert_allclose(points.values[trusted], expected[trusted], atol=0.05)
+
+
+# --- arviz, on a fit that costs nothing ----------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def two_fits() -> list[Any]:
+    """Of a belief that was given displacements, by Laplace's approximation."""
+    rng = np.random.default_rng(0)
+    stream = from_arrays(rng.normal(size=(40, 2)), rng.normal(size=(40, 2)), labels=["a", "b"])
+
+    def prior() -> beliefs.Secant:
+        return beliefs.Secant(numpyro.sample("noise", dist.LogNormal(0, 1)), 1.0, 1.0)
+
+    with jax.numpy_rank_promotion("allow"):
+        target = inference.target(prior, stream, separate="param")
+        fits = (inference.laplace(target, key=jax.random.key(i), num_draws=50) for i in (0, 1))
+        return [inference.to_arviz(fit) for fit in fits]
+
+
+OLD = arviz.__version__.startswith("0.")
+
+
+@pytest.mark.filterwarnings("ignore:The (inplace|copy) keyword")  # arviz 0.23 uses them
+def test_fits_are_joined_and_become_tables(two_fits: list[Any]) -> None:
+    """By functions of arviz 0.x, or of xarray, which arviz 1.x leaves that to."""
+    if OLD:
+        joined: Any = arviz.concat(*two_fits, dim="chain", reset_dim=True)
+        table = two_fits[0].to_dataframe()
+    else:
+        joined = xr.map_over_datasets(lambda *data: xr.concat(data, "chain"), *two_fits)
+        table = group(two_fits[0], "posterior").to_dataframe()
+    assert dict(group(joined, "posterior").sizes) == {"chain": 2, "draw": 50, "param": 2}
+    assert len(table) in (50, 100)
+
+
+@pytest.mark.filterwarnings("ignore:Passing a dict or None as alias_mapping")  # arviz 0.23 does
+def test_arviz_draws_predictions_beside_what_was_observed(two_fits: list[Any]) -> None:
+    """What the belief was given is no observation: nothing replicates it."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    assert set(group(two_fits[0], "observed_data")) == {"gradient"}
+    assert set(group(two_fits[0], "constant_data")) == {"displacement"}
+    if OLD:
+        arviz.plot_ppc(two_fits[0], num_pp_samples=5)
+    else:
+        plots: Any = arviz
+        plots.plot_ppc_dist(two_fits[0], num_samples=5)
+        plots.plot_loo_pit(two_fits[0])

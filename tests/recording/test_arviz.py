@@ -45,10 +45,11 @@ def names(container: Any) -> set[str]:
 def test_groups_hold_what_was_seen_and_believed(state: Any) -> None:
     data = recording.to_dataset(state, params)
     opened = recording.to_arviz(state, params)
-    assert names(opened) == {"observed_data", "filter_posterior", "filter_stats"}
-    assert set(group(opened, "observed_data")) == {"gradient", "displacement"}
+    assert names(opened) == {"observed_data", "constant_data", "filter_posterior", "filter_stats"}
+    assert set(group(opened, "observed_data")) == {"gradient"}
+    assert set(group(opened, "constant_data")) == {"displacement"}
     assert set(group(opened, "filter_stats")) == set(data) - {"gradient", "displacement"}
-    for name in ("observed_data", "filter_stats"):
+    for name in ("observed_data", "constant_data", "filter_stats"):
         for variable, values in group(opened, name).items():
             assert values.dims == ("step", "param")
             np.testing.assert_array_equal(values, data[variable])
@@ -95,14 +96,14 @@ def test_draws_are_decided_by_the_key(state: Any) -> None:
 
 def test_a_belief_without_gradient_variance_has_no_draws() -> None:
     opened = recording.to_arviz(recorded(rules.adam(0.1)), params)
-    assert names(opened) == {"observed_data", "filter_stats"}
+    assert names(opened) == {"observed_data", "constant_data", "filter_stats"}
 
 
 def test_an_optimizer_without_belief_has_observations_only() -> None:
     import optax
 
     opened = recording.to_arviz(recorded(optax.adam(0.1)), params)
-    assert names(opened) == {"observed_data"}
+    assert names(opened) == {"observed_data", "constant_data"}
 
 
 def test_round_trip_through_a_file(state: Any, tmp_path: Path) -> None:
