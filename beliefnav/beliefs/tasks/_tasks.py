@@ -89,7 +89,7 @@ def known(curvature: PyTree) -> PyTree:
     """The curvature as a state holds it: arrays of its own, in float32 at least."""
 
     def leaf(h: Any) -> Array:
-        return jnp.array(h, jnp.promote_types(jnp.asarray(h).dtype, jnp.float32))
+        return jnp.array(h, _trees.wide_dtype(jnp.asarray(h).dtype))
 
     return jax.tree.map(leaf, curvature)
 
