@@ -34,8 +34,9 @@ TO_THE_OPTIMUM = (
     "The way to the optimum is the step itself, and no quotient of two means: rounding."
 )
 RECORDED = "A recording holds what FisherOptimum says: no gradient and no curvature."
-READS_VARIANCE = "A policy says whether it reads variances."
+READS = "A policy says what it reads of a posterior."
 NEW = "The policy that goes to the believed optimum, which `hazard_filter` had inside."
+WIDER = "A mean over entries is taken in the dtype of the state: rounding in float32."
 GONE = "No longer among the names of the package; see the changelog."
 WORDS = "An error says what would have to be declared."
 
@@ -119,6 +120,10 @@ INTENDED: tuple[Intended, ...] = (
     Intended("recordings of rules/hazard_filter, examples", "dataset*", RECORDED),
     Intended("recordings of rules/hazard_filter, examples", "groups*", RECORDED),
     *(Intended(f"signatures/control.{name}", "*", GONE) for name in NO_LONGER_PUBLIC),
-    Intended("signatures/control.Policy", "uses_variance", READS_VARIANCE),
+    Intended("signatures/control.Policy", "reads", READS),
+    Intended("signatures/rules.adam_toward_start", "eps_root", "To differentiate through steps."),
+    Intended("signatures/beliefs.sensed", "required", "Newton's method asks for its curvature."),
+    Intended("signatures/wrappers.two_hypothesis", "value_fn", "Some hosts hand over no loss."),
+    Intended("beliefs/FisherOptimum/float32", "state/*/surprise", WIDER),
     Intended("signatures/control.to_optimum", "*", NEW),
 )

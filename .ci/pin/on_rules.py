@@ -64,6 +64,8 @@ def inputs(reading: str | None, dtype: str, every_step: bool) -> list[PyTree]:
         for t, (step, value) in enumerate(zip(steps, make(dtype), strict=True)):
             if every_step or reading == "loss" or t % 2 == 0:
                 step[name] = value
+            elif name == "curvature":
+                step[name] = None
     return steps
 
 
