@@ -6,13 +6,14 @@ A number in a README stands between two comments that GitHub does not show::
 
 The first comment has a path into ``metrics.json`` (names and positions in lists, joined by dots)
 and a Python format. In the gallery, ``experiments/README.md``, the path begins with the name of the
-experiment. What stands between the comments is written by `publish` and checked by a test.
+experiment. What stands between the comments is written by `publish` and checked by a test; in the
+gallery, that of experiments which are not published yet is left as it stands.
 """
 
 import json
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,17 +73,19 @@ def rendered(readme: Path) -> str:
     if readme.resolve() == GALLERY:
         names = [name for name in EXPERIMENTS if (HERE / name / METRICS).is_file()]
         metrics = {name: json.loads((HERE / name / METRICS).read_text()) for name in names}
+        left = set(EXPERIMENTS) - metrics.keys()
     else:
-        metrics = json.loads((readme.parent / METRICS).read_text())
-    return render(readme.read_text(), lambda path: look_up(metrics, path))
+        metrics, left = json.loads((readme.parent / METRICS).read_text()), ()
+    return render(readme.read_text(), lambda path: look_up(metrics, path), left)
 
 
-def render(text: str, value: Callable[[str], Any]) -> str:
+def render(text: str, value: Callable[[str], Any], left: Collection[str] = ()) -> str:
     """Write numbers between markers.
 
     Args:
         text: Markdown.
         value: path -> number.
+        left: beginnings of the paths whose numbers are left as they stand.
 
     Returns:
         The text with the numbers; to render it again changes nothing.
@@ -97,6 +100,8 @@ def render(text: str, value: Callable[[str], Any]) -> str:
         )
 
     def written(match: re.Match[str]) -> str:
+        if match["path"].partition(".")[0] in left:
+            return match[0]
         number = value(match["path"])
         try:
             shown = format(number, match["format"])

@@ -83,7 +83,7 @@ def on_quadratics(key: Array, num_problems: int, quick: bool = False) -> Costs:
         optimizer = navigator(1.0, beliefs.positive(secant), make_policy(index, exact_hold=True))
         return follow(optimizer, curvature, gradient, noise, keys[2])
 
-    dispersions = DISPERSIONS[1::2] if quick else DISPERSIONS
+    dispersions = DISPERSIONS[2:] if quick else DISPERSIONS
     tables = Costs(
         dispersions,
         NOISES,

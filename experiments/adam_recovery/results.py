@@ -146,33 +146,38 @@ def metrics(results: Results) -> dict[str, Any]:
     }
 
 
-def _costs(costs: Costs) -> list[dict[str, Any]]:
+def _costs(costs: Costs) -> dict[tuple[float, float], dict[str, Any]]:
+    """(Dispersion, noise) -> field -> plan -> number."""
     tables = {
         "excess": costs.excess,
         "versus": costs.versus,
         "standard_error": costs.error,
         "cheaper": costs.cheaper,
     }
-    return [
-        {"dispersion": c, "noise": r}
-        | {field: {name: x[i, j] for name, x in table.items()} for field, table in tables.items()}
+    return {
+        (c, r): {
+            field: {name: x[i, j] for name, x in table.items()} for field, table in tables.items()
+        }
         for i, c in enumerate(costs.dispersions)
         for j, r in enumerate(costs.noises)
-    ]
+    }
 
 
 def _dual(results: Results) -> dict[str, Any]:
     return {
         "gain_by_moves": results.checks.by_moves,
-        "solutions": [
-            {
-                "dispersion": c,
-                "noise": r,
+        "largest_gain": {
+            c: max(s.gain() for (own, _), s in results.solutions.items() if own == c)
+            for c, _ in results.solutions
+        },
+        "solutions": {
+            setting: {
                 "gain": s.gain(),
                 "probing": s.gain(over="anticipating"),
+                "averaged": s.gain("averaged"),
                 "cost": {name: cost[-1] for name, cost in s.cost.items()},
                 "first_move": s.first_move,
             }
-            for (c, r), s in results.solutions.items()
-        ],
+            for setting, s in results.solutions.items()
+        },
     }

@@ -1,6 +1,5 @@
-"""What the answers come to: claims, ``metrics.json``, and a table."""
+"""What the answers come to: claims, and ``metrics.json``."""
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,13 @@ from experiments import report
 from experiments.gradient_noise.beliefs import Answer, Learned
 from experiments.gradient_noise.config import Config
 from experiments.gradient_noise.training import Retrained
+
+MEMORIES = {
+    "implied_beta1": ("Ornstein-Uhlenbeck", "implied_beta1"),
+    "implied_beta1_local_level": ("local level", "implied_beta1"),
+    "implied_beta2": ("precision walk", "implied_beta2"),
+}
+"""Name in ``metrics.json`` -> model and site."""
 
 
 def interval(fit: Learned, name: str) -> dict[str, dict[str, np.ndarray]]:
@@ -24,21 +30,19 @@ def interval(fit: Learned, name: str) -> dict[str, dict[str, np.ndarray]]:
     }
 
 
+def memories(answer: Answer, model: str, site: str) -> dict[str, float]:
+    """Layer -> median over draws and stages, of the length of the memory."""
+    middle = answer.fits[model].posterior[site].median(("chain", "draw", "stage"))
+    return dict(zip(answer.stream.layers.names, middle.values.tolist(), strict=True))
+
+
 def settings(answer: Answer) -> dict[str, dict[str, tuple[float, float]]]:
     """Setting -> layer -> the two memories to train with."""
-
-    def medians(model: str, name: str) -> dict[str, float]:
-        """Layer -> median over draws and stages, of the length of the memory."""
-        draws = answer.fits[model].posterior[name]
-        middle = draws.median(("chain", "draw", "stage"))
-        return dict(zip(answer.stream.layers.names, middle.values.tolist(), strict=True))
 
     def common(memories: dict[str, float]) -> dict[str, float]:
         return dict.fromkeys(memories, float(np.median(list(memories.values()))))
 
-    beta1 = medians("Ornstein-Uhlenbeck", "implied_beta1")
-    level = medians("local level", "implied_beta1")
-    beta2 = medians("precision walk", "implied_beta2")
+    beta1, level, beta2 = (memories(answer, *source) for source in MEMORIES.values())
 
     def pairs(one: dict[str, float], other: dict[str, float]) -> dict[str, tuple[float, float]]:
         return {layer: (one[layer], other[layer]) for layer in one}
@@ -70,38 +74,64 @@ def claims(config: Config, answer: Answer) -> list[report.Claim]:
 def metrics(
     answers: Sequence[Answer], retrained: dict[str, dict[str, Retrained]]
 ) -> dict[str, Any]:
-    """What goes into ``metrics.json``; if there are several data sets, names begin with theirs."""
-    several = len(answers) > 1
-    result: dict[str, Any] = defaultdict(dict)
-    for answer in answers:
-        prefix = f"{answer.stream.name}: " if several else ""
-        for field, model, site in (
-            ("implied_beta1", "Ornstein-Uhlenbeck", "implied_beta1"),
-            ("implied_beta1_local_level", "local level", "implied_beta1"),
-            ("implied_beta2", "precision walk", "implied_beta2"),
-            ("signal_to_noise", "Ornstein-Uhlenbeck", "signal_to_noise_ratio"),
-        ):
-            rows = interval(answer.fits[model], site)
-            result[field] |= {f"{prefix}{layer}": row for layer, row in rows.items()}
-        for model, score in answer.scores.items():
-            result["elpd"][f"{prefix}{model}"] = score.elpd
-            result["coverage_90"][f"{prefix}{model}"] = score.intervals
-            if model in answer.fits:
-                loo = (score.loo, score.loo_error, score.loo_unreliable)
-                names = ("elpd", "standard_error", "unreliable")
-                result["loo"][f"{prefix}{model}"] = dict(zip(names, loo, strict=True))
-        for model, fit in answer.fits.items():
-            table = fit.diagnostics
-            result["converged"][f"{prefix}{model}"] = {
+    """What goes into ``metrics.json``: stream -> what came out."""
+    said = {a.stream.name: _of_stream(a, retrained.get(a.stream.name, {})) for a in answers}
+    return {"streams": said}
+
+
+def _of_stream(answer: Answer, retrained: dict[str, Retrained]) -> dict[str, Any]:
+    scores, fits = answer.scores, answer.fits
+    gains = {
+        model: (score.elpd - scores["no memory"].elpd) / answer.stream.num_held_out
+        for model, score in scores.items()
+    }
+    result = {field: interval(fits[model], site) for field, (model, site) in MEMORIES.items()}
+    result["signal_to_noise"] = interval(fits["Ornstein-Uhlenbeck"], "signal_to_noise_ratio")
+    result |= {
+        "range_over_layers": {
+            field: {"least": min(each.values()), "largest": max(each.values())}
+            for field, source in MEMORIES.items()
+            for each in [memories(answer, *source)]
+        },
+        "elpd": {model: score.elpd for model, score in scores.items()},
+        "nats_over_no_memory": gains,
+        "best_mean_nats_over_no_memory": max(gains["Ornstein-Uhlenbeck"], gains["local level"]),
+        "coverage_90": {model: score.intervals for model, score in scores.items()},
+        "loo": {
+            model: {
+                "elpd": scores[model].loo,
+                "standard_error": scores[model].loo_error,
+                "unreliable": scores[model].loo_unreliable,
+            }
+            for model in fits
+        },
+        "converged": {
+            model: {
                 str(stage): {name: table[name].sel(stage=stage).values for name in table.data_vars}
                 for stage in table["stage"].values
             }
-        result["left_out"] |= {f"{prefix}{n}": k for n, k in answer.stream.left_out.items()}
-        for setting, outcome in retrained.get(answer.stream.name, {}).items():
-            result["retrained"][f"{prefix}{setting}"] = outcome.accuracy
-            result["retraining"][f"{prefix}{setting}"] = {
+            for model, fit in fits.items()
+            for table in [fit.diagnostics]
+        },
+        "left_out": answer.stream.left_out,
+        "retrained": {setting: outcome.accuracy for setting, outcome in retrained.items()},
+        "retraining": {
+            setting: {
                 "memories": outcome.memories,
                 "learning_rate": outcome.learning_rate,
                 "test": outcome.test,
             }
+            for setting, outcome in retrained.items()
+        },
+    }
+    if retrained:
+        chosen = [outcome.test[outcome.learning_rate] for outcome in retrained.values()]
+        result["seeds_differ_by"] = max(float(np.ptp(accuracies)) for accuracies in chosen)
+    sampled = [fit.diagnostics for fit in fits.values() if "r_hat" in fit.diagnostics]
+    if sampled:
+        result["sampled"] = {
+            "max_r_hat": max(float(table["r_hat"].max()) for table in sampled),
+            "min_ess_bulk": min(float(table["ess_bulk"].min()) for table in sampled),
+            "divergences": sum(int(table["divergences"].sum()) for table in sampled),
+        }
     return result

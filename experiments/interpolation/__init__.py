@@ -111,7 +111,8 @@ def run(config: Config) -> report.Report:
     file = config.folder / "interpolation.png"
     draw(swept, discounts, learning_rates, time_steps, weights, file)
     walked = {name: paths[name] | s._asdict() for name, s in swept.items()}
-    return report.Report(claims, {"paths": walked, "best": chosen})
+    lowest = min(chosen, key=lambda row: row["training_loss"])
+    return report.Report(claims, {"paths": walked, "best": chosen, "lowest": lowest})
 
 
 def grid(**axes: Any) -> dict[str, np.ndarray]:

@@ -210,6 +210,7 @@ def metrics(tracked: Tracked) -> dict[str, Any]:
         "dropped_mass_per_step": tracked.dropped,
         "assumed_hazards": ASSUMED,
         "tracking_mse_by_assumed_hazard": tracked.sweep,
+        "best_of_assumed_hazards": {n: ASSUMED[x.argmin()] for n, x in tracked.sweep.items()},
         "learned_hazard": {
             name: {"tracking_mse": error, "expected_hazard": hazard}
             for name, (error, hazard) in tracked.learned.items()

@@ -18,16 +18,17 @@ def test_quick_run_writes_all_of_its_contract(tmp_path: Path) -> None:
     metrics = report.perform(gradient_noise.run, gradient_noise.Config(quick=True, out=tmp_path))
     assert not report.failed(metrics)
     assert len(metrics["claims"]) == 3
+    found = metrics["streams"]["digits"]
     for field in ("implied_beta1", "implied_beta2"):
-        assert len(metrics[field]) == 3
-        for stages in metrics[field].values():
+        assert len(found[field]) == 3
+        for stages in found[field].values():
             assert list(stages) == list(gradient_noise.STAGES)
             for median, low, high in stages.values():
                 assert 0 < low < median < high < 1
     models = {"local level", "Ornstein-Uhlenbeck", "precision walk"}
-    assert models == set(metrics["converged"]) == set(metrics["loo"])
-    assert models < set(metrics["elpd"])
-    assert all(0.8 < accuracy <= 1 for accuracy in metrics["retrained"].values())
+    assert models == set(found["converged"]) == set(found["loo"])
+    assert models < set(found["elpd"])
+    assert all(0.8 < accuracy <= 1 for accuracy in found["retrained"].values())
     for figure in ("memory", "stream", "predictive", "comparison"):
         assert (tmp_path / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
     assert arviz.from_netcdf(str(tmp_path / "digits_local_level.nc")) is not None

@@ -69,6 +69,14 @@ def test_numbers_are_written_between_markers_and_nothing_else_changes() -> None:
     assert publishing.render(want, value) == want
 
 
+def test_numbers_of_what_is_not_published_stay() -> None:
+    text = "<!--{value:0.3:.1f}-->?<!--end--> and <!--{value:plasticity.last:.3f}-->0.681<!--end-->"
+    want = text.replace("?", "1.0")
+    assert publishing.render(text, value, {"plasticity"}) == want
+    with pytest.raises(ValueError, match="Cannot find 'plasticity.last'"):
+        publishing.render(text, value)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -135,7 +143,15 @@ def test_the_numbers_of_a_readme_are_those_of_its_metrics() -> None:
 
 
 def test_the_numbers_of_the_gallery_are_those_of_the_metrics() -> None:
-    assert publishing.rendered(publishing.GALLERY) == publishing.GALLERY.read_text()
+    text = publishing.GALLERY.read_text()
+    assert publishing.rendered(publishing.GALLERY) == text
+    publishing.render(text, lambda _: 1)
+
+
+def test_no_line_begins_with_a_marker() -> None:
+    """Markdown takes such a line for HTML, and ends the paragraph before it."""
+    for readme in (*READMES, publishing.GALLERY):
+        assert not re.search(r"^\s*<!--", readme.read_text(), re.M), readme
 
 
 def test_what_is_published_was_a_full_run_of_that_experiment() -> None:
