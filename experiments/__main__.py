@@ -9,15 +9,13 @@ import sys
 from experiments import EXPERIMENTS, command_line, everything, publishing
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["all", *options]:
-            everything.main(options)
-        case [name, *options] if name in EXPERIMENTS and "--publish" in options:
-            options.remove("--publish")
-            config = command_line.configure("experiments", name, options)
-            try:
-                publishing.publish(config)
-            except ValueError as error:
-                sys.exit(str(error))
-        case arguments:
-            command_line.main("experiments", "experiment", EXPERIMENTS, arguments)
+    with command_line.piped():
+        match sys.argv[1:]:
+            case ["all", *options]:
+                everything.main(options)
+            case [name, *options] if name in EXPERIMENTS and "--publish" in options:
+                options.remove("--publish")
+                with command_line.in_one_line(name):
+                    publishing.publish(command_line.configure("experiments", name, options))
+            case arguments:
+                command_line.main("experiments", "experiment", EXPERIMENTS, arguments)

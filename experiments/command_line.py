@@ -1,15 +1,17 @@
 """A package of runnable modules on the command line: list them, or run the one that is named."""
 
+import contextlib
 import importlib
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import tyro
 
 from experiments import report
+from experiments.options import OptionError
 
 
 def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]) -> None:
@@ -27,23 +29,49 @@ def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: {program} NAME [options]; NAME --help lists the options\n")
         for name in names:
-            doc = importlib.import_module(f"{package}.{name}").__doc__ or ""
+            doc = importlib.import_module(f"{package}.{name}").__doc__ or "\n"  # none with -OO
             print(f"  {name:<16}{doc.splitlines()[0]}")
         return
     name, *options = arguments
     if name not in names:
         sys.exit(f"Unknown {kind} {name!r}; known are: {', '.join(names)}.")
-    config = configure(package, name, options)
+    with in_one_line(name):
+        config = configure(package, name, options)
+        config.folder  # before anything is computed  # noqa: B018
     if config.quick:
         compile_quickly()
     shown = [x for i, x in enumerate(arguments) if "--out" not in arguments[max(0, i - 1) : i + 1]]
     run = importlib.import_module(f"{package}.{name}").run
     try:
-        metrics = report.perform(run, config, f"{program} {shlex.join(shown)}")
-    except FileNotFoundError as error:
-        sys.exit(f"{name}: {error}")
+        with in_one_line(name):
+            metrics = report.perform(run, config, f"{program} {shlex.join(shown)}")
+    except KeyboardInterrupt:
+        kept = ", ".join(sorted(path.name for path in config.folder.iterdir())) or "nothing"
+        print(f"{name}: interrupted; {config.folder} holds {kept}.", file=sys.stderr)
+        sys.exit(130)
     if failed := report.failed(metrics):
         sys.exit(f"{name}: {len(failed)} of {len(metrics['claims'])} claims do not hold.")
+
+
+@contextlib.contextmanager
+def in_one_line(name: str) -> Iterator[None]:
+    """What a person can mend is said in one line: a wrong option, a file that is not there."""
+    try:
+        yield
+    except (OptionError, FileNotFoundError) as error:
+        sys.exit(f"{name}: {error}")
+
+
+@contextlib.contextmanager
+def piped() -> Iterator[None]:
+    """A reader that goes away, such as ``head``, is no error."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Else Python would complain once more when it closes what is left.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def configure(package: str, name: str, options: Sequence[str]) -> Any:

@@ -1,9 +1,14 @@
 """The options that all experiments have in common, and what a quick run is."""
 
+import tempfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
+
+
+class OptionError(ValueError):
+    """An option with which nothing can be run: what a person should read in one line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +35,12 @@ class Options:
         """Check the options, and take less of them for a quick run.
 
         Raises:
-            ValueError: names the option that is out of range, and says what it must be.
+            OptionError: names the option that is out of range, and says what it must be.
         """
         for name, least in self.LEAST.items():
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"{name} must be at least {least}, got {value}.")
+                raise OptionError(f"{name} must be at least {least}, got {value}.")
         self.check()
         if self.quick:
             for name, most in self.QUICK.items():
@@ -44,7 +49,7 @@ class Options:
                 object.__setattr__(self, name, min(value, most) if number else most)
 
     def check(self) -> None:
-        """Raise a ValueError on what `LEAST` cannot say."""
+        """Raise an `OptionError` on what `LEAST` cannot say."""
 
     @property
     def name(self) -> str:
@@ -54,9 +59,21 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """The folder to write to, which is there."""
+        """The folder to write to, which is there.
+
+        Raises:
+            OptionError: it cannot be made, or nothing can be written into it.
+        """
         folder = self.out or Path("runs") / self.name
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OptionError(
+                f"Cannot write to {folder}. This is because of {error.strerror!r}; give another "
+                "folder with --out."
+            ) from error
         return folder
 
 
@@ -64,8 +81,8 @@ def check_known(kind: str, names: Collection[str], known: Collection[str]) -> No
     """Raise unless every name is known.
 
     Raises:
-        ValueError: lists the known names.
+        OptionError: lists the known names.
     """
     for name in names:
         if name not in known:
-            raise ValueError(f"Unknown {kind} {name!r}; known are: {', '.join(known)}.")
+            raise OptionError(f"Unknown {kind} {name!r}; known are: {', '.join(known)}.")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import EXPERIMENTS
-from experiments.options import Options
+from experiments.options import OptionError, Options
 from experiments.report import METRICS
 
 HERE = Path(__file__).parent
@@ -36,17 +36,17 @@ def publish(config: Options) -> None:
         config: the options of the run; what its folder holds is published.
 
     Raises:
-        ValueError: the run is not finished or was a quick one, or a README asks for a number that
+        OptionError: the run is not finished or was a quick one, or a README asks for a number that
             ``metrics.json`` does not have.
     """
     source, target = config.folder, HERE / config.name
     if not (source / METRICS).is_file():
-        raise ValueError(
+        raise OptionError(
             f"Cannot publish {config.name}. This is because {source} has no {METRICS}; do run "
             f"`python -m experiments {config.name}` to its end first."
         )
     if json.loads((source / METRICS).read_text())["options"]["quick"]:
-        raise ValueError(
+        raise OptionError(
             f"Cannot publish {config.name}. This is because {source} holds a quick run, which is "
             "there for tests; do run it without --quick."
         )
@@ -68,7 +68,7 @@ def rendered(readme: Path) -> str:
         The text; where nothing has changed, that of the file.
 
     Raises:
-        ValueError: a marker is not closed, or asks for what is not there.
+        OptionError: a marker is not closed, or asks for what is not there.
     """
     if readme.resolve() == GALLERY:
         names = [name for name in EXPERIMENTS if (HERE / name / METRICS).is_file()]
@@ -91,10 +91,10 @@ def render(text: str, value: Callable[[str], Any], left: Collection[str] = ()) -
         The text with the numbers; to render it again changes nothing.
 
     Raises:
-        ValueError: a marker is not closed, or its format does not fit.
+        OptionError: a marker is not closed, or its format does not fit.
     """
     if text.count(OPENING) != len(MARKER.findall(text)):
-        raise ValueError(
+        raise OptionError(
             "Cannot render a README. This is because a marker is not complete; do write "
             "<!--{value:PATH:FORMAT}-->NUMBER<!--end--> on one line."
         )
@@ -106,7 +106,7 @@ def render(text: str, value: Callable[[str], Any], left: Collection[str] = ()) -
         try:
             shown = format(number, match["format"])
         except (TypeError, ValueError) as error:
-            raise ValueError(
+            raise OptionError(
                 f"Cannot write {match['path']}. This is because {number!r} has no format "
                 f"{match['format']!r} ({error}); do correct one of them."
             ) from error
@@ -119,7 +119,7 @@ def look_up(metrics: Any, path: str) -> Any:
     """The entry at a dotted path; names may have dots of their own.
 
     Raises:
-        ValueError: there is none; the error says how far the path leads and what is there.
+        OptionError: there is none; the error says how far the path leads and what is there.
     """
     furthest: list[tuple[str, Any]] = []
     found = list(_entries(metrics, path, "", furthest))
@@ -127,7 +127,7 @@ def look_up(metrics: Any, path: str) -> Any:
         return found[0]
     behind, there = max(furthest, key=lambda item: len(item[0]))
     known = ", ".join(map(str, there)) if isinstance(there, Mapping) else f"{there!r:.60}"
-    raise ValueError(
+    raise OptionError(
         f"Cannot find {path!r} in {METRICS}. This is because there is only "
         f"{known or 'nothing'} at {behind.rstrip('.') or 'its top'!r}; do correct the path, or "
         "publish the run that has it."

@@ -114,8 +114,8 @@ def target(
     Raises:
         ValueError: the stream has no gradient, another layout, fewer than 20 steps or coordinates
             that say nothing (see `informative`); ``separate`` is not one of its dimensions; the
-            belief needs displacements that are not there or not finite; the prior samples nothing,
-            or a site or a plate has a name under which the draws could not be kept.
+            belief needs displacements that are not there or not finite; a site or a plate of the
+            prior has a name under which the draws could not be kept.
         TypeError: the stream is no Dataset.
     """
     if not hasattr(stream, "data_vars"):
@@ -157,11 +157,6 @@ def target(
         # The last displacement leads nowhere that is observed.
         if not np.isfinite(stream["displacement"].isel(step=slice(-1))).all():
             raise ValueError("The displacement has entries that are not finite.")
-    if integrate and not any(site["type"] == "sample" for site in sites.values()):
-        raise ValueError(
-            "Cannot infer with a prior that samples nothing. This is because the belief that it "
-            "returns has no unknown hyper-parameter; sample one with numpyro.sample."
-        )
     return Target(prior, stream, separate, integrate)
 
 
@@ -217,7 +212,11 @@ class Density(NamedTuple):
 
 
 def density(target: Target) -> Density:
-    """What samplers need to know of a target."""
+    """What samplers need to know of a target.
+
+    Raises:
+        ValueError: there is nothing to sample.
+    """
     from numpyro import handlers
     from numpyro.infer.util import constrain_fn, potential_energy, unconstrain_fn
 
@@ -230,6 +229,11 @@ def density(target: Target) -> Density:
     # Where latents are integrated out the prior has all sites there are.
     sites: Any = (lambda _: target.prior()) if target.integrate else program
     trace, shapes = _look(sites, unit)
+    if not any(site["type"] == "sample" for site in trace.values()):
+        raise ValueError(
+            "Cannot infer with a prior that samples nothing. This is because the belief that it "
+            "returns has no unknown hyper-parameter; sample one with numpyro.sample."
+        )
 
     def unconstrain(recording: Recording) -> Values:
         seeded = handlers.seed(sites, jax.random.key(0))

@@ -7,4 +7,5 @@ from experiments import command_line
 BENCHMARKS = ("filters", "inference", "optimizer_step", "resetting")
 
 if __name__ == "__main__":
-    command_line.main("experiments.benchmarks", "benchmark", BENCHMARKS, sys.argv[1:])
+    with command_line.piped():
+        command_line.main("experiments.benchmarks", "benchmark", BENCHMARKS, sys.argv[1:])

@@ -29,7 +29,7 @@ from experiments import report
 from experiments.classify import drawing
 from experiments.data import DATA_SETS, Data
 from experiments.networks import NETWORKS
-from experiments.options import Options, check_known
+from experiments.options import OptionError, Options, check_known
 from experiments.training import Problem, make_problem
 from experiments.training import train as train_on
 from models import landscape
@@ -119,6 +119,12 @@ class Training(NamedTuple):
 def run(config: Config) -> report.Report:
     """Train, infer, draw."""
     problem = make_problem(config.data, config.network, folder=config.data_dir)
+    steps = config.num_epochs * max(1, problem.num_train // config.batch_size)
+    if steps < inference.MIN_STEPS:
+        raise OptionError(
+            f"Cannot fit a model to {steps} steps. This is because it needs at least "
+            f"{inference.MIN_STEPS}; give more --epochs or a smaller --batch-size."
+        )
     with tqdm(total=len(config.rules) * config.num_epochs, unit="epoch") as bar:
         trainings = {name: train(config, name, problem, bar) for name in config.rules}
 

@@ -31,7 +31,7 @@ from beliefnav.control.gains.lq import LQPolicy
 from beliefnav.control.paths.least_action import LeastActionPath
 from beliefnav.objective import velocity
 from experiments import figures, report
-from experiments.options import Options
+from experiments.options import OptionError, Options
 
 DISCOUNTS = (0.0, 1.0, 5.0)
 COLOURS = {0.0: figures.BLUE, 1.0: figures.GREEN, 5.0: figures.RED}
@@ -63,11 +63,11 @@ class Config(Options):
     """The two digits that it tells apart."""
 
     def check(self) -> None:
-        """Raise a ValueError on components or digits that are not there."""
+        """Raise an `OptionError` on components or digits that are not there."""
         if not 1 <= self.components <= 20:
-            raise ValueError(f"components must be in 1 ... 20, got {self.components}.")
+            raise OptionError(f"components must be in 1 ... 20, got {self.components}.")
         if len(set(self.digits)) != 2 or not set(self.digits) <= set(range(10)):
-            raise ValueError(f"digits must be two different ones of 0 ... 9, got {self.digits}.")
+            raise OptionError(f"digits must be two different ones of 0 ... 9, got {self.digits}.")
 
 
 def run(config: Config) -> report.Report:

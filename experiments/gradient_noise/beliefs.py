@@ -169,9 +169,8 @@ def score(
     """Predict every step from those before it, with the draws of a posterior or a fixed belief."""
     import xarray as xr
 
+    target = inference.target(prior, stream.values, separate="stage")
     fixed = posterior is None
-    # Of a fixed belief nothing but the path is unknown.
-    target = inference.target(prior, stream.values, separate="stage", integrate=not fixed)
     if posterior is None:  # replicates of a fixed belief need draws too, of nothing
         posterior = xr.Dataset(coords={"chain": [0], "draw": np.arange(50)})
     step = max(1, posterior.sizes["chain"] * posterior.sizes["draw"] // 200)

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from beliefnav import inference, recording
 from experiments.gradient_noise.config import MIN_COORDINATES, STAGES, Config
+from experiments.options import OptionError
 from experiments.training import Problem, train
 from models import gradient_noise
 
@@ -116,13 +117,13 @@ def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) 
     """Take stages and coordinates out of a recording, and standardise them.
 
     Raises:
-        ValueError: there are too few steps, or no layer has enough coordinates that say anything.
+        OptionError: there are too few steps, or no layer has enough coordinates that say anything.
     """
     import xarray as xr
 
     total = recorded.sizes["step"]
     if total < inference.MIN_STEPS:
-        raise ValueError(f"{total} steps are too few; at least {inference.MIN_STEPS} are needed.")
+        raise OptionError(f"{total} steps are too few; at least {inference.MIN_STEPS} are needed.")
     length = min(config.stage_steps, total // num_stages)
     starts = np.linspace(0, total - length, num_stages).astype(int)
     names = [n for n in ("gradient", "displacement") if n in recorded]
@@ -134,9 +135,9 @@ def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) 
     values = xr.concat(parts, xr.IndexVariable("stage", list(stage_names)))
     gradient = values["gradient"]
     if not np.isfinite(gradient).any():
-        raise ValueError("no gradient is finite.")
+        raise OptionError("no gradient is finite.")
     if not inference.informative(recorded).any():
-        raise ValueError("every coordinate is constant.")
+        raise OptionError("every coordinate is constant.")
     values["gradient"] = gradient.where(np.isfinite(gradient) & (gradient != 0))
     fitted = values.isel(step=fitted_steps(length))
     seen = fitted["gradient"].notnull().mean("step") >= 1 - MISSING
@@ -150,7 +151,7 @@ def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) 
         chosen += taken.tolist()
         left_out[layer] = int((layers.position == i).sum()) - len(taken)
     if not chosen:
-        raise ValueError(
+        raise OptionError(
             f"no layer has {MIN_COORDINATES} coordinates whose gradient varies in every stage and "
             f"is missing or zero in at most {MISSING:.0%} of the steps; of {len(good)} coordinates "
             f"{int(good.sum())} do."

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.options import Options, check_known
+from experiments.options import OptionError, Options, check_known
 from experiments.plasticity.methods import METHODS
 from experiments.plasticity.streams import STREAMS
 
@@ -40,12 +40,12 @@ class Config(Options):
     """Where the files of fashion_mnist are, if not in Debian's place."""
 
     def check(self) -> None:
-        """Raise a ValueError on names that are not known, and on an order that cannot be run."""
+        """Raise an `OptionError` on unknown names, and on an order that cannot be run."""
         check_known("stream", self.streams, STREAMS)
         check_known("method", self.methods, METHODS)
         for i, name in enumerate(self.methods):
             leader = METHODS[name].follows
             if leader is not None and leader not in self.methods[:i]:
-                raise ValueError(
+                raise OptionError(
                     f"Method {name!r} takes over the settings of {leader!r}; name that before it."
                 )

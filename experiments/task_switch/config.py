@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from experiments.options import Options
+from experiments.options import OptionError, Options
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,6 @@ class Config(Options):
     """Chains of NUTS for every stream."""
 
     def check(self) -> None:
-        """Raise a ValueError on a hazard that is no probability."""
+        """Raise an `OptionError` on a hazard that is no probability."""
         if not 0 < self.hazard < 1:
-            raise ValueError(f"hazard must be between 0 and 1, got {self.hazard}.")
+            raise OptionError(f"hazard must be between 0 and 1, got {self.hazard}.")

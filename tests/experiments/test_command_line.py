@@ -1,6 +1,7 @@
 """The command line: what it lists, refuses, exits with, and how a run of all goes on."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -113,3 +114,67 @@ def test_what_another_commit_measured_is_measured_again(
         assert not everything.is_done(tmp_path, Options(seed=1))
         monkeypatch.setattr(report, "commit", lambda: commit)
         assert not everything.is_done(tmp_path, Options())
+
+
+def says(*arguments: str, flags: tuple[str, ...] = ()) -> tuple[int, str]:
+    """The exit status and what is said on standard error."""
+    command = [sys.executable, *flags, "-m", "experiments", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--epochs", "1"), "Cannot fit a model to 11 steps.*give more --epochs"),
+        (("--batch-size", "0"), "batch_size must be at least 1, got 0"),
+        (("--data", "digit"), "Unknown data set 'digit'; known are: digits"),
+    ],
+)
+def test_what_cannot_be_run_is_said_without_a_traceback(
+    options: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    status, error = says("classify", *options, "--out", str(tmp_path))
+    assert status in (1, 2) and "Traceback" not in error
+    assert re.search(message, " ".join(re.sub("[─-╿]", "", error).split())), (
+        error
+    )  # tyro draws a box
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("not a folder")
+    status, error = says("classify", "--out", str(file))
+    assert status == 1 and error.startswith(f"classify: Cannot write to {file}.")
+    assert len(error.splitlines()) == 1 and file.read_text() == "not a folder"
+
+
+def test_the_list_needs_no_docstrings() -> None:
+    assert says(flags=("-OO",)) == (0, "")
+
+
+def test_a_reader_that_goes_away_is_no_error() -> None:
+    """As `head` does."""
+    piped = subprocess.PIPE
+    with subprocess.Popen(COMMAND, stdout=piped, stderr=piped, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_an_interrupted_run_says_what_it_leaves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = Module(1.0)
+
+    def run(config: Options) -> report.Report:
+        (config.folder / "half.npz").touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(command_line.importlib, "import_module", lambda _: module)
+    arguments = ["nothing", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as left:
+        command_line.main("experiments", "experiment", ["nothing"], arguments)
+    assert left.value.code == 130
+    assert capsys.readouterr().err == f"nothing: interrupted; {tmp_path} holds half.npz.\n"

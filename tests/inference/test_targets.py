@@ -298,7 +298,7 @@ def test_every_displacement_but_the_last_must_be_finite(order: tuple[str, str]) 
         inference.target(laws.prior, stream)  # which does not use it
     moved = D.copy()
     moved[-1] = np.nan
-    inference.target(secant, from_arrays(Y, moved).transpose(*order))
+    inference.target(fixed, from_arrays(Y, moved).transpose(*order))
 
 
 @pytest.mark.parametrize("returned", [None, 3.0, {"noise_variance": 1.0}], ids=str)
@@ -424,7 +424,7 @@ def test_a_plate_over_the_coordinates_of_the_stream_is_theirs() -> None:
 
 def test_a_prior_that_samples_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="a prior that samples nothing"):
-        inference.target(lambda: beliefs.LocalLevel(0.9, 1.0), laws.streams())
+        density(inference.target(lambda: beliefs.LocalLevel(0.9, 1.0), laws.streams()))
 
 
 def test_an_array_in_the_place_of_a_stream_is_refused_in_a_line() -> None:
