@@ -34,6 +34,8 @@ TO_THE_OPTIMUM = (
     "The way to the optimum is the step itself, and no quotient of two means: rounding."
 )
 RECORDED = "A recording holds what FisherOptimum says: no gradient and no curvature."
+APART = "Displacements are given, and not observed: they stand in constant_data."
+VERDICTS = "Whether a fit converged stands in the attributes of its statistics."
 READS = "A policy says what it reads of a posterior."
 NEW = "The policy that goes to the believed optimum, which `hazard_filter` had inside."
 WIDER = "A mean over entries is taken in the dtype of the state: rounding in float32."
@@ -120,6 +122,10 @@ INTENDED: tuple[Intended, ...] = (
     Intended("recordings of rules/hazard_filter, examples", "dataset*", RECORDED),
     Intended("recordings of rules/hazard_filter, examples", "groups*", RECORDED),
     *(Intended(f"signatures/control.{name}", "*", GONE) for name in NO_LONGER_PUBLIC),
+    Intended("recordings of rules/*", "groups/constant_data/*", APART),
+    Intended("recordings of rules/*", "groups/observed_data/*", APART),
+    Intended("laplace", "sample_stats/attrs/*", VERDICTS),
+    Intended("numpyro_nuts", "sample_stats/attrs/*", VERDICTS),
     Intended("signatures/control.Policy", "reads", READS),
     Intended("signatures/rules.adam_toward_start", "eps_root", "To differentiate through steps."),
     Intended("signatures/beliefs.sensed", "required", "Newton's method asks for its curvature."),
