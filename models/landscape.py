@@ -6,7 +6,9 @@ curvature,
 $$ g_{t+1} = \rho g_t + h \, \Delta\theta_t + N(0, q), \qquad y_t = g_t + N(0, R), $$
 
 driven by the displacements $\Delta\theta_t = \theta_{t+1} - \theta_t$. The prior is on scale-free
-quantities. With the root mean squares $u$ of the stream and $d$ of the displacements,
+quantities, in the units $u$ of the stream and $d$ of the displacements. The units belong to the
+model and not to the data that it sees: `units` measures them on a recording, as root mean squares,
+and what was fitted in them is simulated in them.
 
 - $\sigma / u \sim \mathrm{LogNormal}(0, 1)$: the standard deviation of the stream;
 - $\kappa \sim U(0, 1)$: the share of its variance that is signal, $P_g = \kappa \sigma^2$,
@@ -55,8 +57,8 @@ def landscape(
     *,
     num_steps: int | None = None,
     num_params: int | None = None,
-    unit: ArrayLike | None = None,
-    step_unit: ArrayLike | None = None,
+    unit: ArrayLike = 1.0,
+    step_unit: ArrayLike = 1.0,
     curvature_noise_variance: ArrayLike | None = None,
     integrate: bool = True,
 ) -> None:
@@ -76,8 +78,8 @@ def landscape(
         curvature: [step, param] readings of a second sensor to condition on.
         num_steps: number of steps to simulate, if there is no displacement.
         num_params: number of coordinates to simulate, if there is no displacement.
-        unit: $u$ [param]; the root mean square of ``gradient`` by default, 1 when simulating.
-        step_unit: $d$ [param]; the root mean square of ``displacement`` by default, 1 without.
+        unit: $u$, a number or [param]; see `units`.
+        step_unit: $d$, a number or [param].
         curvature_noise_variance: of the second sensor, if there is one.
         integrate: integrate the latent gradient and curvature out, exactly, by their filter, when
             conditioning.
@@ -100,12 +102,8 @@ def landscape(
     if displacement is not None:
         displacement = _two_axes("displacement", displacement)
         num_steps, num_params = displacement.shape
-        step_unit = root_mean_square(displacement) if step_unit is None else step_unit
-    if gradient is not None:
-        unit = root_mean_square(gradient) if unit is None else unit
     assert num_steps is not None and num_params is not None
-    u = jnp.asarray(1.0 if unit is None else unit)
-    d = jnp.asarray(1.0 if step_unit is None else step_unit)
+    u, d = jnp.asarray(unit), jnp.asarray(step_unit)
 
     believed = hyperparameters(num_params, u, d, curvature_noise_variance)
     steps = dist.Normal(0, d).expand((num_steps, num_params)).to_event(2)
@@ -190,6 +188,35 @@ def _two_axes(name: str, values: ArrayLike) -> Array:
     return array
 
 
+def units(gradient: ArrayLike, displacement: ArrayLike) -> dict[str, Array]:
+    """The units of a recording [step, param], as `landscape` takes them.
+
+    Args:
+        gradient: [step, param]; entries that are NaN or infinite are left out.
+        displacement: [step, param].
+
+    Returns:
+        ``unit`` and ``step_unit`` [param], root mean squares.
+
+    Example:
+        One model, in the units of a recording, is fitted to it and simulated:
+
+        >>> import functools, jax, numpy as np
+        >>> from numpyro.infer import Predictive
+        >>> from models import landscape
+        >>> gradient, moved = 1e-4 * np.ones((2, 30, 1))
+        >>> model = functools.partial(landscape.landscape, **landscape.units(gradient, moved))
+        >>> draws = Predictive(model, num_samples=100)(jax.random.key(0), gradient, moved)
+        >>> again = Predictive(model, draws)(jax.random.key(1), num_steps=30, num_params=1)
+        >>> bool((again["stream_scale"] == draws["stream_scale"]).all())
+        True
+    """
+    return {
+        "unit": root_mean_square(_two_axes("gradient", gradient)),
+        "step_unit": root_mean_square(_two_axes("displacement", displacement)),
+    }
+
+
 def root_mean_square(gradient: Array) -> Array:
     """Root mean square of the finite entries of every column [param]; 1 where they are all 0."""
     seen = jnp.isfinite(gradient)
@@ -212,12 +239,14 @@ def target(stream: "xr.Dataset", curvature_noise_variance: ArrayLike | None = No
     Raises:
         ValueError: see `beliefnav.inference.target`.
     """
-    unit, step_unit = (
-        root_mean_square(jnp.asarray(stream[name].transpose("step", "param").values))
-        for name in ("gradient", "displacement")
-    )
+    recorded = (stream[n].transpose("step", "param").values for n in ("gradient", "displacement"))
+    measured = units(*recorded)
 
     def prior() -> beliefs.Secant:
-        return hyperparameters(stream.sizes["param"], unit, step_unit, curvature_noise_variance)
+        return hyperparameters(
+            stream.sizes["param"],
+            **measured,
+            curvature_noise_variance=curvature_noise_variance,
+        )
 
     return inference.target(prior, stream)

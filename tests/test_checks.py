@@ -51,8 +51,9 @@ def test_a_subclass_inherits_the_ranges_and_adds_a_check():
         Doubled(0.5, name="twice")
 
 
-def test_arrays_tracers_and_what_is_no_number_pass():
-    assert Level(jnp.asarray(-1.0)).discount == -1
+def test_tracers_and_what_is_no_number_pass():
+    with pytest.raises(ValueError, match="Level: discount must be in"):
+        Level(jnp.asarray(-1.0))
     assert Level(0.5, None).noise_variance is None
     assert jax.jit(lambda x: Level(x).discount)(jnp.asarray(-2.0)) == -2
 

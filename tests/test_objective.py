@@ -51,8 +51,9 @@ def test_discount_zero_is_admissible_and_kept():
     assert dataclasses.replace(Objective(), discount=0.0).discount == 0
 
 
-def test_arrays_and_tracers_pass_unchecked():
-    assert Objective(rate=jnp.asarray(-1.0)).rate == -1
+def test_tracers_pass_unchecked():
+    with pytest.raises(ValueError, match="Objective: rate must be a positive"):
+        Objective(rate=jnp.asarray(-1.0))
 
     @jit
     def rate(x: jax.Array) -> jax.Array:

@@ -17,5 +17,5 @@ def is_said(state: Any, params: PyTree, *fields: str) -> bool:
         params: those that it started with.
         *fields: of `beliefnav.beliefs.Posterior`.
     """
-    posterior = jax.eval_shape(lambda state: state.posterior(), state)
-    return all(getattr(posterior, f) is not None for f in fields) or not jax.tree.leaves(params)
+    said = jax.eval_shape(lambda state: state.posterior(), state)._asdict()
+    return all(said[field] is not None for field in fields) or not jax.tree.leaves(params)

@@ -118,7 +118,9 @@ def target(
             prior has a name under which the draws could not be kept.
         TypeError: the stream is no Dataset.
     """
-    if not hasattr(stream, "data_vars"):
+    import xarray as xr
+
+    if not isinstance(stream, xr.Dataset):
         raise TypeError(
             f"Cannot infer from a stream of type {type(stream).__name__}. This is because it needs "
             "labels; give recording.from_arrays(gradient) of an array [step, ...]."

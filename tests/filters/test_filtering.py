@@ -1,6 +1,7 @@
 """Filtering a recording is the learner's loop over it."""
 
 import dataclasses
+import re
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -288,7 +289,7 @@ def test_readings_that_no_part_of_a_belief_uses_are_refused(parallel: bool):
 )
 def test_forecast_needs_displacements(belief: Any):
     state = belief.filter().init(jnp.zeros(2))
-    name = type(belief).__name__
+    name = re.escape(belief.name)
     for num_steps in (None, 3):
         with pytest.raises(ValueError, match=f"forecast: {name} needs displacement="):
             filters.forecast(belief, state, num_steps=num_steps)

@@ -669,7 +669,7 @@ def test_what_cannot_be_smoothed_says_why():
         for belief, name in (
             (beliefs.PrecisionWalk(0.9), "PrecisionWalk"),
             (LEVEL_MODEL.filter(), "Filter"),
-            (beliefs.positive(beliefs.PrecisionWalk(0.9)), "Positive"),
+            (beliefs.positive(beliefs.PrecisionWalk(0.9)), r"positive\(PrecisionWalk\)"),
         ):
             with pytest.raises(ValueError, match=f"Cannot {purpose} with {name}.*linear-Gaussian"):
                 run(belief)

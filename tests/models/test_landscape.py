@@ -1,5 +1,6 @@
 """The landscape model: program, filter, policy and step are readings of one definition."""
 
+import functools
 from typing import Any
 
 import arviz
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from numpyro import handlers
+from numpyro.infer import Predictive
 from numpyro.infer.util import log_density
 
 from beliefnav import Objective, beliefs, control, filters, inference, navigator, posterior
@@ -105,7 +107,8 @@ def test_program_filter_policy_and_step_are_one_definition(x64: None) -> None:
 def test_integrating_out_is_the_filter_likelihood_plus_the_prior(x64: None) -> None:
     stream = jax.random.normal(jax.random.key(0), (20, 2))
     moved = jax.random.normal(jax.random.key(1), (20, 2)) * jnp.array([0.1, 3.0])
-    joint = log_density(landscape.landscape, (stream, moved), {}, VALUES)[0]
+    measured = landscape.units(stream, moved)
+    joint = log_density(landscape.landscape, (stream, moved), measured, VALUES)[0]
     d = np.sqrt(np.mean(np.asarray(moved) ** 2, 0))
     scale = VALUES["relative_scale"] * np.sqrt(np.mean(np.asarray(stream) ** 2, 0))
     share, rho = VALUES["signal_fraction"], VALUES["autocorrelation"]
@@ -128,13 +131,15 @@ def test_posterior_does_not_depend_on_the_units(x64: None) -> None:
     stream = jax.random.normal(jax.random.key(0), (20, 2))
     moved = jax.random.normal(jax.random.key(1), (20, 2))
     other = VALUES | {"signal_fraction": jnp.array([0.3, 0.6])}
-    difference = [
-        float(
-            log_density(landscape.landscape, (c * stream, k * moved), {}, VALUES)[0]
-            - log_density(landscape.landscape, (c * stream, k * moved), {}, other)[0]
+    difference = []
+    for c, k in ((1.0, 1.0), (1e-6, 1.0), (1.0, 1e-4)):
+        recorded = c * stream, k * moved
+        measured = landscape.units(*recorded)
+        joint, another = (
+            log_density(landscape.landscape, recorded, measured, values)[0]
+            for values in (VALUES, other)
         )
-        for c, k in ((1.0, 1.0), (1e-6, 1.0), (1.0, 1e-4))
-    ]
+        difference.append(float(joint - another))
     np.testing.assert_allclose(difference, difference[0], rtol=1e-8)
 
 
@@ -158,6 +163,24 @@ def test_simulates_from_the_prior() -> None:
     sites = ("observation", "curvature_observation", "gradient", "curvature", "displacement")
     for name in sites:
         assert trace[name]["value"].shape == (7, 3), name
+
+
+def test_what_was_fitted_in_units_is_simulated_in_them() -> None:
+    """Draws that a conditioned model makes are those of the same model without a recording."""
+    stream = 2e-4 * jax.random.normal(jax.random.key(0), (400, 2))
+    moved = 1e-2 * jax.random.normal(jax.random.key(1), (400, 2))
+    model = functools.partial(landscape.landscape, **landscape.units(stream, moved))
+    draws = Predictive(model, num_samples=50)(jax.random.key(2), stream, moved)
+    again = Predictive(model, draws)(jax.random.key(3), num_steps=400, num_params=2)
+    for name in ("stream_scale", "noise_variance", "process_variance", "curvature_scale"):
+        np.testing.assert_array_equal(again[name], draws[name])
+    # At the units themselves what is simulated has the size of what was recorded.
+    values = {"relative_scale": np.ones((1, 2)), "relative_curvature": np.full((1, 2), 1e-6)}
+    same = Predictive(model, values)(jax.random.key(4), num_steps=400, num_params=2)
+    sizes = np.sqrt((same["observation"] ** 2).mean((0, 1)))
+    # Correlated for some of the prior's draws: a root mean square of 400 is within a factor of 2.
+    assert (np.abs(np.log(sizes / 2e-4)) < np.log(2)).all()
+    assert np.std(same["displacement"]) == pytest.approx(1e-2, rel=0.1)
 
 
 def test_root_mean_square_ignores_missing_entries() -> None:

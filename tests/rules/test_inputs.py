@@ -54,6 +54,7 @@ def test_numbers_and_numpy_arrays_are_arrays(name: str) -> None:
     check_same(entry.rule(**entry.arguments), **readings.get(entry.reading or "", {}))
 
 
+@pytest.mark.usefixtures("dtype_promotion")  # the code of optax
 def test_wrappers_take_them_too() -> None:
     def loss(params: Any) -> Any:
         return sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
