@@ -15,7 +15,9 @@ import pytest
 from numpyro import distributions as dist
 from numpyro.contrib.control_flow import scan
 
-from beliefnav import beliefs, control, filters, inference, navigator, posterior, recording
+from beliefnav import atlas, beliefs, control, filters, inference, navigator, posterior, recording
+from beliefnav.atlas.problems import quadratic
+from beliefnav.atlas.table import exact
 from beliefnav.beliefs import Fact, Filter, Info, LinearForm, Posterior, Sensor, Surprise, gaussian
 from beliefnav.inference.targets import density
 
@@ -219,6 +221,40 @@ def beliefnav_assumptions(learning_rate: float) -> Any:
     from beliefnav.rules._rule import Assumptions
 
     return Assumptions(learning_rate, TREND, control.myopic())
+
+
+def matrix_kalman_filter(learning_rate: float) -> optax.GradientTransformation:
+    """Descent on the level of a trend, filtered by matrices of numpy: the peer of a row."""
+    transition, drift = np.array([[1.0, 1.0], [0.0, 1.0]]), np.diag([0.1, 0.01])
+
+    def init(params: Any) -> Any:
+        return np.eye(2), jax.tree.map(lambda p: jnp.zeros((2, *p.shape)), params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        covariance, means = state
+        covariance = transition @ covariance @ transition.T + drift
+        gain = covariance[:, 0] / (covariance[0, 0] + 0.5)
+        covariance = covariance - jnp.outer(gain, covariance[0])
+
+        def leaf(mean: Any, y: Any) -> Any:
+            mean = jnp.tensordot(transition, mean, 1)
+            return mean + jnp.tensordot(gain, y - mean[0], 0)
+
+        means = jax.tree.map(leaf, means, updates)
+        return jax.tree.map(lambda m: -learning_rate * m[0], means), (covariance, means)
+
+    return optax.GradientTransformation(init, update)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_trend_has_a_row_of_the_atlas():
+    peer: Any = matrix_kalman_filter(0.02)
+    row = exact("trend", "a Kalman filter of matrices", beliefnav_assumptions(0.02), peer)
+    measured = atlas.measure(row, [quadratic(30)])
+    assert measured.holds and measured.verdict == "exact" and measured.deviation < 1e-12
+    # The row could have failed: with another noise it does.
+    other = beliefnav_assumptions(0.02)._replace(belief=Trend(0.6))
+    assert not atlas.measure(exact("trend", "the same", other, peer), [quadratic(30)]).holds
 
 
 # --- a filter alone -----------------------------------------------------------------------------
