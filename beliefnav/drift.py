@@ -11,7 +11,7 @@ from beliefnav._trees import copied
 
 PyTree = Any
 
-__all__ = ["Decay", "DecayState"]
+__all__ = ["Decay", "DecayState", "check_drift"]
 
 
 class Decay(Checked):
@@ -55,6 +55,18 @@ class Decay(Checked):
             return updates, state._replace(decay_state=inner)
 
         return optax.GradientTransformation(init, update)
+
+
+def check_drift(drift: Any) -> None:
+    """Raise unless a drift is a `Decay` or ``None``.
+
+    Raises:
+        TypeError: says what to give.
+    """
+    if drift is not None and not isinstance(drift, Decay):
+        raise TypeError(
+            f"drift must be a beliefnav.drift.Decay, such as Decay(0.01), got {drift!r}."
+        )
 
 
 class DecayState(NamedTuple):

@@ -20,7 +20,7 @@ from beliefnav._probe import Probe
 from beliefnav._trees import arrays, copied, path_name, restricted, wide, wide_dtype
 from beliefnav.beliefs.contract import BeliefLike, Info, Posterior, as_belief
 from beliefnav.control import Policy
-from beliefnav.drift import Decay
+from beliefnav.drift import Decay, check_drift
 
 PyTree = Any
 
@@ -240,8 +240,8 @@ def navigator(
         An optax optimizer; read its belief with `posterior`.
 
     Raises:
-        ValueError: ``learning_rate`` is a Python number that is not positive.
-        TypeError: see `scale_by_navigation`.
+        ValueError: ``learning_rate`` is known and not positive.
+        TypeError: ``drift`` is no `Decay`; see `scale_by_navigation`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -255,6 +255,7 @@ def navigator(
         ([1.0, 2.0, 0.0], [4.0, 4.0, inf])
     """
     POSITIVE.check("navigator", "learning_rate", learning_rate)
+    check_drift(drift)
     return optax.chain(
         scale_by_navigation(belief, policy, count_missing=count_missing),
         *(() if drift is None else (drift.transformation(),)),

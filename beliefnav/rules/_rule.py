@@ -30,7 +30,7 @@ from beliefnav._checks import Range
 from beliefnav._format import counted, known, number, reciprocal
 from beliefnav.beliefs.contract import BeliefLike, Fact, as_belief
 from beliefnav.control import Plan, Policy
-from beliefnav.drift import Decay
+from beliefnav.drift import Decay, check_drift
 from beliefnav.navigation import navigator
 
 __all__ = ["Assumptions", "Fact", "Rule", "rule", "table"]
@@ -71,6 +71,7 @@ class Assumptions(NamedTuple):
 
     def facts(self) -> tuple[Fact, ...]:
         """The assumptions one by one, those of the policy first."""
+        check_drift(self.drift)
         plan = self.policy.plan
         if plan is None:
             planned = [Fact("policy", "own", "Nobody said what this policy assumes.")]

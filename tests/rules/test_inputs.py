@@ -162,3 +162,11 @@ def test_newton_asks_for_the_curvature(diagonal: bool) -> None:
     again, _ = optimizer.update(gradient, state, params, curvature=None)
     for step in (first, again):
         np.testing.assert_allclose(np.asarray(step), -gradient / 2)
+
+
+def test_a_number_is_no_drift() -> None:
+    """Neither where an optimizer is made of it nor where it is told in words."""
+    assumptions: Any = rules.adam.assumptions(0.1)._replace(drift=0.01)
+    for ask in (assumptions.optimizer, assumptions.facts, assumptions.__str__):
+        with pytest.raises(TypeError, match=r"such as Decay\(0.01\), got 0.01"):
+            ask()
