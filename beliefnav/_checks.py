@@ -1,4 +1,4 @@
-"""Early validation of hyper-parameters given as Python numbers.
+"""Early validation of hyper-parameters.
 
 What can be known at construction is checked at construction: Python numbers, and arrays that are
 not traced, as optax's ``inject_hyperparams`` makes them at ``init``. A traced value passes: one
@@ -153,13 +153,13 @@ class Checked(eqx.Module):
         ValueError: Coin: heads must be in [0, 1], got 2.0.
 
     Attributes:
-        ranges: field -> where it lies, if it is a Python number; a subclass states its own.
+        ranges: field -> where it lies, as far as it is known; a subclass states its own.
     """
 
     ranges: ClassVar[Mapping[str, Range]] = {}
 
     def __check_init__(self) -> None:
-        """Raise ``ValueError`` if a field is a Python number outside its range."""
+        """Raise ``ValueError`` if a field is known to be outside its range."""
         for name, allowed in self.ranges.items():
             allowed.check(type(self).__name__, name, getattr(self, name))
 

@@ -37,7 +37,7 @@ def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]
         sys.exit(f"Unknown {kind} {name!r}; known are: {', '.join(names)}.")
     with in_one_line(name):
         config = configure(package, name, options)
-        config.folder  # before anything is computed  # noqa: B018
+        config.check_folder()  # before anything is computed
     if config.quick:
         compile_quickly()
     shown = [x for i, x in enumerate(arguments) if "--out" not in arguments[max(0, i - 1) : i + 1]]

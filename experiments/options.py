@@ -59,22 +59,26 @@ class Options:
 
     @property
     def folder(self) -> Path:
-        """The folder to write to, which is there.
+        """The folder to write to, which is there."""
+        folder = self.out or Path("runs") / self.name
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def check_folder(self) -> None:
+        """Raise unless the folder can be written to.
 
         Raises:
             OptionError: it cannot be made, or nothing can be written into it.
         """
-        folder = self.out or Path("runs") / self.name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
+            with tempfile.TemporaryFile(dir=self.folder):
                 pass
         except OSError as error:
+            folder = self.out or Path("runs") / self.name
             raise OptionError(
                 f"Cannot write to {folder}. This is because of {error.strerror!r}; give another "
                 "folder with --out."
             ) from error
-        return folder
 
 
 def check_known(kind: str, names: Collection[str], known: Collection[str]) -> None:

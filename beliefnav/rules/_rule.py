@@ -120,7 +120,7 @@ class Rule(Protocol[P]):
     __name__: str
     __doc__: str | None
     ranges: Mapping[str, Range]
-    """Argument -> where it lies, if it is a Python number."""
+    """Argument -> where it lies, as far as it is known."""
     assumptions: Callable[P, Assumptions]
     """The same arguments, to what the optimizer is built from."""
 

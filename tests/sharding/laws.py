@@ -212,10 +212,10 @@ def test_an_elementwise_rule_steps_inside_a_shard_map(name: str) -> None:
     for counting in (False, True):
         optimizer = made(name, counting)
 
-        def steps(params: PyTree, *gradients: PyTree) -> PyTree:
-            state, updates = optimizer.init(params), []  # noqa: B023
+        def steps(params: PyTree, *gradients: PyTree, optimizer: Any = optimizer) -> PyTree:
+            state, updates = optimizer.init(params), []
             for gradient in gradients:
-                step, after = optimizer.update(gradient, state, params)  # noqa: B023
+                step, after = optimizer.update(gradient, state, params)
                 assert types(after) == types(state)  # so that it can be carried by a scan
                 state = after
                 updates.append(step)

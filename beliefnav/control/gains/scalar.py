@@ -29,7 +29,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 
-__all__ = ["PlanningGain", "decay_fraction", "gain_alone", "planning_gain"]
+__all__ = ["PlanningGain", "decay_fraction", "gain_at", "planning_gain", "relative_curvature"]
 
 
 class PlanningGain(NamedTuple):
@@ -90,54 +90,38 @@ def planning_gain(
     UNIT_INTERVAL.check("planning_gain", "exact_hold", exact_hold)
     UNIT_INTERVAL.check("planning_gain", "margin", margin)
 
-    x, bound = _relative(curvature, rate * gain / metric, discount, margin)
-    planned = gain_alone(
-        curvature,
-        rate=rate,
-        gain=gain,
-        discount=discount,
-        time_step=time_step,
-        metric=metric,
-        exact_hold=exact_hold,
-        margin=margin,
-    )
+    mobility = rate * gain / metric
+    x, bound = relative_curvature(curvature, mobility, discount, margin)
+    planned = gain_at(jnp.maximum(x, bound), mobility, discount, time_step, exact_hold)
     return PlanningGain(planned, jnp.asarray(x < bound))
 
 
-def gain_alone(
-    curvature: ArrayLike,
-    *,
-    rate: ArrayLike,
-    gain: ArrayLike,
-    discount: ArrayLike,
-    time_step: ArrayLike = 1.0,
-    metric: ArrayLike = 1.0,
-    exact_hold: ArrayLike = False,
-    margin: float = 1e-3,
-) -> Array:
-    """The gain of `planning_gain`, of arguments that were checked, and not where it was clipped."""
-    mobility = rate * gain / metric
-    half_discount = discount / 2
-    x, bound = _relative(curvature, mobility, discount, margin)
-    x = jnp.maximum(x, bound)
-    s = jnp.sqrt(half_discount**2 + x) + half_discount
-    fraction = 1.0
-    if not is_number(exact_hold, 0):
-        # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
-        share = float(exact_hold) if isinstance(exact_hold, bool) else exact_hold
-        held = jnp.asarray(time_step * share)
-        fraction = decay_fraction(held * x / jnp.where(s > 0, s, 1))
-    planned = jnp.asarray(time_step * mobility / s)
-    return planned if is_number(fraction, 1) else planned * fraction
-
-
-def _relative(
+def relative_curvature(
     curvature: ArrayLike, mobility: ArrayLike, discount: ArrayLike, margin: float
 ) -> tuple[Array, Any]:
-    """$x$, and where it is clipped."""
+    r"""$x$ at the mobility $\eta k / G$, and the bound below which `planning_gain` clips it."""
     v = jnp.asarray(curvature)
     x = v if is_number(mobility, 1) else jnp.asarray(mobility * v)
     return x, -(1 - margin) * (discount / 2) ** 2
+
+
+def gain_at(
+    x: Array,
+    mobility: ArrayLike,
+    discount: ArrayLike,
+    time_step: ArrayLike,
+    exact_hold: ArrayLike,
+) -> Array:
+    r"""$\varphi$ at an $x$ that is not below the bound, of numbers that were checked."""
+    half_discount = discount / 2
+    s = jnp.sqrt(half_discount**2 + x) + half_discount
+    planned = jnp.asarray(time_step * mobility / s)
+    if is_number(exact_hold, 0):
+        return planned
+    # s = 0 only at discount 0 without curvature, where the gain is infinite whatever the rate.
+    share = float(exact_hold) if isinstance(exact_hold, bool) else exact_hold
+    held = jnp.asarray(time_step * share)
+    return planned * decay_fraction(held * x / jnp.where(s > 0, s, 1))
 
 
 def decay_fraction(z: Array) -> Array:

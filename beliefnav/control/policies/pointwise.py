@@ -34,7 +34,7 @@ from beliefnav._trees import is_function, select
 from beliefnav.beliefs import Posterior
 from beliefnav.control._arrays import check_like
 from beliefnav.control.gains.kronecker import solve
-from beliefnav.control.gains.scalar import gain_alone, planning_gain
+from beliefnav.control.gains.scalar import gain_at, relative_curvature
 from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
 from beliefnav.objective import Objective
 
@@ -341,17 +341,11 @@ def horizon(
             "control.matrix_horizon."
         )
 
-    constants: Any = {
-        "rate": objective.rate,
-        "gain": objective.gain,
-        "discount": objective.discount,
-        "time_step": time_step,
-        "exact_hold": exact_hold,
-        "margin": margin,
-    }
-
-    def floored(v: Array) -> Array:
-        return v if is_number(eps_root, 0) else v + eps_root
+    def relative(v: Array, g: ArrayLike) -> tuple[Array, Any, ArrayLike]:
+        """The relative curvature, its bound, and the mobility."""
+        v = v if is_number(eps_root, 0) else v + eps_root
+        mobility = objective.rate * objective.gain / g
+        return *relative_curvature(v, mobility, objective.discount, margin), mobility
 
     def planned_on(posterior: Posterior) -> tuple[PyTree, ...]:
         """The mean; the curvature, and the metric where there is one."""
@@ -373,7 +367,10 @@ def horizon(
         del params
 
         def leaf(m: Array, v: Array, g: ArrayLike = 1.0) -> Array:
-            return select(m != 0, gain_alone(floored(v), metric=g, **constants) * m, m)
+            x, bound, mobility = relative(v, g)
+            x = jnp.maximum(x, bound)
+            gain = gain_at(x, mobility, objective.discount, time_step, exact_hold)
+            return select(m != 0, gain * m, m)
 
         return jax.tree.map(leaf, *planned_on(posterior))
 
@@ -381,7 +378,8 @@ def horizon(
         del params
 
         def leaf(v: Array, g: ArrayLike = 1.0) -> Array:
-            return planning_gain(floored(v), metric=g, **constants).clipped
+            x, bound, _ = relative(v, g)
+            return x < bound
 
         return jax.tree.map(leaf, *planned_on(posterior)[1:])
 
