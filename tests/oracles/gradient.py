@@ -99,7 +99,7 @@ def local_level_conditioned(y: Floats, discount: float, noise_variance: float) -
 
 
 def wiener(y: Floats, discount: float, curvature_discount: float) -> Floats:
-    """Posterior mean, variance and curvature [3, step] of a complete stream, by weighted sums."""
+    """Posterior mean and curvature [2, step] of a complete stream, by weighted sums."""
     rows = []
     for t in range(len(y)):
         ages = t - np.arange(t + 1)
@@ -108,8 +108,10 @@ def wiener(y: Floats, discount: float, curvature_discount: float) -> Floats:
         square_weights = curvature_discount**ages
         second_moment = np.sum(square_weights * y[: t + 1] ** 2) / np.sum(square_weights)
         effective_size = np.sum(weights) ** 2 / np.sum(weights**2)
-        noise = max(second_moment - average**2, 0) / effective_size
+        noise = 0.0
+        if discount > 0 and t > 0:  # otherwise one observation has all the weight
+            noise = max(second_moment - average**2, 0) / (effective_size - 1)
         signal = max(average**2 - noise, 0)
         factor = signal / (signal + noise)
-        rows.append([factor * average, factor * noise, second_moment])
+        rows.append([factor * average, second_moment])
     return np.array(rows).T

@@ -16,7 +16,8 @@ For a curvature that stays constant this is exact: to truncate the prior of $h$ 
 posterior. For one that walks, only its present value is conditioned on, not its past, which is an
 approximation. Measured against NUTS, on eight streams of 15 steps whose true curvature is 0, the
 mean of the last curvature is off by 0.24 posterior standard deviations on average and 0.49 at most;
-that of the Gaussian belief by 2.0 and 4.9. The program is that of ``positive(Secant(...))``.
+that of the Gaussian belief by 2.0 and 4.9. On streams of 30 steps of its own program, 89 % of 90 %
+intervals for gradient and curvature hold them. The program is that of ``positive(Secant(...))``.
 """
 
 from typing import Any, NamedTuple

@@ -4,20 +4,26 @@ Of the observations $y$ of one entry keep two discounted means, $\hat m$ of $y$ 
 $\beta^k$ and $\hat v$ of $y^2$ with weights $\beta_2^k$. The noise of the mean and the variance of
 the signal are then estimated by
 
-$$ s^2 = \max(\hat v - \hat m^2, 0) / n_{\mathrm{eff}}, \qquad
+$$ s^2 = \max(\hat v - \hat m^2, 0) / (n_{\mathrm{eff}} - 1), \qquad
    \tau^2 = \max(\hat m^2 - s^2, 0), \qquad
    n_{\mathrm{eff}} = (\textstyle\sum w)^2 / \sum w^2, $$
 
-and the posterior of a gradient with the prior $N(0, \tau^2)$, seen as $\hat m$ with variance $s^2$,
-is
+and the posterior mean of a gradient with the prior $N(0, \tau^2)$, seen as $\hat m$ with variance
+$s^2$, is
 
-$$ m = \frac{\tau^2}{\tau^2 + s^2} \hat m, \qquad v = \frac{\tau^2 s^2}{\tau^2 + s^2}. $$
+$$ m = \frac{\tau^2}{\tau^2 + s^2} \hat m . $$
+
+On a constant gradient $E[\hat v - \hat m^2]$ is the noise variance times $1 - 1/n_{\mathrm{eff}}$,
+so that $s^2$ is not biased but for its floor at 0. With $n_{\mathrm{eff}} = 1$, at the first
+observation or without a memory, noise cannot be told from signal, and $s^2 = 0$.
 
 Since $\tau^2 + s^2 = \max(\hat m^2, s^2)$, this is the positive-part James-Stein factor
 $\max(0, 1 - s^2/\hat m^2)$: an entry whose average does not stand out of its noise is not moved.
 
 An approximation: the variances are estimated from the observations that they are then used on, and
-plugged in; hence there is no joint program, only a filter.
+plugged in. There is no joint program, only a filter, and no variance is claimed: that of the
+posterior at the estimates, $\tau^2 s^2/(\tau^2 + s^2)$, is 0 for every entry that is not moved, and
+does not say how little the estimates themselves are known.
 """
 
 from typing import Any, ClassVar, NamedTuple
@@ -56,28 +62,21 @@ class WienerState(NamedTuple):
     degrees_of_freedom: Array
 
     def posterior(self) -> Posterior:
-        r"""The shrunk gradient mean and its variance; curvature mean $\hat v$, as in Adam."""
+        r"""The shrunk gradient mean, without a variance; curvature mean $\hat v$, as in Adam."""
         # Both sums are at least 1 once something was seen, and 0 before.
         effective_size = jnp.maximum(self.weight_sum, 1) ** 2
         effective_size /= jnp.maximum(self.squared_weight_sum, 1)
-
-        def shrinkage(average: Array, second_moment: Array) -> tuple[Array, Array]:
-            power = average**2
-            noise = jnp.maximum(second_moment - power, 0) / effective_size
-            factor = jnp.where(power > noise, 1 - noise / jnp.where(power > 0, power, 1), 0)
-            return factor, noise
+        several = effective_size > 1
+        others = jnp.where(several, effective_size - 1, 1)
 
         def mean(average: Array, second_moment: Array) -> Array:
-            factor, _ = shrinkage(average, second_moment)
+            power = average**2
+            noise = jnp.where(several, jnp.maximum(second_moment - power, 0) / others, 0)
+            factor = jnp.where(power > noise, 1 - noise / jnp.where(power > 0, power, 1), 0)
             return (factor * average).astype(average.dtype)
-
-        def variance(average: Array, second_moment: Array) -> Array:
-            factor, noise = shrinkage(average, second_moment)
-            return (factor * noise).astype(average.dtype)
 
         return Posterior(
             gradient_mean=jax.tree.map(mean, self.average, self.second_moment),
-            gradient_variance=jax.tree.map(variance, self.average, self.second_moment),
             curvature_mean=self.second_moment,
         )
 
