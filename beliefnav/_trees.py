@@ -16,8 +16,8 @@ __all__ = [
     "correct",
     "full_like",
     "innovation",
-    "is_finite",
     "is_function",
+    "is_observed",
     "observed",
     "path_name",
     "restricted",
@@ -89,9 +89,15 @@ def select(mask: Array, x: Any, otherwise: Any) -> Array:
     return lax.select(mask, x, otherwise)
 
 
-def is_finite(x: Any) -> Array:
-    """``jnp.isfinite``, as one operation; whole numbers are finite."""
-    return lax.is_finite(x) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.isfinite(x)
+def is_observed(y: Any) -> Array:
+    """Where an entry is a number whose square is one, in float32 at least; others are missing.
+
+    A second moment, a surprise or a density of it would not be finite.
+    """
+    if not jnp.issubdtype(y.dtype, jnp.inexact):
+        return jnp.isfinite(y)
+    y = wide(y, wide_dtype(y.dtype))
+    return lax.is_finite(y * y)
 
 
 def wide(x: Array, dtype: Any) -> Array:
@@ -105,8 +111,8 @@ def scale(tree: PyTree, factor: ArrayLike) -> PyTree:
 
 
 def observed(gradient: PyTree) -> PyTree:
-    """Where an entry is finite, and so is an observation."""
-    return jax.tree.map(is_finite, gradient)
+    """Where an entry is an observation."""
+    return jax.tree.map(is_observed, gradient)
 
 
 def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
@@ -115,20 +121,17 @@ def innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
     The entry is replaced before it is subtracted, so that derivatives stay finite too.
     """
     return jax.tree.map(
-        lambda y, m: select(is_finite(y), wide(y, m.dtype), m) - m, gradient, prediction
+        lambda y, m: select(is_observed(y), wide(y, m.dtype), m) - m, gradient, prediction
     )
 
 
 def square_innovation(gradient: PyTree, prediction: PyTree) -> PyTree:
-    """Squared observation minus its prediction, 0 where missing; a square that overflows is capped.
-
-    An infinite second moment would be one for ever.
-    """
+    """Squared observation minus its prediction, 0 where missing."""
 
     def leaf(y: Array, s: Array) -> Array:
-        seen = is_finite(y)
-        y = wide(select(seen, y, 0), s.dtype)
-        return select(seen, jnp.minimum(y * y, jnp.finfo(s.dtype).max), s) - s
+        seen = is_observed(y)
+        y = select(seen, wide(y, s.dtype), s)  # whose derivative is finite; any number would do
+        return select(seen, y * y, s) - s
 
     return jax.tree.map(leaf, gradient, prediction)
 

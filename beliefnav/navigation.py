@@ -17,7 +17,15 @@ from jax import Array, lax
 from beliefnav import _probe
 from beliefnav._checks import POSITIVE
 from beliefnav._probe import Probe
-from beliefnav._trees import arrays, copied, path_name, restricted, wide, wide_dtype
+from beliefnav._trees import (
+    arrays,
+    copied,
+    is_observed,
+    path_name,
+    restricted,
+    wide,
+    wide_dtype,
+)
 from beliefnav.beliefs.contract import BeliefLike, Info, Posterior, as_belief
 from beliefnav.control import Policy
 from beliefnav.drift import Decay, check_drift
@@ -40,7 +48,7 @@ class NavigationState(NamedTuple):
 
     Attributes:
         belief: the filter's state.
-        missing: number of entries of the last gradient that were not finite, int32; ``None`` if
+        missing: number of entries of the last gradient that were not observed, int32; ``None`` if
             entries are not counted, so that ``optax.tree.get(state, "missing")`` is then ``None``
             too. They are counted where the state says so: on request, and in a recording.
         clipped: number of entries whose curvature the policy clipped at the last step, int32, 0 for
@@ -73,11 +81,11 @@ def scale_by_navigation(
     belief uses it, as ``params`` minus the parameters of the last update, which is right whatever
     stands before or after in a chain).
 
-    An entry of the gradient that is NaN or infinite is not observed: its belief stays as
-    predicted and the rest goes on. With ``count_missing``, and in a
-    `beliefnav.recording.record`, the state's ``missing`` counts it; otherwise that is ``None``. Put
-    transformations that mix entries, such as clipping by global norm, behind this one if you rely
-    on that.
+    An entry of the gradient that is NaN or infinite, or whose square is (in float32 an entry beyond
+    1.8e19), is not observed: its belief stays as predicted and the rest goes on. With
+    ``count_missing``, and in a `beliefnav.recording.record`, the state's ``missing`` counts it;
+    otherwise that is ``None``. Put transformations that mix entries, such as clipping by global
+    norm, behind this one if you rely on that.
 
     Beliefs are held in float32 or wider; updates have the dtype of the parameters, or of the
     gradient when ``update`` is called without parameters.
@@ -201,7 +209,7 @@ def scale_by_navigation(
         # What nobody reads is not computed: XLA would leave it out, but tracing costs time too.
         missing, clipped, probe = state.missing, state.clipped, state.probe
         if missing is not None:
-            missing = _count(jax.tree.map(lambda y: ~jnp.isfinite(y), updates))
+            missing = _count(jax.tree.map(lambda y: ~is_observed(y), updates))
         if clipped is not None:
             clipped = _count(policy.clipped and policy.clipped(posterior, params))
         if probe is not None:

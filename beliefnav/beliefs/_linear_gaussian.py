@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import Array
 
 from beliefnav import _trees
 from beliefnav._trees import select
@@ -64,7 +64,7 @@ def condition(belief: Gaussian, sensors: Iterable[Sensor]) -> tuple[Gaussian, li
     """Condition the belief about one leaf on all sensors of one step, one after the other."""
     met = []
     for sensor in sensors:
-        belief, reading = gaussian.condition(belief, *sensor, lax.is_finite(sensor.value))
+        belief, reading = gaussian.condition(belief, *sensor, _trees.is_observed(sensor.value))
         met.append(Met(sensor, reading))
     return belief, met
 
@@ -80,10 +80,10 @@ def diagnostics_of(met: Sequence[Met]) -> Info:
     """Diagnostics are those of the first sensor, density and surprise those of all."""
     log_density: Any = 0
     for sensor, reading in met:
-        seen = jnp.isfinite(sensor.value)
+        seen = _trees.is_observed(sensor.value)
         log_density += normal_reading(reading.innovation, reading.variance, seen)[0]
     sensor, reading = met[0]
-    seen = jnp.isfinite(sensor.value)
+    seen = _trees.is_observed(sensor.value)
     surprise = surprise_of(met).square
     return Info(
         innovation=reading.innovation,

@@ -1,13 +1,16 @@
 """What the NumPyro programs of all models share: the shape of a stream, and its observation."""
 
+import contextlib
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.core import Tracer
 from jax.typing import ArrayLike
 
+from beliefnav import _trees
 from beliefnav._checks import is_number
 
 __all__ = [
@@ -116,8 +119,10 @@ def stream(
         return Stream(None, np.ones((num_steps, *shape), bool))
     # A recording that is known stays known when the program is traced, as MCMC does.
     known = not isinstance(gradient, Tracer)
-    seen = np.isfinite(np.asarray(gradient)) if known else jnp.isfinite(gradient)
-    return Stream(jnp.where(seen, jnp.asarray(gradient), 0), seen)
+    with jax.ensure_compile_time_eval() if known else contextlib.nullcontext():
+        values = jnp.asarray(gradient)
+        seen: Any = _trees.is_observed(values)
+    return Stream(jnp.where(seen, values, 0), np.asarray(seen) if known else seen)
 
 
 def check_complete(owner: str, stream: Stream) -> None:

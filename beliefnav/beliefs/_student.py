@@ -3,11 +3,12 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-__all__ = ["log_density", "log_gamma_half_step"]
+__all__ = ["log_density", "log_density_of_logs", "log_gamma_half_step"]
 
 _SERIES = (-1 / 8, 1 / 192, -1 / 640, 17 / 14336, -31 / 18432, 691 / 180224)
 
@@ -52,5 +53,18 @@ def log_density(value: Array, degrees: Array, scale: Array) -> Array:
         The log density.
     """
     relative = (value / scale) ** 2 / degrees
-    constant = log_gamma_half_step(degrees / 2) - jnp.log(math.pi * degrees) / 2 - jnp.log(scale)
-    return constant - (degrees + 1) * jnp.log1p(relative) / 2
+    return _log_height(degrees) - jnp.log(scale) - (degrees + 1) * jnp.log1p(relative) / 2
+
+
+def log_density_of_logs(log_square: Array, degrees: Array, log_variance: Array) -> Array:
+    r"""The same from $\log y^2$, minus infinity for $y = 0$, and $\log s^2$.
+
+    Whatever the size of $y$ and $s$, of which the squares may have no number in float32.
+    """
+    relative = jax.nn.softplus(log_square - log_variance - jnp.log(degrees))
+    return _log_height(degrees) - log_variance / 2 - (degrees + 1) * relative / 2
+
+
+def _log_height(degrees: Array) -> Array:
+    r"""$\log t_n(0; 0, 1)$."""
+    return log_gamma_half_step(degrees / 2) - jnp.log(math.pi * degrees) / 2

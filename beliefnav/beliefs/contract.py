@@ -13,7 +13,7 @@ may say besides has a default here, most often a refusal that names what would h
 | the joint program | `Belief.program`, `Belief.positive_program` | simulation, NUTS over latents |
 | variances in other units | `Belief.scaled` | `beliefnav.beliefs.UnknownNoise` |
 | the linear-Gaussian form | `Belief.linear_gaussian` | smoothing, whatever is parallel in time |
-| densities that multiply to one | `Belief.conjugate`, `Belief.proper` | likelihoods |
+| another way to a likelihood | `Belief.conjugate`, `Belief.proper` | likelihoods |
 | when tasks switched | `Belief.run_lengths` | `beliefnav.filters.change_points` |
 | where the optimum is, the hazard | `Posterior` | `beliefnav.sample_params`, policies |
 
@@ -30,7 +30,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._checks import Checked, is_number
-from beliefnav._trees import select
+from beliefnav._trees import is_observed, select
 from beliefnav.beliefs import _program
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.gaussian import Conditional, Gaussian, Row
@@ -117,7 +117,7 @@ class Info(NamedTuple):
         log_density: log predictive density of the observation; 0 where missing, and 0 where the
             prior is improper, so that the belief conditions on its first observation.
         gain: the weight that the posterior mean gave to the innovation.
-        missing: True where the observation was not finite and so was not used.
+        missing: True where the observation or its square was not finite, and so was not used.
         surprise: the squared innovation in units of its predictive variance, $e^2/S$, summed over
             the sensors; 0 where missing. A chi-square of one degree a reading, if the belief is
             right.
@@ -175,7 +175,8 @@ class Filter(NamedTuple):
             parameters really took since the last observation, or ``None``. A predicted belief may
             be of the type of the state, where it has the same fields.
         update: ``(predicted, gradient, curvature) -> state``. ``curvature`` is an optional second
-            sensor. An entry that is NaN or infinite is not observed: its belief stays as predicted.
+            sensor. An entry is not observed that is NaN or infinite, or whose square is (in
+            float32 one beyond 1.8e19): its belief stays as predicted.
         diagnose: ``(predicted, gradient, curvature) -> Info``, what the observation does to the
             belief. ``None``: nothing is said, and there is no likelihood.
         weigh: ``(predicted, gradient, curvature) -> (state, Surprise)``, the update and how
@@ -239,7 +240,7 @@ class Sensor(NamedTuple):
 
     def filled(self) -> "Sensor":
         """The same reading with a finite value; a missing one has a row of zeros: nothing said."""
-        seen = jnp.isfinite(self.value)
+        seen = is_observed(self.value)
         mask = seen.astype(self.value.dtype)
         row = tuple(
             h if is_number(h, 0) else mask if is_number(h, 1) else h * mask for h in self.row
@@ -317,10 +318,10 @@ class LinearForm(NamedTuple):
 
 
 class Conjugate(NamedTuple):
-    """A belief whose densities of all steps are known to be those of one, of sums over the steps.
+    """The density of a whole recording, from sums over the steps of another belief.
 
     Attributes:
-        belief: whose surprise and log density are summed.
+        belief: whose surprise and log density are summed, and are those of every entry.
         join: ``(gradient, curvature, surprise, log_density) -> log density`` of a leaf, the first
             two [step, ...], the last two sums [...].
     """
@@ -474,7 +475,11 @@ class Belief(Checked):
         return None
 
     def conjugate(self) -> Conjugate | None:
-        """The density of a whole recording in one piece; ``None``: step by step."""
+        """The density of a whole recording otherwise than by its filter; ``None``: by that."""
+        return None
+
+    def shared_conjugate(self) -> Conjugate | None:
+        """The same of its shared filter."""
         return None
 
     def run_lengths(self, state: Any) -> RunLengthWeights:

@@ -142,7 +142,7 @@ def target(
         names = [str(name) for name in silent.coords[others[0]].values] if says.ndim == 1 else []
         where = f" in {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}" if names else ""
         raise ValueError(
-            f"The gradient is constant or never observed{where} ({int((~says).sum())} of "
+            f"The gradient is constant, never observed or mostly 0{where} ({int((~says).sum())} of "
             f"{says.size} coordinates), which says nothing about a belief. Leave them out; "
             "inference.informative(stream) tells which to keep."
         )
@@ -163,7 +163,11 @@ def target(
 
 
 def informative(stream: "xr.Dataset") -> "xr.DataArray":
-    """Which coordinates of a stream have at least two different observed gradients.
+    """Which coordinates of a stream say something about a belief that has a density.
+
+    They have at least two different observed gradients, and no more than half of those observed are
+    exactly 0. Whoever believes in a density gives exact zeros, as of dead units and border pixels,
+    no probability: it rises without bound as the memory falls, whatever the other steps say.
 
     Args:
         stream: as in `target`.
@@ -172,7 +176,8 @@ def informative(stream: "xr.Dataset") -> "xr.DataArray":
         True or False for every coordinate, without the dimension step.
     """
     gradient = stream["gradient"].where(np.isfinite(stream["gradient"]))
-    return gradient.max("step") > gradient.min("step")
+    varies = gradient.max("step") > gradient.min("step")
+    return varies & ((gradient == 0).sum("step") <= gradient.notnull().sum("step") / 2)
 
 
 class Density(NamedTuple):

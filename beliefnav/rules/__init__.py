@@ -44,10 +44,11 @@ rules too); ``rules.adam.ranges`` says where its arguments lie. ``python -m beli
 compares them with independent implementations, and `beliefnav.rules.catalogue` lists them for
 programs.
 
-An entry of the gradient that is NaN or infinite is not observed. Its means stay (those of a belief
-in "what was just seen" return to 0: no step), and one sample size for all entries is kept, as if it
-had been seen: afterwards its bias correction is an approximation. Such entries are not counted,
-unless ``rules.adam.assumptions(...).optimizer(count_missing=True)`` is asked to.
+An entry of the gradient that is NaN or infinite, or whose square is (in float32 an entry beyond
+1.8e19), is not observed. Its means stay (those of a belief in "what was just seen" return to 0: no
+step), and one sample size for all entries is kept, as if it had been seen: afterwards its bias
+correction is an approximation. Such entries are not counted, unless
+``rules.adam.assumptions(...).optimizer(count_missing=True)`` is asked to.
 """
 
 from beliefnav.rules.adaptive import (

@@ -25,6 +25,9 @@ HELD_OUT = 0.2
 """The last part of each stage, predicted and not fitted."""
 MISSING = 0.1
 """Coordinates with more missing entries than this are left out."""
+SILENT = f"constant, or missing or zero at more than {MISSING:.0%} of the steps of a stage"
+FEW = f"fewer than {MIN_COORDINATES} of the layer say something"
+MORE = "more than --coordinates"
 
 
 class Stream(NamedTuple):
@@ -34,13 +37,13 @@ class Stream(NamedTuple):
         name: of the data set or the file.
         values: standardised, of dimensions (step, param, stage).
         layers: of the coordinates.
-        left_out: layer -> how many of its coordinates were not used.
+        left_out: layer -> why -> the labels of those of its coordinates that were not used.
     """
 
     name: str
     values: "xr.Dataset"
     layers: gradient_noise.Layers
-    left_out: dict[str, int]
+    left_out: dict[str, dict[str, list[str]]]
 
     @property
     def fitted(self) -> "xr.Dataset":
@@ -144,12 +147,25 @@ def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) 
     good = (seen & inference.informative(fitted)).all("stage").values
     layers = gradient_noise.Layers.of(recorded["param"].values)
     chosen: list[int] = []
-    left_out = {}
+    left_out: dict[str, dict[str, list[str]]] = {}
     for i, layer in enumerate(layers.names):
         live = np.flatnonzero((layers.position == i) & good)
-        taken = live[: config.coordinates] if len(live) >= MIN_COORDINATES else live[:0]
+        enough = len(live) >= MIN_COORDINATES
+        taken = live[: config.coordinates] if enough else live[:0]
         chosen += taken.tolist()
-        left_out[layer] = int((layers.position == i).sum()) - len(taken)
+        why = {
+            SILENT: np.flatnonzero((layers.position == i) & ~good),
+            MORE if enough else FEW: live[len(taken) :],
+        }
+        left_out[layer] = {
+            reason: [str(label) for label in recorded["param"].values[places]]
+            for reason, places in why.items()
+            if len(places)
+        }
+    for layer, reasons in left_out.items():
+        for reason, labels in reasons.items():
+            first = ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+            print(f"{name}: {layer}: left out {len(labels)} coordinates ({reason}): {first}")
     if not chosen:
         raise OptionError(
             f"no layer has {MIN_COORDINATES} coordinates whose gradient varies in every stage and "

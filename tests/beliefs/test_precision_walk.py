@@ -12,7 +12,7 @@ import pytest
 from scipy import integrate, stats
 
 from beliefnav import filters
-from beliefnav.beliefs import PrecisionWalk, steady_sample_size
+from beliefnav.beliefs import PrecisionWalk, shared, steady_sample_size
 from beliefnav.beliefs.second_moment.precision_walk import PrecisionWalkState
 from tests import oracles
 from tests.beliefs import laws
@@ -258,3 +258,36 @@ def test_improper_prior_needs_a_complete_first_observation():
     with jax.numpy_rank_promotion("allow"):
         with pytest.raises(ValueError, match="first row of gradient.* prior_degrees_of_freedom"):
             traced(jax.random.key(0))
+
+
+def test_likelihood_of_a_stream_of_zeros_is_right_in_float32():
+    """After some steps the second moment has no number in float32; the likelihood has."""
+    y = np.zeros(400)
+    y[:5], y[-1] = 1e-3, 1e-25
+
+    def of(dtype: Any) -> Any:
+        def log_likelihood(discount: Any) -> Any:
+            belief = PrecisionWalk(discount, 1e-4, 1.0)
+            return filters.log_likelihood(belief, jnp.asarray(y, dtype))
+
+        both = jax.jit(jax.vmap(jax.value_and_grad(log_likelihood)))
+        return both(jnp.array([0.3, 0.5, 0.8, 0.9], dtype))
+
+    low = of(np.float32)
+    with jax.enable_x64(True):
+        want = of(np.float64)
+    for one, other in zip(low, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+    # It falls with the memory: such a coordinate asks for none.
+    assert np.all(np.diff(want[0]) < 0)
+
+
+@pytest.mark.usefixtures("x64")
+def test_likelihood_is_that_of_the_steps_of_the_filter():
+    """With missing entries, an improper prior, and zeros at first."""
+    y = oracles.random_stream(seed=3, num_steps=30, missing=0.2)["matrix"]
+    y[:3, 0] = 0.0
+    for belief in (PrecisionWalk(0.8), PrecisionWalk(0.8, 0.5, 3.0), shared(PrecisionWalk(0.8))):
+        got = filters.log_likelihood(belief, y)
+        want = filters.filter_recording(belief, y)[1].log_density.sum(0)
+        np.testing.assert_allclose(got, want, rtol=1e-10)

@@ -103,7 +103,9 @@ def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
         gradient_noise.Config(**options)
 
 
-def test_zeros_count_as_missing_and_silent_coordinates_are_left_out() -> None:
+def test_zeros_count_as_missing_and_silent_coordinates_are_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     rng = np.random.default_rng(1)
     gradient = rng.normal(size=(300, 12))
     gradient[:, 0] = 0.0  # an unused pixel
@@ -115,7 +117,12 @@ def test_zeros_count_as_missing_and_silent_coordinates_are_left_out() -> None:
     config = gradient_noise.Config(coordinates=4, stage_steps=100)
     stream = streams.prepare(config, "file", recording, 3)
     assert stream.values["param"].values.tolist() == ["a[2]", "a[3]", "a[4]", "a[5]"]
-    assert stream.left_out == {"a": 2, "b": 3, "c": 3}
+    assert stream.left_out == {
+        "a": {streams.SILENT: ["a[0]", "a[1]"]},
+        "b": {streams.FEW: ["b[0]", "b[1]", "b[2]"]},
+        "c": {streams.FEW: ["c[0]", "c[1]", "c[2]"]},
+    }
+    assert "a: left out 2 coordinates (constant, or missing or zero" in capsys.readouterr().out
     assert dict(stream.values.sizes) == {"step": 100, "param": 4, "stage": 3, "layer": 1}
     assert int(stream.values["gradient"].isnull().sum()) == 1
     assert stream.held_out == slice(80, None)

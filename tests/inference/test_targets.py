@@ -203,18 +203,20 @@ def test_arrays_of_a_stream_have_one_shape(arrays: Any) -> None:
         from_arrays(*arrays)
 
 
-def test_informative_are_those_with_two_different_observations() -> None:
-    y = Y[:, :1] * np.ones(5)
+def test_informative_are_those_with_different_observations_that_are_not_mostly_zeros() -> None:
+    y = Y[:, :1] * np.ones(7)
     y[:, 1] = 2.0
     y[:, 2] = np.nan
     y[1:, 3] = np.inf
     y[2:, 4] = np.nan
-    stream = from_arrays(y, labels=list("abcde"))
+    y[: len(y) // 2, 5] = 0
+    y[: len(y) // 2 + 1, 6] = 0
+    stream = from_arrays(y, labels=list("abcdefg"))
     says = inference.informative(stream)
     assert says.dims == ("param",)
-    np.testing.assert_array_equal(says, [True, False, False, False, True])
+    np.testing.assert_array_equal(says, [True, False, False, False, True, True, False])
     kept = stream.isel(param=says.values)
-    assert kept["param"].values.tolist() == ["a", "e"]
+    assert kept["param"].values.tolist() == ["a", "e", "f"]
     inference.target(laws.prior, kept, separate="param")
 
 
@@ -242,13 +244,19 @@ LABELLED = from_arrays(Y, D, labels=list("abc"))
             r"displacement of a stream has the dimensions of its gradient.*found \('step',\)",
         ),
         (LABELLED.isel(step=slice(19)), "has 19 steps; inference needs at least 20"),
-        (without(LABELLED, b=1.0), r"constant or never observed in b \(1 of 3 coordinates\)"),
-        (without(LABELLED, a=np.nan, c=0.0), r"never observed in a, c \(2 of 3 coordinates\)"),
+        (
+            without(LABELLED, b=1.0),
+            r"constant, never observed or mostly 0 in b \(1 of 3 coordinates\)",
+        ),
+        (without(LABELLED, a=np.nan, c=0.0), r"mostly 0 in a, c \(2 of 3 coordinates\)"),
         (without(LABELLED, a=np.nan, b=0.0, c=0.0), r"in a, b, c \(3 of 3 coordinates\)"),
-        (LABELLED.isel(param=0).fillna(0) * 0, r"constant or never observed \(1 of 1 coord"),
+        (
+            LABELLED.isel(param=0).fillna(0) * 0,
+            r"constant, never observed or mostly 0 \(1 of 1 coord",
+        ),
         (
             without(LABELLED, b=1.0).drop_vars("param"),
-            r"constant or never observed.*\(1 of 3 coordinates\)",
+            r"constant, never observed or mostly 0.*\(1 of 3 coordinates\)",
         ),
     ],
     ids=[

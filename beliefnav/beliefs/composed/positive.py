@@ -105,6 +105,10 @@ class Positive(Belief):
         form = as_belief(self.belief).linear_gaussian()
         return form and form._replace(positive=True)
 
+    def shared_conjugate(self) -> Conjugate | None:
+        """That of the belief."""
+        return as_belief(self.belief).shared_conjugate()
+
     def conjugate(self) -> Conjugate | None:
         """That of the belief: the density of what is seen is its own."""
         return as_belief(self.belief).conjugate()

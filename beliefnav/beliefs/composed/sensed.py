@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._trees import wide_dtype
+from beliefnav._trees import is_observed, wide_dtype
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs._said import is_said
 from beliefnav.beliefs.contract import Belief, BeliefLike, Fact, Filter, Info, Posterior, as_belief
@@ -91,7 +91,7 @@ class Sensed(Belief):
             check(curvature, gradient)
             before = predicted.belief
             read = inner.update(inner.predict(before), curvature)
-            seen = [jnp.any(jnp.isfinite(c)) for c in jax.tree.leaves(curvature)]
+            seen = [jnp.any(is_observed(c)) for c in jax.tree.leaves(curvature)]
             any_seen = jnp.any(jnp.array(seen, bool))
             return SensedState(jax.tree.map(lambda a, b: jnp.where(any_seen, a, b), read, before))
 

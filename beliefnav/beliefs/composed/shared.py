@@ -5,7 +5,15 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from beliefnav.beliefs._program import Stream
-from beliefnav.beliefs.contract import Belief, Fact, Filter, LinearForm, RunLengthWeights, as_belief
+from beliefnav.beliefs.contract import (
+    Belief,
+    Conjugate,
+    Fact,
+    Filter,
+    LinearForm,
+    RunLengthWeights,
+    as_belief,
+)
 
 __all__ = ["Shared", "shared"]
 
@@ -47,6 +55,14 @@ class Shared(Belief):
         filter counts it as observed, and what looks back does not.
         """
         return as_belief(self.belief).linear_gaussian()
+
+    def conjugate(self) -> Conjugate | None:
+        """That of the shared filter."""
+        return as_belief(self.belief).shared_conjugate()
+
+    def shared_conjugate(self) -> Conjugate | None:
+        """The same: to share twice is to share."""
+        return self.conjugate()
 
     def run_lengths(self, state: Any) -> RunLengthWeights:
         """Those of the belief."""

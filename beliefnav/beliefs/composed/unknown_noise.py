@@ -187,9 +187,9 @@ class UnknownNoise(Belief):
 
             def leaf(s2: Array, e2: Array, k: Array, n_after: Array) -> Array:
                 # A noise that overflows is capped: an infinite one would be one for ever.
-                e2 = jnp.minimum(e2, jnp.finfo(s2.dtype).max)
+                e2 = jnp.minimum(e2, jnp.finfo(s2.dtype).max / 2)
                 learned = s2 + (e2 - _trees.wide(k, s2.dtype) * s2) / n_after
-                return _trees.wide(jnp.minimum(learned, jnp.finfo(s2.dtype).max), s2.dtype)
+                return _trees.wide(learned, s2.dtype)
 
             positive = jax.tree.map(lambda n: select(n > 0, n, 1), after)
             sizes = jax.tree.broadcast(positive, predicted.noise_scale)
@@ -300,8 +300,8 @@ class UnknownNoise(Belief):
 
 def count_readings(gradient: Array, curvature: Array | None) -> Array:
     """How many readings there are of each entry."""
-    seen = jnp.isfinite(gradient).astype(int)
-    return seen if curvature is None else seen + jnp.isfinite(curvature).astype(int)
+    seen = _trees.is_observed(gradient).astype(int)
+    return seen if curvature is None else seen + _trees.is_observed(curvature).astype(int)
 
 
 def few_readings(degrees: Array, count: Array) -> Array:

@@ -239,7 +239,7 @@ class LocalLevel(Belief):
         """
         del displacement, curvature
         _discounting.check_program(type(self).__name__, self.discount)
-        seen = jnp.isfinite(gradient)
+        seen = _trees.is_observed(gradient)
         before = self.prior_sample_size if context is None else context
         sizes = _discounting.sample_sizes(self.discount, before, seen)
         drift: Any = self._known_noise() * ((1 - self.discount) / (self.discount * sizes))

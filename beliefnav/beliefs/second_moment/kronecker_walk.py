@@ -127,7 +127,7 @@ class KroneckerWalk(Belief):
 
             def matrix(y: Array, like: Array) -> Array:
                 y = gathered(y).reshape(matrix_shape(y.shape)).astype(like.dtype)
-                return jnp.where(jnp.isfinite(y), y, 0)
+                return jnp.where(_trees.is_observed(y), y, 0)
 
             seen = jax.tree.map(matrix, gradient, predicted.left)
             return KroneckerWalkState(

@@ -39,7 +39,7 @@ from beliefnav.beliefs import _discounting, _program, _student
 from beliefnav.beliefs._facts import prior
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs._reread import reread
-from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
+from beliefnav.beliefs.contract import Belief, Conjugate, Fact, Filter, Info, Posterior
 
 __all__ = ["Accumulated", "AccumulatedState", "PrecisionWalk", "PrecisionWalkState", "accumulated"]
 
@@ -169,6 +169,14 @@ class PrecisionWalk(Belief):
 
         return Filter(init, predict, update, diagnose, read=read)
 
+    def conjugate(self) -> Conjugate:
+        """Step by step, but with the logarithm of the second moment."""
+        return Conjugate(_LogarithmicWalk(self), _summed)
+
+    def shared_conjugate(self) -> Conjugate:
+        """The same of the shared filter."""
+        return Conjugate(_LogarithmicWalk(self, shared=True), _summed)
+
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Its memory and its prior."""
         sentence = f"The second moment of the {quantity}, which drifts, is read as curvature."
@@ -219,6 +227,101 @@ class PrecisionWalk(Belief):
         precisions, observations = scan(step, precision, (sizes, stream.values, stream.seen))[1]
         numpyro.deterministic("precision", precisions)
         return observations
+
+
+def _summed(gradient: Array, curvature: Any, surprise: Array, log_density: Array) -> Array:
+    """The log density of a recording is the sum of those of its steps."""
+    del gradient, curvature, surprise
+    return log_density
+
+
+class _LogarithmicState(NamedTuple):
+    r"""$\log S/n$ and $n$ of a precision walk."""
+
+    log_second_moment: PyTree
+    degrees_of_freedom: PyTree
+
+    def posterior(self) -> Posterior:
+        return Posterior(curvature_mean=jax.tree.map(jnp.exp, self.log_second_moment))
+
+
+class _LogarithmicWalk(Belief):
+    r"""A precision walk for likelihoods: it keeps $\log S/n$, so that small numbers stay numbers.
+
+    While $y = 0$, as the gradients of dead units are for hundreds of steps, $S$ falls as $\beta^t$,
+    in float32 below the smallest number there is; the density of the next $y$ depends on it.
+    """
+
+    walk: PrecisionWalk
+    shared: bool = False
+
+    def filter(self) -> Filter:
+        walk = self.walk._filter(self.shared)
+
+        def init(params: PyTree) -> _LogarithmicState:
+            start = walk.init(params)
+            return _LogarithmicState(_logs(start.second_moment), start.degrees_of_freedom)
+
+        def predict(state: _LogarithmicState, displacement: PyTree = None) -> _LogarithmicState:
+            del displacement
+            degrees = _trees.scale(state.degrees_of_freedom, self.walk.discount)
+            return state._replace(degrees_of_freedom=degrees)
+
+        def update(
+            predicted: _LogarithmicState, gradient: PyTree, curvature: PyTree = None
+        ) -> _LogarithmicState:
+            del curvature
+            before, seen = predicted.degrees_of_freedom, _trees.observed(gradient)
+            after = _discounting.observe(before, None if self.shared else seen)
+
+            def leaf(log_s: Array, y: Array, o: Array, n: Array, n_after: Array) -> Array:
+                square = _log_square(jnp.where(o, y, 0).astype(log_s.dtype))
+                moment = _log_sum(log_s + _log(n), square) - jnp.log(jnp.where(o, n_after, 1))
+                return jnp.where(o, moment, log_s)
+
+            sizes = (jax.tree.broadcast(n, gradient) for n in (before, after))
+            moment = jax.tree.map(leaf, predicted.log_second_moment, gradient, seen, *sizes)
+            return _LogarithmicState(moment, after)
+
+        def diagnose(
+            predicted: _LogarithmicState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            del curvature
+
+            def leaf(log_s: Array, y: Array, n: Array) -> Array:
+                seen = _trees.is_observed(y)
+                proper = seen & (n > 0) & (log_s > -jnp.inf)
+                n, log_s = jnp.where(proper, n, 1), jnp.where(proper, log_s, 0)
+                log_square = _log_square(jnp.where(seen, y, 0).astype(log_s.dtype))
+                density = _student.log_density_of_logs(log_square, n, log_s)
+                return jnp.where(proper, density, 0)
+
+            sizes = jax.tree.broadcast(predicted.degrees_of_freedom, gradient)
+            density = jax.tree.map(leaf, predicted.log_second_moment, gradient, sizes)
+            return Info(log_density=density, surprise=jax.tree.map(jnp.zeros_like, density))
+
+        return Filter(init, predict, update, diagnose)
+
+
+def _log(x: ArrayLike) -> Array:
+    """The logarithm, minus infinity with a derivative of 0 at 0."""
+    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), -jnp.inf)
+
+
+def _logs(tree: PyTree) -> PyTree:
+    return jax.tree.map(_log, tree)
+
+
+def _log_square(y: Array) -> Array:
+    return 2 * _log(jnp.abs(y))
+
+
+def _log_sum(a: Array, b: Array) -> Array:
+    """The logarithm of the sum of two numbers, with finite derivatives also where both are 0."""
+    top, low = jnp.maximum(a, b), jnp.minimum(a, b)
+    positive = top > -jnp.inf
+    top = jnp.where(positive, top, 0)
+    return jnp.where(positive, top + jnp.log1p(jnp.exp(low - top)), -jnp.inf)
 
 
 def _log_density(predicted: PrecisionWalkState, value: PyTree, seen: PyTree) -> PyTree:
@@ -287,6 +390,14 @@ class Accumulated(Belief):
             f"The sum of all squared {quantity}s is read as curvature: that of all losses so far."
         )
         return (moment._replace(sentence=sentence), *rest)
+
+    def conjugate(self) -> Conjugate:
+        """That of the precision walk."""
+        return self.belief.conjugate()
+
+    def shared_conjugate(self) -> Conjugate:
+        """That of the precision walk."""
+        return self.belief.shared_conjugate()
 
     def program(self, stream: Stream) -> Array:
         """That of the precision walk: only what is read off it differs."""

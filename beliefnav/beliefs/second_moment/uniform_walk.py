@@ -78,7 +78,7 @@ class UniformWalk(Belief):
             del curvature
 
             def leaf(u: Array, y: Array) -> Array:
-                seen = jnp.isfinite(y)
+                seen = _trees.is_observed(y)
                 size = jnp.abs(jnp.where(seen, y, 0)).astype(u.dtype) + self.eps
                 return jnp.where(seen, jnp.maximum(u, size), u).astype(u.dtype)
 

@@ -105,7 +105,7 @@ class WishartWalk(Belief):
             del curvature
             matrix = predicted.second_moment
             y = ravel_pytree(jax.tree.map(gathered, gradient))[0].astype(matrix.dtype)
-            seen = jnp.isfinite(y)
+            seen = _trees.is_observed(y)
             y = jnp.where(seen, y, 0)
             largest = jnp.finfo(matrix.dtype).max
             products = jnp.clip(y[:, None] * y[None, :], -largest, largest)

@@ -120,7 +120,7 @@ def condition(
     def leaf(
         m: Array, v: Array, x: Array, y: Array, h: Array, noise: Array
     ) -> tuple[Array, Array, Array]:
-        seen = jnp.isfinite(y)
+        seen = _trees.is_observed(y)
         total = h * h * v + noise
         scale = lax.rsqrt(total)
         error = jnp.where(seen, y, 0).astype(m.dtype) - h * (x - m)
@@ -249,7 +249,7 @@ def info(
     return Info(
         innovation=error,
         log_density=log_density,
-        missing=jax.tree.map(lambda y: ~jnp.isfinite(y), gradient),
+        missing=jax.tree.map(lambda y: ~_trees.is_observed(y), gradient),
         surprise=jax.tree.map(surprise, error, h, predicted.variance, noise),
         switch_probability=switch_probability,
         hazard=expected(hazard),
