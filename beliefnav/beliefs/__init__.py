@@ -91,6 +91,7 @@ Example:
 from beliefnav.beliefs import gaussian
 from beliefnav.beliefs._discounting import steady_sample_size
 from beliefnav.beliefs.composed.independent import independent
+from beliefnav.beliefs.composed.located import located
 from beliefnav.beliefs.composed.look_ahead import look_ahead
 from beliefnav.beliefs.composed.positive import positive
 from beliefnav.beliefs.composed.sensed import sensed
@@ -155,6 +156,7 @@ __all__ = [
     "gaussian",
     "independent",
     "initial_variance",
+    "located",
     "look_ahead",
     "positive",
     "sensed",
