@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from experiments import command_line, everything, report
+from experiments import command_line, everything, kept, report
 from experiments.options import Options
 
 COMMAND = [sys.executable, "-m", "experiments"]
@@ -75,7 +75,7 @@ def run_all(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> tup
     monkeypatch.setattr(everything, "EXPERIMENTS", ("claims_too_much", "crashes", "good"))
     monkeypatch.setattr(everything.importlib, "import_module", lambda _: Module(1.0))
     monkeypatch.setattr(everything.subprocess, "run", run)
-    monkeypatch.setattr(report, "commit", lambda: "abc")
+    monkeypatch.setattr(report, "commit", lambda: "abc")  # no process
     with pytest.raises(SystemExit) as exit:
         everything.main(["--out", str(folder), *options])
     return started, str(exit.value)
@@ -102,18 +102,33 @@ def test_a_run_of_all_is_resumed_where_code_and_options_are_the_same(
     assert len(run_all(monkeypatch, tmp_path, "--quick")[0]) == 3  # other options
 
 
-@pytest.mark.parametrize("commit", ["other", "abc-dirty", None])
-def test_what_another_commit_measured_is_measured_again(
-    commit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_other_code_or_options_measured_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(report, "commit", lambda: "abc" if commit == "other" else commit)
     config = Options(out=tmp_path)
-    report.perform(Module(1.0).run, config)
-    assert everything.is_done(tmp_path, Options()) == (commit == "other")
-    if commit == "other":
-        assert not everything.is_done(tmp_path, Options(seed=1))
-        monkeypatch.setattr(report, "commit", lambda: commit)
-        assert not everything.is_done(tmp_path, Options())
+    assert report.measured(config) is None
+    metrics = report.perform(Module(1.0).run, config)
+    assert report.measured(config) == metrics
+    assert report.measured(Options(out=tmp_path, seed=1)) is None
+    assert "its options (seed) differ" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "code_of", lambda module: module)
+        assert report.measured(config) is None
+        assert "its code (beliefnav, beliefnav." in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "versions", lambda: {"python": "4.0"})
+        assert report.measured(config) is None
+        assert "its versions (python" in capsys.readouterr().out
+    assert report.measured(config) == metrics
+    report.perform(Module(1.0).run, Options(out=tmp_path, seed=1))  # in its place
+    assert report.measured(config) is None
+
+
+def test_a_run_of_all_into_a_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SystemExit, match=f"all: Cannot write to {file}"):
+        everything.main(["--out", str(file)])
 
 
 def says(*arguments: str, flags: tuple[str, ...] = ()) -> tuple[int, str]:
