@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, overload, runtime_check
 
 import optax
 
-from beliefnav._checks import Range
+from beliefnav._checks import Range, refuse_schedule
 from beliefnav._format import counted, known, number, reciprocal
 from beliefnav.beliefs.contract import BeliefLike, Fact, as_belief
 from beliefnav.control import Plan, Policy
@@ -169,8 +169,11 @@ def _rule(ranges: Mapping[str, Range], assume: Callable[P, Assumptions]) -> Rule
     @functools.wraps(assume)
     def assumptions(*args: P.args, **kwargs: P.kwargs) -> Assumptions:
         given = dict(zip(places, args, strict=False)) | kwargs
-        for argument, allowed in ranges.items():
-            allowed.check(name, argument, given.get(argument))
+        for argument in given.keys() & ranges.keys():
+            value, kind = given[argument], signature.parameters[argument].annotation
+            if kind is not optax.ScalarOrSchedule:
+                refuse_schedule(f"rules.{name}", argument, value)
+            ranges[argument].check_annotated(name, argument, value, kind)
         return assume(*args, **kwargs)
 
     @functools.wraps(assume)
