@@ -36,7 +36,9 @@ from beliefnav.navigation import navigator
 __all__ = ["Assumptions", "Fact", "Rule", "rule", "table"]
 
 P = ParamSpec("P")
-OUT_OF_RANGE = "ValueError: a Python number is out of its range; the error names it."
+OUT_OF_RANGE = """\
+ValueError: a number is out of its range, as far as it is known; the error names it.
+    TypeError: an argument that must be a number is none; the error names it."""
 
 
 class Assumptions(NamedTuple):
@@ -192,7 +194,7 @@ def _rule(ranges: Mapping[str, Range], assume: Callable[P, Assumptions]) -> Rule
 
 
 def _with_ranges(doc: str | None) -> str | None:
-    """A docstring that says what is raised for a number out of its range; none of none (-OO)."""
+    """A docstring that says what is raised for a wrong number; none of none (-OO)."""
     if doc is None:
         return None
     parts = inspect.cleandoc(doc).split("\n\n")
