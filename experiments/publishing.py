@@ -40,6 +40,7 @@ def publish(config: Options) -> None:
         OptionError: the run is not finished or was a quick one, or a README asks for a number that
             ``metrics.json`` does not have.
     """
+    config.check_folder()
     source, target = config.folder, HERE / config.name
     if not (source / METRICS).is_file():
         raise OptionError(

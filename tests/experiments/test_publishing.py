@@ -126,6 +126,9 @@ def test_runs_that_are_not_finished_or_quick_are_not_published(
 ) -> None:
     with pytest.raises(OptionError, match="has no metrics.json; do run"):
         publishing.publish(Options(out=tmp_path / "run"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OptionError, match="Cannot write to"):
+        publishing.publish(Options(out=tmp_path / "file"))
     finish(Options(out=tmp_path / "run", quick=True))
     with pytest.raises(OptionError, match="holds a quick run"):
         publishing.publish(Options(out=tmp_path / "run"))
