@@ -154,7 +154,7 @@ def digest(source: str) -> str:
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
-            node.body = [part for part in body if not _is_docstring(part)]  # pyright: ignore
+            node.body = [part for part in body if not _is_docstring(part)]  # pyright: ignore[reportAttributeAccessIssue]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()[:12]
 
 
