@@ -5,12 +5,15 @@ not traced, as optax's ``inject_hyperparams`` makes them at ``init``. A traced v
 that is sampled, differentiated or injected into a jitted step is known only when the program runs.
 """
 
+import dataclasses
 import math
+import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, get_args
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -73,7 +76,7 @@ class Range(NamedTuple):
     description: str
 
     def check(self, owner: str, name: str, value: Any) -> None:
-        """Raise ``ValueError`` if ``value`` is known to be outside this range.
+        """Raise if ``value`` is no number, or is known to be outside this range.
 
         An array may also hold the limits of an open range, infinity among them: a schedule may
         begin at 0, float32 rounds to 1, and a rate that was computed may be infinite.
@@ -81,20 +84,40 @@ class Range(NamedTuple):
         Args:
             owner: what the parameter belongs to, for the message.
             name: the parameter's name, for the message.
-            value: anything; numbers and arrays that are not traced are checked.
+            value: a number or an array; one that is traced is not checked, nor is ``None``, a
+                schedule or a tree of numbers and arrays.
 
         Raises:
-            ValueError: names the owner, the parameter, its value and the range.
+            TypeError: it is nothing of that.
+            ValueError: it is outside. Both name the owner, the parameter, its value and the range.
         """
         if isinstance(value, int | float):
             held = self.contains(value)
-        elif isinstance(value, np.ndarray | np.generic | jax.Array) and _is_known(value):
-            held = all(self._nearly_contains(x) for x in _extremes(value))
-        else:
+        elif _is_real(value):
+            held = not _is_known(value) or all(map(self._nearly_contains, _extremes(value)))
+        elif value is None or callable(value) or _is_tree(value):
             return
+        else:
+            raise TypeError(f"{owner}: {name} must be {self.description}, got {_shown(value)}.")
         if not held:
-            shown = value if isinstance(value, int | float) else np.asarray(value).tolist()
-            raise ValueError(f"{owner}: {name} must be {self.description}, got {shown!r}.")
+            raise ValueError(f"{owner}: {name} must be {self.description}, got {_shown(value)}.")
+
+    def check_annotated(self, owner: str, name: str, value: Any, annotation: Any) -> None:
+        """As `check`, and raise on ``None`` unless the annotation of the value has it.
+
+        Args:
+            owner: what the parameter belongs to, for the message.
+            name: the parameter's name, for the message.
+            value: as in `check`.
+            annotation: of the parameter.
+
+        Raises:
+            TypeError: see `check`.
+            ValueError: see `check`.
+        """
+        if value is None and annotation is not Any and type(None) not in get_args(annotation):
+            raise TypeError(f"{owner}: {name} must be {self.description}, got None.")
+        self.check(owner, name, value)
 
     def _nearly_contains(self, x: float) -> bool:
         neighbours = (math.nextafter(x, limit) for limit in (-math.inf, math.inf))
@@ -109,16 +132,44 @@ class Range(NamedTuple):
             tree: numbers and arrays; what is traced is not checked.
 
         Raises:
+            TypeError: a leaf is neither a number nor an array of numbers.
             ValueError: names the owner, the parameter, the leaf and the range.
         """
         for leaf in jax.tree.leaves(tree):
+            wrong = f"{owner}: {name} must be {self.description}, got {_shown(leaf)}."
+            if not isinstance(leaf, int | float) and not _is_real(leaf):
+                raise TypeError(wrong)
             if _is_known(leaf) and not all(map(self.contains, _extremes(leaf))):
-                raise ValueError(f"{owner}: {name} must be {self.description}, got {leaf}.")
+                raise ValueError(wrong)
 
 
 def _is_known(value: Any) -> bool:
     """Whether an array can be looked at: it is not traced, nor in part on another host."""
     return is_concrete(value) and getattr(value, "is_fully_addressable", True)
+
+
+def _is_real(value: Any) -> bool:
+    """Whether the entries of an array are real numbers."""
+    kinds = (np.bool_, np.integer, np.floating)
+    known = isinstance(value, np.ndarray | np.generic | jax.Array)
+    return known and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+
+
+def _is_tree(value: Any) -> bool:
+    """Whether a value is a tree of numbers and arrays, and no leaf."""
+    leaves = jax.tree.leaves(value)
+    numbers = all(isinstance(leaf, int | float) or _is_real(leaf) for leaf in leaves)
+    return bool(leaves) and leaves[0] is not value and numbers
+
+
+def _shown(value: Any) -> str:
+    """A value in one line, which is short for a large array."""
+    if isinstance(value, np.ndarray | np.generic | jax.Array) and _is_known(value):
+        if value.size > 8 and _is_real(value):
+            low, high = _extremes(value)
+            return f"an array of shape {value.shape} from {low} to {high}"
+        value = np.asarray(value).tolist()
+    return textwrap.shorten(repr(value), 100)
 
 
 def _extremes(value: Any) -> tuple[float, ...]:
@@ -159,9 +210,10 @@ class Checked(eqx.Module):
     ranges: ClassVar[Mapping[str, Range]] = {}
 
     def __check_init__(self) -> None:
-        """Raise ``ValueError`` if a field is known to be outside its range."""
+        """Raise if a field is no number, or is known to be outside its range."""
+        kinds = {field.name: field.type for field in dataclasses.fields(self)}
         for name, allowed in self.ranges.items():
-            allowed.check(type(self).__name__, name, getattr(self, name))
+            allowed.check_annotated(type(self).__name__, name, getattr(self, name), kinds[name])
 
 
 def refuse_schedule(factory: str, name: str, value: Any) -> None:

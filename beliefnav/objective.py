@@ -190,7 +190,7 @@ def action(
         A scalar, the integral: divide by the duration for the mean cost of a unit of time.
 
     Raises:
-        ValueError: fewer than two points, or ``time_step`` is a Python number that is not positive.
+        ValueError: fewer than two points, or ``time_step`` is not positive.
     """
     POSITIVE.check("action", "time_step", time_step)
     UNIT_INTERVAL.check("action", "node", node)

@@ -75,9 +75,17 @@ def piped() -> Iterator[None]:
 
 
 def configure(package: str, name: str, options: Sequence[str]) -> Any:
-    """The options of a module, from its part of the command line."""
+    """The options of a module, from its part of the command line.
+
+    What is given there wins over the defaults, which are others in a quick run.
+    """
     module = importlib.import_module(f"{package}.{name}")
-    return tyro.cli(module.Config, args=options, prog=f"python -m {package} {name}")
+
+    def parse(**default: Any) -> Any:
+        return tyro.cli(module.Config, args=options, prog=f"python -m {package} {name}", **default)
+
+    config = parse()
+    return parse(default=module.Config(quick=True)) if config.quick else config
 
 
 def compile_quickly() -> None:

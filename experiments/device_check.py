@@ -47,6 +47,7 @@ class Config(Options):
     """Check every jitted entry point on the device that jax finds."""
 
     QUICK = {"size": 10_000}
+    LEAST = {"size": 1000, "steps": 1, "repeats": 1}
 
     size: int = 1_000_000
     """Entries of the elementwise cases; streams of the filters get a thousandth."""

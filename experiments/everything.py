@@ -1,7 +1,8 @@
 """All experiments, one after another, each in a process of its own: a run that can be resumed.
 
 ``python -m experiments all`` passes over an experiment whose ``metrics.json`` is there already, of
-the same commit and with the same options. An experiment that fails does not stop the others.
+the same code, the same versions and the same options (see `experiments.kept`). An experiment that
+fails does not stop the others.
 """
 
 import importlib
@@ -16,7 +17,9 @@ import tyro
 from tqdm import tqdm
 
 from experiments import EXPERIMENTS, report
-from experiments.options import Options
+from experiments.command_line import in_one_line
+from experiments.kept import code_of
+from experiments.options import check_folder
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ def main(arguments: Sequence[str]) -> None:
         arguments: of the command line, after ``all``.
     """
     config = tyro.cli(Config, args=arguments, prog="python -m experiments all")
+    with in_one_line("all"):
+        check_folder(config.out)
     outcomes = {}
     with tqdm(EXPERIMENTS, unit="experiment") as bar:
         for name in bar:
@@ -49,25 +54,18 @@ def main(arguments: Sequence[str]) -> None:
 
 def outcome(name: str, config: Config) -> str:
     """Run an experiment unless it was run; what went wrong, or nothing."""
-    folder = config.out / name
-    options = ["--out", str(folder), *(["--quick"] if config.quick else [])]
-    expected = importlib.import_module(f"experiments.{name}").Config(quick=config.quick)
-    if not is_done(folder, expected):
-        (folder / report.METRICS).unlink(missing_ok=True)
+    module = importlib.import_module(f"experiments.{name}")
+    expected = module.Config(quick=config.quick, out=config.out / name)
+    code_of.cache_clear()  # what would run is what the files have now
+    metrics, path = report.measured(expected), expected.folder / report.METRICS
+    if metrics is not None:
+        tqdm.write(f"{name}: read from {path}, of {metrics['date']}")
+    else:
+        path.unlink(missing_ok=True)  # the run that it is of keeps a copy
+        options = ["--out", str(expected.folder), *(["--quick"] if config.quick else [])]
         status = subprocess.run([sys.executable, "-m", "experiments", name, *options]).returncode
-        if not (folder / report.METRICS).is_file():
+        if not path.is_file():
             return f"ended with exit status {status} before it wrote {report.METRICS}"
-    failed = report.failed(json.loads((folder / report.METRICS).read_text()))
+        metrics = json.loads(path.read_text())
+    failed = report.failed(metrics)
     return f"claims that do not hold: {'; '.join(failed)}" if failed else ""
-
-
-def is_done(folder: Path, config: Options) -> bool:
-    """Whether a folder has the metrics of these options and of the commit that is checked out.
-
-    Without a commit, or with changes that are not committed, nothing is known to be the same.
-    """
-    path, commit = folder / report.METRICS, report.commit()
-    if not report.is_certain(commit) or not path.is_file():
-        return False
-    metrics = json.loads(path.read_text())
-    return (metrics["commit"], metrics["options"]) == (commit, report.options(config))

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from beliefnav._files import written_beside
+
 WIDTH = 10.0
 """Width of a figure in inches."""
 
@@ -54,7 +56,8 @@ def page(
         figure, axes = pyplot.subplots(rows, columns, **options)
         try:
             yield axes
-            figure.savefig(path, dpi=120)
+            with written_beside(path) as unfinished:
+                figure.savefig(unfinished, dpi=120)
         finally:
             pyplot.close(figure)
 

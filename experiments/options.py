@@ -1,52 +1,81 @@
 """The options that all experiments have in common, and what a quick run is."""
 
-import tempfile
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
+
+from beliefnav._files import check_writable
 
 
-class OptionError(ValueError):
-    """An option with which nothing can be run: what a person should read in one line."""
+class OptionError(Exception):
+    """An option with which nothing can be run: what a person should read in one line.
+
+    It is no `ValueError`, which tyro would catch and draw a box around.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What every experiment can be told. An experiment adds options of its own.
 
-    A quick run has at most as much of each option as `QUICK` says, and the options say so: what
-    runs is what they hold.
+    A quick run has other defaults; what is given is taken, whatever its default. The options say
+    what runs.
     """
 
     QUICK: ClassVar[Mapping[str, Any]] = {}
-    """Option -> the most of it in a quick run; for an option that is not a number, its value."""
+    """Option -> its default in a quick run, where that differs."""
+    NOT_QUICK: ClassVar[tuple[str, ...]] = ()
+    """Options that a quick run has no use for."""
     LEAST: ClassVar[Mapping[str, float]] = {}
-    """Option -> the least of it that says anything."""
+    """Option that is a number, or several -> the least that says anything; in a quick run `QUICK`
+    may have less."""
 
     seed: int = 0
-    """The random seed of the whole run."""
+    """The random seed of the whole run, below 2^32."""
     out: Path | None = None
     """Folder to write to; runs/NAME by default."""
     quick: bool = False
     """Fewer of everything, for a run of less than a minute; the claims stay."""
 
+    def __new__(cls, **given: Any) -> Self:
+        """Take the defaults of a quick run for what is not given, before anything is checked."""
+        self = super().__new__(cls)
+        object.__setattr__(self, "_given", frozenset(given))
+        return self
+
     def __post_init__(self) -> None:
-        """Check the options, and take less of them for a quick run.
+        """Take the defaults of a quick run for what is not given, and check the options.
 
         Raises:
             OptionError: names the option that is out of range, and says what it must be.
         """
-        for name, least in self.LEAST.items():
-            value = getattr(self, name)
-            if value is not None and value < least:
-                raise OptionError(f"{name} must be at least {least}, got {value}.")
-        self.check()
         if self.quick:
-            for name, most in self.QUICK.items():
-                value = getattr(self, name)
-                number = isinstance(value, int | float)
-                object.__setattr__(self, name, min(value, most) if number else most)
+            for name in self.QUICK.keys() - vars(self)["_given"]:
+                object.__setattr__(self, name, self.QUICK[name])
+        for field in fields(self):
+            self._check_option(field.name, getattr(self, field.name), field.default)
+        self.check()
+
+    def _check_option(self, name: str, value: Any, default: Any) -> None:
+        if self.quick and name in self.NOT_QUICK and value != default:
+            raise OptionError(
+                f"{name} has no part in a quick run, got {value}; leave it out, or run without "
+                "--quick."
+            )
+        if value == ():
+            raise OptionError(f"{name} must have at least one entry, got none.")
+        least = {"seed": 0, **self.LEAST}.get(name)
+        if least is not None and self.quick:
+            least = min([least, *_numbers(self.QUICK.get(name))])
+        for number in _numbers(value):
+            if not math.isfinite(number):
+                raise OptionError(f"{name} must be finite, got {number}.")
+            if least is not None and number < least:
+                raise OptionError(f"{name} must be at least {least}, got {number}.")
+        if name == "seed" and value >= 2**32:
+            raise OptionError(f"seed must be below 2^32, got {value}.")
 
     def check(self) -> None:
         """Raise an `OptionError` on what `LEAST` cannot say."""
@@ -65,20 +94,33 @@ class Options:
         return folder
 
     def check_folder(self) -> None:
-        """Raise unless the folder can be written to.
+        """Raise unless the folder can be written to; see `check_folder`."""
+        check_folder(self.out or Path("runs") / self.name)
 
-        Raises:
-            OptionError: it cannot be made, or nothing can be written into it.
-        """
-        try:
-            with tempfile.TemporaryFile(dir=self.folder):
-                pass
-        except OSError as error:
-            folder = self.out or Path("runs") / self.name
-            raise OptionError(
-                f"Cannot write to {folder}. This is because of {error.strerror!r}; give another "
-                "folder with --out."
-            ) from error
+
+def check_folder(folder: Path) -> None:
+    """Raise unless a folder can be written to; it is made where it is missing.
+
+    Raises:
+        OptionError: it cannot be made, or nothing can be written into it.
+    """
+    try:
+        check_writable(folder / "file")
+    except OSError as error:
+        raise OptionError(
+            f"Cannot write to {folder}. This is because of {error.strerror!r}; give another "
+            "folder with --out."
+        ) from error
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers in the value of an option: itself, or those of a sequence or mapping."""
+    if isinstance(value, bool) or value is None:
+        return []
+    if isinstance(value, int | float):
+        return [value]
+    values = value.values() if isinstance(value, Mapping) else value
+    return [x for x in values if isinstance(x, int | float)] if isinstance(values, Iterable) else []
 
 
 def check_known(kind: str, names: Collection[str], known: Collection[str]) -> None:

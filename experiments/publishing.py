@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from beliefnav._files import written_beside
 from experiments import EXPERIMENTS
 from experiments.options import OptionError, Options
 from experiments.report import METRICS
@@ -39,6 +40,7 @@ def publish(config: Options) -> None:
         OptionError: the run is not finished or was a quick one, or a README asks for a number that
             ``metrics.json`` does not have.
     """
+    config.check_folder()
     source, target = config.folder, HERE / config.name
     if not (source / METRICS).is_file():
         raise OptionError(
@@ -51,11 +53,14 @@ def publish(config: Options) -> None:
             "there for tests; do run it without --quick."
         )
     for path in (source / METRICS, *sorted(source.glob("*.png"))):
-        shutil.copyfile(path, target / path.name)
+        with written_beside(target / path.name) as unfinished:
+            shutil.copyfile(path, unfinished)
         print(f"copied {path} to {target}")
     for readme in (target / "README.md", GALLERY):
         if readme.is_file():
-            readme.write_text(rendered(readme))
+            text = rendered(readme)
+            with written_beside(readme) as unfinished:
+                unfinished.write_text(text)
 
 
 def rendered(readme: Path) -> str:

@@ -2,25 +2,24 @@
 
 import dataclasses
 import json
-import platform
 import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from beliefnav._files import written_beside
+from experiments.kept import Kept, versions
 from experiments.options import Options
 
-PACKAGES = ("beliefnav", "jax", "optax", "numpyro", "arviz", "numpy")
 METRICS = "metrics.json"
-DIRTY = "-dirty"
-"""What marks a commit that the Python files differ from."""
+KEPT = "kept"
+"""The folder, in that of a run, of results that a later run may use again."""
 
 
 class Claim(NamedTuple):
@@ -98,7 +97,7 @@ def perform(
         ValueError: two claims have one key, or a result has the name of another entry.
     """
     date, started = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    revision = commit()  # before anything runs: what is run
+    revision, kept = commit(), Kept(config.folder / KEPT)  # before anything runs: what is run
     claims, results = run(config)
     metrics = {
         "experiment": config.name,
@@ -106,7 +105,7 @@ def perform(
         "date": date,
         "command": command,
         "options": options(config),
-        "versions": {"python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+        "versions": versions(),
         "device": jax.devices()[0].device_kind,
         "seeds": {name: value for name, value in options(config).items() if "seed" in name},
         "seconds": round(time.perf_counter() - started, 1),
@@ -118,12 +117,23 @@ def perform(
             f"a result is called like one of {', '.join(metrics)}; do rename it."
         )
     metrics |= plain(results)
-    (config.folder / METRICS).write_text(dumps(metrics))
+    with written_beside(config.folder / METRICS) as unfinished:
+        unfinished.write_text(dumps(metrics))
+    kept.put(METRICS, options(config), {"metrics": metrics})
     for claim in claims:
         print(f"{'holds' if claim.holds else 'FAILS'}  {claim.name}: {claim}")
     written = sorted(p.name for p in config.folder.iterdir())
     print(f"Wrote {', '.join(written)} to {config.folder}")
     return metrics
+
+
+def measured(config: Options) -> dict[str, Any] | None:
+    """The metrics of a finished run, if code, versions and options are those that made them."""
+    found = Kept(config.folder / KEPT).get(METRICS, options(config))
+    path = config.folder / METRICS
+    if found is None or not path.is_file() or path.read_text() != dumps(found["metrics"]):
+        return None
+    return found["metrics"]
 
 
 def failed(metrics: Mapping[str, Any]) -> list[str]:
@@ -170,11 +180,6 @@ def dumps(metrics: Any) -> str:
     return lists.sub(lambda match: f"[{re.sub(indent, ' ', match[1])}]", text) + "\n"
 
 
-def is_certain(revision: str | None) -> bool:
-    """Whether a revision says all about the code: what it measured need not be measured again."""
-    return revision is not None and not revision.endswith(DIRTY)
-
-
 def commit() -> str | None:
     """The commit of the checkout, marked if Python files differ from it; ``None`` without one."""
     here = Path(__file__).parent.parent
@@ -184,6 +189,6 @@ def commit() -> str | None:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD") + (DIRTY if git("status", "-s", "--", "*.py") else "")
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "-s", "--", "*.py") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

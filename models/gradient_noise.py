@@ -149,13 +149,13 @@ def secant(layers: Layers) -> Prior:
 
     Returns:
         A program. Sites: those of `pooled` for ``correlation``, ``signal_to_noise`` and
-        ``curvature``. Its stream needs standardised displacements.
+        ``relative_curvature``, the log of omega. Its stream needs standardised displacements.
     """
 
     def prior() -> beliefs.UnknownNoise:
         rho = memory_of(pooled("correlation", MEMORY, layers))[layers.position]
         signal = jnp.exp(pooled("signal_to_noise", RATIO, layers))[layers.position]
-        curvature = jnp.exp(pooled("curvature", RATIO, layers))[layers.position]
+        curvature = jnp.exp(pooled("relative_curvature", RATIO, layers))[layers.position]
         return _noisy(
             beliefs.Secant(
                 noise_variance=1.0,

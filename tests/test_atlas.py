@@ -110,7 +110,9 @@ def test_every_row_holds_its_claim(row: Row) -> None:
     check(row, 500)
 
 
-def test_the_command_prints_a_list_in_json_and_a_table_in_markdown(capsys: Any) -> None:
+def test_the_command_prints_a_list_in_json_and_a_table_in_markdown(
+    capsys: Any, tmp_path: Path
+) -> None:
     command.main(["--rule", "sign_sgd", "--steps", "20", "--json"])
     (entry,) = json.loads(capsys.readouterr().out)
     assert {"rule", "compared_with", "deviation", "verdict", "assumptions"} <= entry.keys()
@@ -120,12 +122,28 @@ def test_the_command_prints_a_list_in_json_and_a_table_in_markdown(capsys: Any) 
     printed = capsys.readouterr().out
     assert printed == command.markdown([row for row in ROWS if row.rule == "sign_sgd"]) + "\n"
     assert printed.splitlines()[-1] in (HERE / "README.md").read_text().splitlines()
+    page = tmp_path / "folder" / "page.md"
+    command.main(["--rule", "sign_sgd", "--steps", "20", "--markdown", "--out", str(page)])
+    assert page.read_text() == printed and capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--steps", "0"], ["--rule", "no such rule"]])
-def test_the_command_refuses_what_it_cannot_do(arguments: list[str]) -> None:
-    with pytest.raises(SystemExit):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--steps", "0"], "--steps must be at least 1"),
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--rule", "no such rule"], "no rule's name contains 'no such rule'"),
+        (["--out", str(HERE)], "--out: cannot write .*: Is a directory"),
+        (["--out", f"{HERE}/README.md/page.md"], "--out: cannot write .*: "),
+    ],
+)
+def test_the_command_refuses_what_it_cannot_do(
+    arguments: list[str], message: str, capsys: Any
+) -> None:
+    with pytest.raises(SystemExit) as left:
         command.main(arguments)
+    assert left.value.code == 2
+    assert re.search(message, capsys.readouterr().err.splitlines()[-1])
 
 
 @pytest.mark.slow

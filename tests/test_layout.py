@@ -22,6 +22,7 @@ LIBRARY = ROOT / "beliefnav"
 
 STANDS_ON: dict[str, set[str]] = {
     "_checks": set(),
+    "_files": set(),
     "_trees": {"_checks"},
     "_format": {"_checks"},
     "_sharding": set(),
@@ -37,7 +38,7 @@ STANDS_ON: dict[str, set[str]] = {
     "inference": {"filters"},
     "rules": {"navigation"},
     "wrappers": {"rules"},
-    "atlas": {"inference", "wrappers", "sensors"},
+    "atlas": {"inference", "wrappers", "sensors", "_files"},
     "beliefnav": {"atlas"},
 }
 """What each part stands on: it may import that, and all that stands below it."""

@@ -9,11 +9,13 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 from tqdm import tqdm
 
+from beliefnav._files import check_writable, written_beside
 from beliefnav.atlas.measuring import Measurement, assumptions_of, measure
 from beliefnav.atlas.problems import network, quadratic
 from beliefnav.atlas.table import COMPOSED, EXACT, FORMULA, LIMIT, SHIPPED, Row, rows
@@ -45,21 +47,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--float32", action="store_true", help="measure in float32, not float64")
     parser.add_argument("--steps", type=int, default=500, help="steps of each run (500)")
     parser.add_argument("--rule", default="", help="only rules whose name contains this")
+    parser.add_argument("--out", type=Path, help="write to this file, and do not print")
     options = parser.parse_args(arguments)
     if options.steps < 1:
         parser.error("--steps must be at least 1.")
+    if options.out is not None:
+        try:
+            check_writable(options.out)
+        except OSError as error:
+            parser.error(f"--out: cannot write {options.out}: {error.strerror}.")
     with jax.enable_x64(not options.float32):
         chosen = [row for row in rows() if options.rule in row.rule]
         if not chosen:
             parser.error(f"no rule's name contains {options.rule!r}.")
         problems = quadratic(options.steps), network(options.steps)
         measured = [measure(row, problems) for row in tqdm(chosen, unit="rule")]
+    broken = [row for row, e in zip(chosen, measured, strict=True) if not e.holds]
     if options.markdown:
-        print(
-            markdown(chosen, [row for row, e in zip(chosen, measured, strict=True) if not e.holds])
-        )
+        text = markdown(chosen, broken)
     else:
-        print(_json(measured) if options.json else _plain(measured))
+        text = _json(measured) if options.json else _plain(measured)
+    if options.out is None:
+        print(text)
+    else:
+        with written_beside(options.out) as unfinished:
+            unfinished.write_text(f"{text}\n")
     failed = [f"{e.rule} = {e.compared_with}" for e in measured if not e.holds]
     if failed:
         sys.exit(f"What is claimed does not hold here: {'; '.join(failed)}.")

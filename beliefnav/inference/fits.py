@@ -330,6 +330,9 @@ def labelled(
     known: Any = target.stream.coords
     dims = {dim for name in values for dim in density.dims[name]} | set(units)
     coords |= {str(dim): known[dim] for dim in dims if dim in known}
+    for name, value in values.items():  # arviz asks for the labels of plates too
+        sizes = zip(density.dims[name], value.shape[len(leading) :], strict=True)
+        coords = {dim: np.arange(size) for dim, size in sizes} | coords
     posterior = xr.Dataset(
         {
             name: ((*leading, *density.dims[name]), np.asarray(value))

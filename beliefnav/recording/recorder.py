@@ -87,7 +87,7 @@ def record(
     Raises:
         ValueError: ``coordinates`` or ``capacity`` is not positive, ``key`` is missing; at
             ``init``, a path is not among the parameters or an index outside of its array; at
-            ``update``, ``params`` is missing.
+            ``update``, ``params`` is missing; at both, ``jax_debug_nans`` is on.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -112,6 +112,7 @@ def record(
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: PyTree) -> Any:
+        _check_debugging()
         params = arrays(params)
         chosen = _choose(params, coordinates, key)
         inner_state = open_probes(inner.init(params), chosen)
@@ -136,6 +137,7 @@ def record(
                 "Cannot record without params. This is because the displacement is measured on "
                 "them; call update(gradient, state, params)."
             )
+        _check_debugging()
         updates, params = arrays(updates), arrays(params)
         # What was restored from a file may be arrays of numpy.
         step, buffer, scalars = arrays((state.recorded_steps, state.buffer, state.scalars))
@@ -161,6 +163,15 @@ def record(
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check_debugging() -> None:
+    """Raise under ``jax_debug_nans``, which stops at the first NaN that is meant."""
+    if jax.config.jax_debug_nans:  # pyright: ignore[reportAttributeAccessIssue]
+        raise ValueError(
+            "Cannot record under jax_debug_nans. This is because a recording has NaN where nothing "
+            "is known; do look for NaNs in the optimizer itself, without record."
+        )
 
 
 def _choose(

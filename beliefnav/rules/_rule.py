@@ -26,7 +26,7 @@ from typing import Any, NamedTuple, ParamSpec, Protocol, overload, runtime_check
 
 import optax
 
-from beliefnav._checks import Range
+from beliefnav._checks import Range, refuse_schedule
 from beliefnav._format import counted, known, number, reciprocal
 from beliefnav.beliefs.contract import BeliefLike, Fact, as_belief
 from beliefnav.control import Plan, Policy
@@ -36,7 +36,9 @@ from beliefnav.navigation import navigator
 __all__ = ["Assumptions", "Fact", "Rule", "rule", "table"]
 
 P = ParamSpec("P")
-OUT_OF_RANGE = "ValueError: a Python number is out of its range; the error names it."
+OUT_OF_RANGE = """\
+ValueError: a number is out of its range, as far as it is known; the error names it.
+    TypeError: an argument that must be a number is none; the error names it."""
 
 
 class Assumptions(NamedTuple):
@@ -169,8 +171,11 @@ def _rule(ranges: Mapping[str, Range], assume: Callable[P, Assumptions]) -> Rule
     @functools.wraps(assume)
     def assumptions(*args: P.args, **kwargs: P.kwargs) -> Assumptions:
         given = dict(zip(places, args, strict=False)) | kwargs
-        for argument, allowed in ranges.items():
-            allowed.check(name, argument, given.get(argument))
+        for argument in given.keys() & ranges.keys():
+            value, kind = given[argument], signature.parameters[argument].annotation
+            if kind is not optax.ScalarOrSchedule:
+                refuse_schedule(f"rules.{name}", argument, value)
+            ranges[argument].check_annotated(name, argument, value, kind)
         return assume(*args, **kwargs)
 
     @functools.wraps(assume)
@@ -189,7 +194,7 @@ def _rule(ranges: Mapping[str, Range], assume: Callable[P, Assumptions]) -> Rule
 
 
 def _with_ranges(doc: str | None) -> str | None:
-    """A docstring that says what is raised for a number out of its range; none of none (-OO)."""
+    """A docstring that says what is raised for a wrong number; none of none (-OO)."""
     if doc is None:
         return None
     parts = inspect.cleandoc(doc).split("\n\n")

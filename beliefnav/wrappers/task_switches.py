@@ -129,7 +129,7 @@ def two_hypothesis(
         The optimizer; its state is a `TwoHypothesisState`.
 
     Raises:
-        ValueError: a Python number is out of its range; at ``init``, the prior mean or the mask is
+        ValueError: a number is out of its range; at ``init``, the prior mean or the mask is
             not like the parameters, or ``inner`` has state that can neither be averaged nor
             counted, such as an array of integers; at ``update``, ``params`` is missing, or
             ``value`` is not a scalar. The error names it.

@@ -35,6 +35,7 @@ class Config(Options):
         "num_warmup": 50,
         "num_samples": 50,
         "num_chains": 2,
+        "max_tree_depth": 1,
         "problems": 1000,
         "network_steps": 1,
         "seeds": 1,

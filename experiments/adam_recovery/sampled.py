@@ -13,6 +13,7 @@ import numpy as np
 from jax import Array
 
 from beliefnav import Posterior, beliefs, filters, inference, recording
+from beliefnav._files import written_beside
 from beliefnav.inference import Fit
 from beliefnav.recording import Recording, from_arrays
 from experiments.adam_recovery.config import Config
@@ -144,4 +145,5 @@ def write(config: Config, fit: Fit) -> None:
         "observed_data": fit.target.stream,
     }
     container = recording.to_container(groups)
-    container.to_netcdf(str(config.folder / "posterior.nc"), engine="h5netcdf")
+    with written_beside(config.folder / "posterior.nc") as unfinished:
+        container.to_netcdf(str(unfinished), engine="h5netcdf")

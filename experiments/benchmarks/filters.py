@@ -43,6 +43,13 @@ class Config(Options):
     """Options of the benchmark."""
 
     QUICK = {"num_params": 200, "num_steps": 200, "parallel_steps": 50, "repeats": 3}
+    LEAST = {
+        "num_params": 1,
+        "num_steps": 2,
+        "parallel_params": 1,
+        "parallel_steps": 2,
+        "repeats": 1,
+    }
 
     num_params: int = 2000
     """Number of parameters."""

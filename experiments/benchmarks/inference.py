@@ -30,6 +30,7 @@ class Config(Options):
     """Options of the benchmark."""
 
     QUICK = {"num_steps": 100, "num_warmup": 100, "num_samples": 100}
+    LEAST = {"num_steps": inference.MIN_STEPS, "num_warmup": 1, "num_samples": 4, "num_chains": 2}
 
     num_steps: int = 500
     """Steps of the recording."""

@@ -26,6 +26,7 @@ class Config(Options):
     """Options of the benchmark."""
 
     QUICK = {"num_params": 100_000, "leaves": (1,), "repeats": 5}
+    LEAST = {"num_params": 1000, "leaves": 1, "repeats": 1}
 
     num_params: int = 10_000_000
     """Number of float32 parameters."""

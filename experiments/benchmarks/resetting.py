@@ -29,6 +29,7 @@ class Config(Options):
     """Options of the benchmark."""
 
     QUICK = {"width": 64, "batch_sizes": (128,), "repeats": 5}
+    LEAST = {"width": 1, "layers": 1, "batch_sizes": 1, "repeats": 1}
 
     width: int = 1024
     """Units of each layer, and inputs."""

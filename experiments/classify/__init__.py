@@ -23,6 +23,7 @@ import optax
 from tqdm import tqdm
 
 from beliefnav import inference, recording
+from beliefnav._files import written_beside
 from beliefnav.rules._rule import Rule
 from beliefnav.rules.catalogue import CATALOGUE
 from experiments import report
@@ -59,7 +60,15 @@ class Config(Options):
     """Train a network on real images with several learning rules, and open what they believe."""
 
     QUICK = {"seeds": 1, "draws": 40, "max_tree_depth": 4, "fitted_steps": 50}
-    LEAST = {"batch_size": 1, "seeds": 1, "epochs": 1, "draws": 4, "fitted_steps": 20}
+    LEAST = {
+        "batch_size": 1,
+        "seeds": 1,
+        "epochs": 1,
+        "learning_rates": 0.0,
+        "draws": 4,
+        "max_tree_depth": 1,
+        "fitted_steps": inference.MIN_STEPS,
+    }
 
     data: str = "digits"
     """Data set: digits, mnist1d or fashion_mnist."""
@@ -85,10 +94,11 @@ class Config(Options):
     """Folder of the fashion_mnist files, if they are not where Debian's package puts them."""
 
     def check(self) -> None:
-        """Raise a ValueError on a name that is not known."""
+        """Raise an `OptionError` on a name that is not known."""
         check_known("data set", [self.data], DATA_SETS)
         check_known("network", [self.network], NETWORKS)
-        check_known("rule", [*self.rules, *self.learning_rates], RULES)
+        check_known("rule", self.rules, RULES)
+        check_known("rule in learning_rates", self.learning_rates, self.rules)
 
     @property
     def num_epochs(self) -> int:
@@ -131,7 +141,8 @@ def run(config: Config) -> report.Report:
     believer = "wiener" if "wiener" in trainings else config.rules[-1]
     groups = infer_landscape(config, trainings[believer].recording)
     container = recording.to_container(groups)
-    container.to_netcdf(str(config.folder / "posterior.nc"), engine="h5netcdf")
+    with written_beside(config.folder / "posterior.nc") as unfinished:
+        container.to_netcdf(str(unfinished), engine="h5netcdf")
     drawing.draw_learning(trainings, config.folder / "classify.png")
     last = float(groups["observed_data"]["step"][-1])
     window = (last - config.fitted_steps + 1, last)
@@ -204,7 +215,8 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
 def infer_landscape(config: Config, recorded: "xr.Dataset") -> dict[str, "xr.Dataset"]:
     """Fit the landscape model to a few recorded streams; the groups of ``posterior.nc``."""
     stream = recorded[["gradient", "displacement"]]
-    stream.to_netcdf(config.folder / "stream.nc", engine="h5netcdf")
+    with written_beside(config.folder / "stream.nc") as unfinished:
+        stream.to_netcdf(unfinished, engine="h5netcdf")
     fitted = recording.read_stream(config.folder / "stream.nc").isel(
         step=slice(-config.fitted_steps, None), param=_livest(recorded)
     )

@@ -45,7 +45,7 @@ class Config(Options):
     """Plan a path over a barrier that gradient descent does not cross."""
 
     QUICK = {"grid": 21, "races": (50,)}
-    LEAST = {"discount": 0.0, "guesses": 1, "grid": 3}
+    LEAST = {"discount": 0.0, "guesses": 1, "grid": 3, "races": 10}
 
     discount: float = 0.1
     """Temporal discount of the path."""

@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from tqdm import tqdm
 
 from beliefnav import beliefs, inference, recording
+from beliefnav._files import written_beside
 from experiments.gradient_noise.config import Config
 from experiments.gradient_noise.streams import Stream
 from models import gradient_noise
@@ -130,7 +131,8 @@ def learn(config: Config, stream: Stream, name: str) -> tuple[Learned | None, Sc
     groups = {"posterior": learned.posterior, "sample_stats": learned.sample_stats}
     path = config.folder / f"{stream.name}_{name.replace(' ', '_').lower()}.nc"
     container = recording.to_container(groups)
-    container.to_netcdf(str(path), engine="h5netcdf")
+    with written_beside(path) as unfinished:
+        container.to_netcdf(str(unfinished), engine="h5netcdf")
     return learned, score(stream, prior, learned.posterior, key)
 
 

@@ -1,11 +1,11 @@
 """The options of the experiment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from beliefnav import inference
 from experiments.data import DATA_SETS
-from experiments.options import Options, check_known
+from experiments.options import OptionError, Options, check_known
 
 STAGES = ("early", "middle", "late")
 MIN_COORDINATES = 4
@@ -26,6 +26,9 @@ class Config(Options):
         "coordinates": 6,
         "seeds": 1,
     }
+    NOT_QUICK = ("num_samples",)
+    OF_TRAINING = ("data", "batch_size", "seeds", "data_dir")
+    """Options of the training that is recorded, which a recording of one's own has no use for."""
     LEAST = {
         "stage_steps": 2 * inference.MIN_STEPS,
         "coordinates": MIN_COORDINATES,
@@ -57,5 +60,13 @@ class Config(Options):
     """Folder of the fashion_mnist files, if they are not where Debian's package puts them."""
 
     def check(self) -> None:
-        """Raise a ValueError on a data set that is not known."""
+        """Raise an `OptionError` on an unknown data set, and on what a recording has no use for."""
         check_known("data set", self.data, DATA_SETS)
+        for field in fields(self):
+            unused = self.stream is not None and field.name in self.OF_TRAINING
+            value, defaults = getattr(self, field.name), (field.default, self.QUICK.get(field.name))
+            if unused and value not in defaults:
+                raise OptionError(
+                    f"{field.name} has no part where a recording is asked, got {value}; leave it "
+                    "out, or leave --stream out."
+                )

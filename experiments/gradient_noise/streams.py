@@ -1,6 +1,5 @@
 """Recordings: made by training a network, or read, and made ready to be asked."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +10,7 @@ from jax import Array
 from tqdm import tqdm
 
 from beliefnav import inference, recording
+from beliefnav._files import written_beside
 from experiments.gradient_noise.config import MIN_COORDINATES, STAGES, Config
 from experiments.options import OptionError
 from experiments.training import Problem, train
@@ -73,7 +73,8 @@ def record(config: Config, problems: dict[str, Problem]) -> list[Stream]:
         # As many again, for those that are nearly always zero.
         recorded = train_and_record(config, name, problem, 2 * config.coordinates)
         path = config.folder / f"stream_{name}.nc"
-        recorded[["gradient", "displacement"]].to_netcdf(path, engine="h5netcdf")
+        with written_beside(path) as unfinished:
+            recorded[["gradient", "displacement"]].to_netcdf(unfinished, engine="h5netcdf")
         streams.append(prepare(config, name, recorded, len(STAGES)))
     return streams
 
@@ -112,8 +113,9 @@ def read(config: Config, path: Path) -> list[Stream]:
         num_steps = recorded.sizes["step"]
         num_stages = min(len(STAGES), max(1, num_steps // (2 * inference.MIN_STEPS)))
         return [prepare(config, path.stem, recorded, num_stages)]
-    except ValueError as error:
-        sys.exit(f"gradient_noise: {path}: {error}")
+    except (ValueError, OptionError) as error:
+        said = str(error)
+        raise OptionError(said if str(path) in said else f"{path}: {said}") from error
 
 
 def prepare(config: Config, name: str, recorded: "xr.Dataset", num_stages: int) -> Stream:

@@ -13,13 +13,17 @@ tasks are equally hard; and neither forgetting without the pull to the initial p
 pull without forgetting, nor a pull to zero, nor a hazard of 0 does. On one ordinary task it costs
 at most a point of accuracy. Refuted if a claim in ``metrics.json`` fails.
 
-Methods are run one by one and kept: a run that was cut off goes on where it was.
+Methods are run one by one and kept (`experiments.kept`): a run that was cut off goes on where it
+was.
 """
+
+from typing import Any
 
 import jax
 from tqdm import tqdm
 
 from experiments import report
+from experiments.kept import Kept
 from experiments.plasticity import drawing, predicting, results
 from experiments.plasticity.claims import claims, stationary_gaps
 from experiments.plasticity.config import Config
@@ -30,9 +34,9 @@ from experiments.plasticity.streams import STREAMS, Stream
 
 def run(config: Config) -> report.Report:
     """Run all methods on all streams, check the claims, draw."""
-    streams = prepare(config)
+    streams, kept = prepare(config), Kept(config.folder / report.KEPT)
     plan = {
-        name: [method for method in config.methods if METHODS[method].belongs(name)]
+        name: [method for method in config.run_methods if METHODS[method].belongs(name)]
         for name in streams
     }
     found: dict[str, dict[str, Result]] = {name: {} for name in streams}
@@ -41,13 +45,13 @@ def run(config: Config) -> report.Report:
             for method in methods:
                 bar.set_description(f"{name}, {method}")
                 of = found[name]
-                of[method] = results.measure(config, name, streams[name], method, of)
+                of[method] = results.measure(kept, config, name, streams[name], method, of)
                 bar.update()
     said = {
         stream: {method: results.metrics(result) for method, result in of_stream.items()}
         for stream, of_stream in found.items()
     }
-    extra = {}
+    extra: dict[str, Any] = {"read_from_files": kept.read}
     if {"adam", "hazard_filter"} <= set(found.get("stationary", {})):
         extra["stationary_gaps"] = stationary_gaps(found["stationary"])
         extra["predictions"] = predicting.predictions(
@@ -61,12 +65,20 @@ def run(config: Config) -> report.Report:
 
 
 def prepare(config: Config) -> dict[str, Stream]:
-    """The streams of a run; one whose data are missing is left out, and said so."""
+    """The streams of a run.
+
+    One that nobody asked for and whose data are missing is left out, and said so.
+
+    Raises:
+        FileNotFoundError: the data of one that was asked for are missing.
+    """
     streams = {}
-    for name in config.streams:
+    for name in config.streams or STREAMS:
         try:
             stream = STREAMS[name](config.data_dir)
         except FileNotFoundError as error:
+            if config.streams is not None:
+                raise
             print(f"Left out: {name}. {error}")
             continue
         streams[name] = stream._replace(tasks=config.tasks or stream.tasks)

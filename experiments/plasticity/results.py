@@ -1,15 +1,13 @@
 """What is said of a method on a stream, kept in files so that a run that was cut off goes on."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from scipy import stats
 
-from experiments import report
+from experiments.kept import Kept
 from experiments.plasticity.config import Config
 from experiments.plasticity.methods import METHODS, Method
 from experiments.plasticity.streams import Stream
@@ -36,11 +34,17 @@ class Result(NamedTuple):
 
 
 def measure(
-    config: Config, name: str, stream: Stream, method_name: str, chosen: Mapping[str, Result]
+    kept: Kept,
+    config: Config,
+    name: str,
+    stream: Stream,
+    method_name: str,
+    chosen: Mapping[str, Result],
 ) -> Result:
-    """Choose the settings of a method and run it, or read what an earlier run has written.
+    """Choose the settings of a method and run it, or read what an earlier run has kept.
 
     Args:
+        kept: results of this run and of earlier ones.
         config: the options.
         name: of the stream.
         stream: the stream.
@@ -48,42 +52,33 @@ def measure(
         chosen: results of the methods before, whose settings an ablation takes over.
     """
     method = METHODS[method_name]
-    path = config.folder / name / f"{method_name}.npz"
     seeds = config.seeds if name == "random_labels" else config.other_seeds
     leader = chosen.get(method.follows or "")
-    commit = report.commit()
-    fingerprint = {
-        "commit": commit,
+    options = {
+        "device": jax.devices()[0].device_kind,
+        "data_dir": None if config.data_dir is None else str(config.data_dir),
         "seed": config.seed,
         "seeds": seeds,
         "sweep_seeds": config.sweep_seeds,
         "stream": [x for x in stream if not callable(x)],
         "grid": dict(method.quick or {}) if config.quick else _grid(method, leader),
     }
-    fingerprint = json.loads(json.dumps(fingerprint))
-    if path.is_file() and report.is_certain(commit):
-        earlier = _read(path)
-        if earlier is not None and earlier[0] == fingerprint:
-            return earlier[1]
-    key_sweep, key_final = jax.random.split(jax.random.key(config.seed))
-    if config.quick:
-        settings, scores = dict(method.quick or {}), []
-    elif leader is not None:
-        settings, scores = leader.settings, []
-    else:
-        settings, scores = _sweep(stream, method, config.sweep_seeds, key_sweep)
-    grid = {k: np.array([v]) for k, v in settings.items()}
-    lives = live(stream, method, grid, fingerprint["seeds"], key_final)
-    lives = Lives._make([*(x[0] for x in lives[:-1]), lives.seconds])
-    result = Result(settings, scores, lives)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    said = json.dumps({"fingerprint": fingerprint, "settings": settings, "scores": scores})
-    arrays: dict[str, Any] = {k: np.asarray(v) for k, v in lives._asdict().items()}
-    arrays["said"] = np.array(said)
-    unfinished = path.with_suffix(".unfinished.npz")
-    np.savez_compressed(unfinished, **arrays)
-    unfinished.replace(path)
-    return result
+
+    def compute() -> dict[str, Any]:
+        key_sweep, key_final = jax.random.split(jax.random.key(config.seed))
+        if config.quick:
+            settings, scores = dict(method.quick or {}), []
+        elif leader is not None:
+            settings, scores = leader.settings, []
+        else:
+            settings, scores = _sweep(stream, method, config.sweep_seeds, key_sweep)
+        grid = {k: np.array([v]) for k, v in settings.items()}
+        lives = live(stream, method, grid, seeds, key_final)
+        lives = Lives._make([*(x[0] for x in lives[:-1]), lives.seconds])
+        return {"settings": settings, "scores": scores, **lives._asdict()}
+
+    found = kept.measure(f"{name}/{method_name}", options, compute)
+    return Result(found.pop("settings"), found.pop("scores"), Lives(**found))
 
 
 def _grid(method: Method, leader: Result | None) -> Any:
@@ -103,17 +98,6 @@ def _sweep(
     ranked = np.where(np.isfinite(scores), scores, worst)
     best = int(ranked.argmax() if stream.classifies else ranked.argmin())
     return settings[best], scores.tolist()
-
-
-def _read(path: Path) -> tuple[Any, Result] | None:
-    """What an earlier run has written; ``None`` if it cannot be read as that."""
-    with np.load(path) as saved:
-        if not {"said", *Lives._fields} <= set(saved.files):
-            return None
-        said = json.loads(str(saved["said"]))
-        lives = Lives(*(saved[name] for name in Lives._fields))
-    result = Result(said["settings"], said["scores"], lives._replace(seconds=float(lives.seconds)))
-    return said["fingerprint"], result
 
 
 def interval(values: np.ndarray) -> list[float]:

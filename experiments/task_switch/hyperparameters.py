@@ -14,6 +14,7 @@ import numpy as np
 from numpyro import handlers
 
 from beliefnav import beliefs, filters, inference
+from beliefnav._files import written_beside
 from beliefnav.recording import Recording, from_arrays
 from experiments import report
 from experiments.task_switch.config import Config
@@ -75,8 +76,10 @@ def infer(config: Config) -> Inferred:
         for i, (name, truth) in enumerate(TRUTH.items())
     }
     run_length, switches = hindsight(fit, jax.random.key(config.seed + 2))
-    inference.to_arviz(fit).to_netcdf(str(config.folder / "posterior.nc"), engine="h5netcdf")
-    switches.to_netcdf(config.folder / "switches.nc", engine="h5netcdf")
+    with written_beside(config.folder / "posterior.nc") as unfinished:
+        inference.to_arviz(fit).to_netcdf(str(unfinished), engine="h5netcdf")
+    with written_beside(config.folder / "switches.nc") as unfinished:
+        switches.to_netcdf(unfinished, engine="h5netcdf")
     first = paths[0]
     return Inferred(
         fit=fit,

@@ -11,6 +11,7 @@ import pytest
 from beliefnav import Posterior, control
 from experiments import adam_recovery, report
 from experiments.adam_recovery import dual, means_and_variances, slopes, streams
+from experiments.options import OptionError
 
 
 @pytest.mark.parametrize("exact_hold", [False, True])
@@ -165,5 +166,5 @@ def test_quick_run_holds_its_claims(tmp_path: Path, rank_promotion: None) -> Non
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(OptionError, match=message):
         adam_recovery.Config(**options)

@@ -13,6 +13,7 @@ import pytest
 import xarray as xr
 
 from experiments import classify, data, networks, report
+from experiments.options import OptionError
 
 
 def _group(container, name: str) -> xr.Dataset:
@@ -72,9 +73,9 @@ def test_bad_options_say_what_is_known(arguments: list[str], message: str) -> No
 
 
 def test_config_from_python_is_checked_too() -> None:
-    with pytest.raises(ValueError, match="digits, mnist1d, fashion_mnist"):
+    with pytest.raises(OptionError, match="digits, mnist1d, fashion_mnist"):
         classify.Config(data="cifar")
-    with pytest.raises(ValueError, match="batch_size"):
+    with pytest.raises(OptionError, match="batch_size"):
         classify.Config(batch_size=0)
     assert classify.Config(learning_rates={"adam": 0.01}).learning_rate("adam") == 0.01
     assert classify.Config().learning_rate("sgd") == 0.1

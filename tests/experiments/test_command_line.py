@@ -1,6 +1,9 @@
 """The command line: what it lists, refuses, exits with, and how a run of all goes on."""
 
+import dataclasses
+import importlib
 import json
+import math
 import re
 import subprocess
 import sys
@@ -9,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from experiments import command_line, everything, report
-from experiments.options import Options
+from experiments import EXPERIMENTS, command_line, everything, kept, report
+from experiments.benchmarks.__main__ import BENCHMARKS
+from experiments.options import OptionError, Options
 
 COMMAND = [sys.executable, "-m", "experiments"]
 
@@ -75,7 +79,7 @@ def run_all(monkeypatch: pytest.MonkeyPatch, folder: Path, *options: str) -> tup
     monkeypatch.setattr(everything, "EXPERIMENTS", ("claims_too_much", "crashes", "good"))
     monkeypatch.setattr(everything.importlib, "import_module", lambda _: Module(1.0))
     monkeypatch.setattr(everything.subprocess, "run", run)
-    monkeypatch.setattr(report, "commit", lambda: "abc")
+    monkeypatch.setattr(report, "commit", lambda: "abc")  # no process
     with pytest.raises(SystemExit) as exit:
         everything.main(["--out", str(folder), *options])
     return started, str(exit.value)
@@ -102,18 +106,33 @@ def test_a_run_of_all_is_resumed_where_code_and_options_are_the_same(
     assert len(run_all(monkeypatch, tmp_path, "--quick")[0]) == 3  # other options
 
 
-@pytest.mark.parametrize("commit", ["other", "abc-dirty", None])
-def test_what_another_commit_measured_is_measured_again(
-    commit: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_other_code_or_options_measured_is_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(report, "commit", lambda: "abc" if commit == "other" else commit)
     config = Options(out=tmp_path)
-    report.perform(Module(1.0).run, config)
-    assert everything.is_done(tmp_path, Options()) == (commit == "other")
-    if commit == "other":
-        assert not everything.is_done(tmp_path, Options(seed=1))
-        monkeypatch.setattr(report, "commit", lambda: commit)
-        assert not everything.is_done(tmp_path, Options())
+    assert report.measured(config) is None
+    metrics = report.perform(Module(1.0).run, config)
+    assert report.measured(config) == metrics
+    assert report.measured(Options(out=tmp_path, seed=1)) is None
+    assert "its options (seed) differ" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "code_of", lambda module: module)
+        assert report.measured(config) is None
+        assert "its code (beliefnav, beliefnav." in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "versions", lambda: {"python": "4.0"})
+        assert report.measured(config) is None
+        assert "its versions (python" in capsys.readouterr().out
+    assert report.measured(config) == metrics
+    report.perform(Module(1.0).run, Options(out=tmp_path, seed=1))  # in its place
+    assert report.measured(config) is None
+
+
+def test_a_run_of_all_into_a_file_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(SystemExit, match=f"all: Cannot write to {file}"):
+        everything.main(["--out", str(file)])
 
 
 def says(*arguments: str, flags: tuple[str, ...] = ()) -> tuple[int, str]:
@@ -139,6 +158,75 @@ def test_what_cannot_be_run_is_said_without_a_traceback(
     assert re.search(message, " ".join(re.sub("[─-╿]", "", error).split())), (
         error
     )  # tyro draws a box
+
+
+MODULES = [("experiments", name) for name in EXPERIMENTS]
+MODULES += [("experiments.benchmarks", name) for name in BENCHMARKS]
+
+
+def numbers(config: Any) -> dict[str, Any]:
+    """Option -> its value, of those that are a number, or several."""
+    given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    return {
+        name: value
+        for name, value in given.items()
+        if name in config.LEAST
+        or (isinstance(value, int | float) and not isinstance(value, bool))
+        or (isinstance(value, tuple) and value and isinstance(value[0], int | float))
+    }
+
+
+def test_every_option_of_every_experiment_is_named_where_it_is_out_of_range() -> None:
+    for package, name in MODULES:
+        config = importlib.import_module(f"{package}.{name}").Config
+        for option, value in numbers(config()).items():
+            below = min(0, config.LEAST.get(option, 0)) - 1
+            for wrong in (below, math.nan, math.inf, *([2**32] if option == "seed" else [])):
+                many: Any = {tuple: lambda x: (x, x), dict: lambda x: {"adam": x}}
+                given = many.get(type(value), lambda x: x)(wrong)
+                for quick in (False, True):
+                    with pytest.raises(OptionError) as error:
+                        config(**{option: given}, quick=quick)
+                    said = str(error.value)
+                    assert option in said and "\n" not in said, (name, option, wrong)
+
+
+def test_every_command_line_names_a_wrong_option_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is no number tyro refuses, in a box around the line."""
+    for package, name in MODULES:
+        config = importlib.import_module(f"{package}.{name}").Config
+        option = next(iter(config.LEAST), "seed")
+        dashed = f"--{option.replace('_', '-')}"
+        below = str(int(min(0, config.LEAST.get(option, 0)) - 1))
+        for given, status, message in (
+            ([dashed, below], 1, f"{name}: {option} must be at least"),
+            ([dashed, "many"], 2, dashed),
+            (["--sed", "1"], 2, "--sed"),
+            (["--quick", "--seed", "-1"], 1, f"{name}: seed must be at least 0, got -1."),
+        ):
+            with pytest.raises(SystemExit) as left:
+                command_line.main(package, "experiment", [name], [name, *given])
+            printed = capsys.readouterr().err
+            if status == 1:  # Python prints it, and exits with 1
+                assert str(left.value.code).startswith(message), (name, given)
+                assert "\n" not in str(left.value.code)
+            else:
+                assert left.value.code == 2 and message in printed, (name, given)
+
+
+def test_what_is_given_in_a_quick_run_wins_over_its_defaults() -> None:
+    for package, name in MODULES:
+        config = importlib.import_module(f"{package}.{name}").Config
+        assert command_line.configure(package, name, ["--quick"]) == config(quick=True)
+        for option in [key for key, value in config.QUICK.items() if isinstance(value, int)][:1]:
+            default = str(getattr(config(), option))
+            given = ["--quick", f"--{option.replace('_', '-')}", default]
+            if isinstance(config.QUICK[option], bool):
+                given = ["--quick", f"--{option}"]
+            taken = command_line.configure(package, name, given)
+            assert str(getattr(taken, option)) == default, (name, option)
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(tmp_path: Path) -> None:

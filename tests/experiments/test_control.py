@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import double_well, geometry, horizons, report
+from experiments.options import OptionError
 
 
 def _metrics(module: Any, folder: Path, figures: set[str]) -> dict[str, Any]:
@@ -85,5 +86,5 @@ def test_geometry(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_named(config: Any, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(OptionError, match=message):
         config(**options)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from experiments import curvature, report
+from experiments.options import OptionError
 
 
 @pytest.mark.slow
@@ -30,5 +31,5 @@ def test_quick_run_holds_its_claims(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(OptionError, match=message):
         curvature.Config(**options)

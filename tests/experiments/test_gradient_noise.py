@@ -10,6 +10,7 @@ import pytest
 from beliefnav.recording import from_arrays
 from experiments import gradient_noise, report
 from experiments.gradient_noise import streams, training
+from experiments.options import OptionError
 from experiments.training import make_problem
 
 
@@ -76,14 +77,14 @@ def test_streams_that_cannot_be_asked_are_refused(
     tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     path = write(tmp_path / "stream.nc", **options)
-    with pytest.raises(SystemExit, match=message) as error:
+    with pytest.raises(OptionError, match=message) as error:
         gradient_noise.run(gradient_noise.Config(stream=path, out=tmp_path))
     assert "stream.nc" in str(error.value)
 
 
 def test_files_that_are_no_streams_are_refused(tmp_path: Path) -> None:
     (tmp_path / "stream.nc").write_text("not a stream")
-    with pytest.raises(SystemExit, match="cannot be read as NetCDF"):
+    with pytest.raises(OptionError, match="cannot be read as NetCDF"):
         gradient_noise.run(gradient_noise.Config(stream=tmp_path / "stream.nc", out=tmp_path))
     with pytest.raises(FileNotFoundError, match="No stream file"):
         gradient_noise.run(gradient_noise.Config(stream=tmp_path / "none.nc", out=tmp_path))
@@ -99,7 +100,7 @@ def test_files_that_are_no_streams_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(OptionError, match=message):
         gradient_noise.Config(**options)
 
 

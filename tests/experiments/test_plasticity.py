@@ -11,6 +11,8 @@ import pytest
 from scipy import stats
 
 from experiments import plasticity, report
+from experiments.kept import Kept
+from experiments.options import OptionError
 from experiments.plasticity import methods, network, results, surgery, training
 from experiments.plasticity.config import Config
 from experiments.plasticity.methods import METHODS, Seen, Setup
@@ -339,6 +341,7 @@ def small(folder: Path | None) -> Stream:
 def test_a_run_is_kept_resumed_and_run_again_where_options_differ(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    kept = Kept(tmp_path)
     config = Config(out=tmp_path, sweep_seeds=1, seeds=2)
     calls = []
 
@@ -347,33 +350,44 @@ def test_a_run_is_kept_resumed_and_run_again_where_options_differ(
         return training.live(*args)
 
     monkeypatch.setattr(results, "live", counted)
-    monkeypatch.setattr(report, "commit", lambda: "abc")
     stream = small(None)
-    first = results.measure(config, "random_labels", stream, "sgd", {})
+    first = results.measure(kept, config, "random_labels", stream, "sgd", {})
     assert len(calls) == 2  # the sweep and the end
     assert first.settings in METHODS["sgd"].settings()
     best = int(np.argmax(first.scores))
     assert METHODS["sgd"].settings()[best] == first.settings
     assert first.lives.online.shape == (2, 2)
-    again = results.measure(config, "random_labels", stream, "sgd", {})
-    assert len(calls) == 2
+    assert not kept.read
+    again = results.measure(kept, config, "random_labels", stream, "sgd", {})
+    assert len(calls) == 2 and kept.read == ["random_labels/sgd"]
     jax.tree.map(np.testing.assert_array_equal, again, first)
     other = Config(out=tmp_path, sweep_seeds=1, seeds=2, seed=1)
-    results.measure(other, "random_labels", stream, "sgd", {})
+    results.measure(kept, other, "random_labels", stream, "sgd", {})
     assert len(calls) == 4
-    monkeypatch.setattr(report, "commit", lambda: "abd")
-    results.measure(config, "random_labels", stream, "sgd", {})
-    assert len(calls) == 6  # what other code measured says nothing
+    results.measure(kept, config, "random_labels", stream, "sgd", {})
+    assert len(calls) == 4  # both are there
     mean, low, high = results.metrics(first)["lifetime"]
     assert low <= mean <= high
 
 
-def test_a_stream_without_its_data_is_left_out_and_said_so(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_stream_without_its_data_is_left_out_and_said_so_unless_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = Config(streams=("random_labels", "permuted_pixels_fashion"), data_dir=tmp_path)
-    assert list(plasticity.prepare(config)) == ["random_labels"]
+    names = ("stationary", "permuted_pixels_fashion")
+    monkeypatch.setattr(plasticity, "STREAMS", {name: STREAMS[name] for name in names})
+    assert list(plasticity.prepare(Config(data_dir=tmp_path))) == ["stationary"]
     assert "Left out: permuted_pixels_fashion" in capsys.readouterr().out
+    with pytest.raises(FileNotFoundError, match="Fashion-MNIST: no file"):
+        plasticity.prepare(Config(streams=names, data_dir=tmp_path))
+
+
+def test_a_quick_run_takes_what_is_asked_for() -> None:
+    quick = Config(quick=True)
+    assert quick.streams == ("random_labels",) and quick.tasks == 10
+    assert set(quick.run_methods) == {"adam_3e-3", "oracle", "hazard_filter", "two_hypothesis"}
+    asked = Config(quick=True, streams=("stationary",), methods=("oracle",), seeds=10, tasks=None)
+    assert asked.streams == ("stationary",) and asked.run_methods == ("oracle",)
+    assert asked.seeds == 10 and asked.tasks is None
 
 
 @pytest.mark.parametrize(
@@ -382,12 +396,21 @@ def test_a_stream_without_its_data_is_left_out_and_said_so(
         ({"streams": ("mnist",)}, "Unknown stream 'mnist'; known are: random_labels"),
         ({"methods": ("adamax",)}, "Unknown method 'adamax'; known are: sgd"),
         ({"methods": ("to_zero", "hazard_filter")}, "takes over the settings of 'hazard_filter'"),
+        ({"quick": True, "methods": ("oracle", "adamw")}, "'adamw' has no settings for a quick"),
+        ({"quick": True, "sweep_seeds": 3}, "sweep_seeds has no part in a quick run, got 3"),
+        ({"streams": ("mnist1d",), "methods": ("adam_3e-3",)}, "is run on random_labels only"),
+        (
+            {"streams": ("random_labels", "mnist1d"), "methods": ("adam_3e-3",)},
+            "No method of this run is run on stream 'mnist1d'",
+        ),
+        ({"streams": ()}, "streams must have at least one entry, got none"),
+        ({"methods": ()}, "methods must have at least one entry, got none"),
         ({"seeds": 1}, "seeds must be at least 2, got 1"),
         ({"tasks": 0}, "tasks must be at least 1, got 0"),
     ],
 )
 def test_options_that_cannot_be_run_are_refused(options: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(OptionError, match=message):
         Config(**options)
 
 

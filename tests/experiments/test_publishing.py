@@ -9,7 +9,7 @@ import pytest
 
 import experiments
 from experiments import EXPERIMENTS, publishing, report
-from experiments.options import Options
+from experiments.options import OptionError, Options
 
 ROOT = Path(experiments.__file__).parent
 READMES = [path for path in (ROOT / name / "README.md" for name in EXPERIMENTS) if path.is_file()]
@@ -49,7 +49,7 @@ def test_paths_lead_through_names_positions_and_dots(path: str, expected: float)
     ],
 )
 def test_paths_that_lead_nowhere_say_what_is_there(path: str, known: str) -> None:
-    with pytest.raises(ValueError, match="Cannot find") as error:
+    with pytest.raises(OptionError, match="Cannot find") as error:
         value(path)
     assert known in str(error.value)
 
@@ -73,7 +73,7 @@ def test_numbers_of_what_is_not_published_stay() -> None:
     text = "<!--{value:0.3:.1f}-->?<!--end--> and <!--{value:plasticity.last:.3f}-->0.681<!--end-->"
     want = text.replace("?", "1.0")
     assert publishing.render(text, value, {"plasticity"}) == want
-    with pytest.raises(ValueError, match="Cannot find 'plasticity.last'"):
+    with pytest.raises(OptionError, match="Cannot find 'plasticity.last'"):
         publishing.render(text, value)
 
 
@@ -88,7 +88,7 @@ def test_numbers_of_what_is_not_published_stay() -> None:
     ],
 )
 def test_markers_that_cannot_be_rendered_are_named(text: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(OptionError, match=message):
         publishing.render(text, value)
 
 
@@ -124,10 +124,13 @@ def test_a_finished_run_is_published(published: Path, tmp_path: Path) -> None:
 def test_runs_that_are_not_finished_or_quick_are_not_published(
     published: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(ValueError, match="has no metrics.json; do run"):
+    with pytest.raises(OptionError, match="has no metrics.json; do run"):
         publishing.publish(Options(out=tmp_path / "run"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OptionError, match="Cannot write to"):
+        publishing.publish(Options(out=tmp_path / "file"))
     finish(Options(out=tmp_path / "run", quick=True))
-    with pytest.raises(ValueError, match="holds a quick run"):
+    with pytest.raises(OptionError, match="holds a quick run"):
         publishing.publish(Options(out=tmp_path / "run"))
     assert [p.name for p in published.iterdir()] == ["README.md"]
 

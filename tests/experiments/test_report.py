@@ -1,6 +1,8 @@
 """metrics.json, and the verdict on claims."""
 
+import dataclasses
 import json
+import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments import device_check, report
-from experiments.options import Options
+from experiments.options import OptionError, Options
 from experiments.report import Claim, Report
 
 
@@ -43,12 +45,16 @@ class Config(Options):
     names: tuple[str, ...] = ("one", "two")
 
 
-def test_quick_runs_have_less_of_everything_and_say_so() -> None:
+def test_quick_runs_have_other_defaults_and_say_so() -> None:
     assert (Config().size, Config().names) == (1000, ("one", "two"))
     quick = Config(quick=True)
     assert (quick.size, quick.names) == (10, ("one",))
-    assert Config(quick=True, size=5).size == 5  # never more than was asked for
-    with pytest.raises(ValueError, match="size must be at least 2, got 1"):
+    for size in (5, 500, 1000):  # what is asked for, even if it is the default of other runs
+        assert Config(quick=True, size=size).size == size
+    assert Config(quick=True, names=("two",)).names == ("two",)
+    again = dataclasses.replace(Config(quick=True, size=500), seed=1)
+    assert again.size == 500 and pickle.loads(pickle.dumps(again)) == again
+    with pytest.raises(OptionError, match="size must be at least 2, got 1"):
         Config(size=1)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import report, task_switch
+from experiments.options import OptionError
 from experiments.task_switch import navigation, recovery, tracking
 from experiments.task_switch.config import Config
 
@@ -84,7 +85,7 @@ def test_what_is_retained_is_the_slope_on_what_was_believed_before() -> None:
 
 def test_options_are_checked() -> None:
     for name, value in {"hazard": 0.0, "streams": 0, "num_chains": 1, "tracking_steps": 5}.items():
-        with pytest.raises(ValueError, match=f"{name} must be"):
+        with pytest.raises(OptionError, match=f"{name} must be"):
             Config(**{name: value})
 
 

@@ -309,6 +309,9 @@ def test_plates_name_the_dimensions_and_streams_their_labels() -> None:
     assert fit.posterior.sizes["weights_dim_1"] == 4
     for name, values in labels.items():
         assert fit.posterior[name].values.tolist() == values
+    # arviz.plot_rank asks for labels of every dimension.
+    assert set(fit.posterior.coords) == set(fit.posterior.dims)
+    assert fit.posterior["kind"].values.tolist() == [0, 1]
     np.testing.assert_allclose(fit.posterior["doubled"], 2 * fit.posterior["ratio"], rtol=1e-6)
     np.testing.assert_allclose(fit.posterior["weights"].sum("weights_dim_1"), 1, rtol=1e-5)
     found = inference.predict(fit.target, fit.posterior, key=jax.random.key(0))

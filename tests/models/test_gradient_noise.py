@@ -9,7 +9,8 @@ import pytest
 import xarray as xr
 from numpyro import handlers
 
-from beliefnav import beliefs, filters
+from beliefnav import beliefs, filters, inference
+from beliefnav.inference.targets import density
 from beliefnav.recording import from_arrays
 from models import gradient_noise
 
@@ -101,3 +102,16 @@ def test_standardised_streams_have_unit_root_mean_square_and_keep_their_holes() 
     np.testing.assert_array_equal(result["displacement"], 0.0)
     restored = result["gradient"] * result["gradient_unit"]
     xr.testing.assert_allclose(restored.drop_attrs(), stream["gradient"])
+
+
+@pytest.mark.parametrize("name", list(gradient_noise.MODELS))
+def test_no_site_of_a_prior_has_the_name_of_one_of_its_belief(name: str) -> None:
+    """Where the latent path is sampled too, both are in one program."""
+    rng = np.random.default_rng(0)
+    stream = from_arrays(rng.normal(size=(25, 4)), rng.normal(size=(25, 4)))
+    prior = gradient_noise.MODELS[name](LAYERS)
+    sites = {
+        integrate: set(density(inference.target(prior, stream, integrate=integrate)).like)
+        for integrate in (True, False)
+    }
+    assert sites[True] < sites[False]

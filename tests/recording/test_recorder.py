@@ -384,3 +384,15 @@ def test_a_recording_has_no_empty_array() -> None:
     for optimizer in (optax.sgd(0.1), rules.adam(0.1), rules.hazard_filter(0.1, examples=1)):
         recorded = recording.record(optimizer, coordinates={"w": [0]}, capacity=3)
         assert all(jnp.size(x) for x in jax.tree.leaves(recorded.init({"w": jnp.ones(2)})))
+
+
+def test_a_search_for_nans_is_refused_in_one_line() -> None:
+    """A recording has NaN where nothing is known."""
+    params, optimizer = tree(0), recorded(rules.adam(0.1))
+    state = optimizer.init(params)
+    message = "Cannot record under jax_debug_nans.*without record"
+    with jax.debug_nans(True):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(optimizer.init)(params)
+        with pytest.raises(ValueError, match=message):
+            jax.jit(optimizer.update)(params, state, params)

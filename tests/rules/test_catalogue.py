@@ -229,7 +229,7 @@ def test_every_number_has_a_range_and_the_docstring_agrees(entry: Entry) -> None
 def test_the_docstring_says_once_what_is_raised(entry: Entry) -> None:
     text = entry.rule.__doc__ or ""
     assert text == entry.rule.assumptions.__doc__
-    assert text.count("Raises:\n    ValueError: a Python number is out of its range;") == 1
+    assert text.count("Raises:\n    ValueError: a number is out of its range,") == 1
     headings = re.findall(r"^(Args|Returns|Raises|Reference|Example):$", text, re.MULTILINE)
     order = ["Args", "Returns", "Raises", "Reference", "Example"]
     assert headings == [heading for heading in order if heading in headings]

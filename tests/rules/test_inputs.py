@@ -1,6 +1,9 @@
 """What a person hands to a rule: Python numbers, numpy arrays, wrong numbers, misspelt names."""
 
-from typing import Any
+import dataclasses
+import functools
+import inspect
+from typing import Any, get_args
 
 import equinox as eqx
 import jax
@@ -12,6 +15,7 @@ import pytest
 from beliefnav import Posterior, control, recording, rules, wrappers
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL
 from beliefnav.rules.catalogue import CATALOGUE
+from tests.contract import catalogue
 
 PARAMS = {"a": 3.0, "b": np.array([1.0, 2.0]), "c": np.float32(0.5)}
 GRADIENT = {"a": 6.0, "b": np.array([1.0, -1.0]), "c": np.float32(2.0)}
@@ -63,6 +67,55 @@ def test_wrappers_take_them_too() -> None:
     check_same(switching, value=loss(PARAMS), value_fn=loss)
     key = jax.random.key(0)
     check_same(recording.record(rules.adam(0.1), coordinates=1, capacity=3, key=key))
+
+
+WRONG = ("0.1", b"0.1", 1j, [], {}, object(), [object()], np.array(["0.1"]), np.array([1j]))
+"""What is no number and no array of real ones."""
+
+
+def refused(build: Any, owner: str, name: str, values: Any, kind: type[Exception]) -> None:
+    for value in values:
+        with pytest.raises(kind) as error:
+            build(**{name: value})
+        said = str(error.value)
+        assert said.startswith(f"{owner}: {name} must be ") and "\n" not in said, said
+        assert len(said) < 250, said
+
+
+def test_what_is_no_number_is_named_by_every_rule() -> None:
+    """And what is out of range, in an array as by itself; see `test_catalogue` for the bounds."""
+    for owner, entry in CATALOGUE.items():
+        parameters = inspect.signature(entry.rule.assumptions).parameters
+        for name in entry.rule.ranges:
+            annotation = parameters[name].annotation
+            build = functools.partial(entry.rule, **{**entry.arguments, name: None})
+            wrong: list[Any] = list(WRONG)
+            if type(None) not in get_args(annotation):
+                wrong.append(None)
+            if annotation is not optax.ScalarOrSchedule:
+                wrong.append(optax.constant_schedule(0.1))
+            refused(build, owner, name, wrong, TypeError)
+            nans = (
+                np.nan,
+                np.float32(np.nan),
+                jnp.full((30, 2), jnp.nan),
+                np.array([1.0, np.nan]),
+            )
+            refused(build, owner, name, nans, ValueError)
+
+
+def test_what_is_no_number_is_named_by_every_belief() -> None:
+    for belief in map(catalogue.build, catalogue.ALONE):
+        fields = {field.name: field.type for field in dataclasses.fields(belief)}
+        ranges: Any = getattr(belief, "ranges", {})
+        for name in ranges:
+            build = functools.partial(dataclasses.replace, belief)
+            wrong, nans = WRONG, (np.nan, np.float32(np.nan))
+            if fields[name] is int:  # of arrays in static fields equinox warns first
+                wrong, nans = wrong[:-2], nans[:-1]
+            none = [] if type(None) in get_args(fields[name]) else [None]
+            refused(build, type(belief).__name__, name, [*wrong, *none], TypeError)
+            refused(build, type(belief).__name__, name, nans, ValueError)
 
 
 @pytest.mark.parametrize(

@@ -117,7 +117,7 @@ class UnknownNoise(Belief):
             variance that does not change, where this belief is exact.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

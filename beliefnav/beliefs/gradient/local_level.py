@@ -79,7 +79,7 @@ class LocalLevel(Belief):
         prior_sample_size: $n_0$, in observations. 0 is diffuse.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

@@ -68,7 +68,7 @@ class OrnsteinUhlenbeck(Belief):
         noise_variance: $R \ge 0$, in units of the squared gradient.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

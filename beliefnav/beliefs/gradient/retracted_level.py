@@ -53,7 +53,7 @@ class RetractedLevel(Belief):
         margin: $\delta \ge 0$, such as the precision of a prior, in the same unit.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {"discount": UNIT_INTERVAL, "prior_level": FINITE, "margin": NON_NEGATIVE}

@@ -97,7 +97,7 @@ class Transient(Belief):
             on; otherwise as if in the steady state after gradients of 0.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

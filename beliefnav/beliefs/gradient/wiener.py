@@ -89,7 +89,7 @@ class Wiener(Belief):
         curvature_discount: $\beta_2$ of the second moment, in [0, 1].
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {"discount": UNIT_INTERVAL, "curvature_discount": UNIT_INTERVAL}

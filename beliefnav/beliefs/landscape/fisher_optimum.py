@@ -98,7 +98,7 @@ class FisherOptimum(Belief):
             (`initial_variance`).
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {"hazard": UNIT_INTERVAL, "examples": POSITIVE}

@@ -96,7 +96,7 @@ class Optimum(Belief):
         autocorrelation: $\rho$ in [0, 1].
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

@@ -104,7 +104,7 @@ class Secant(Belief):
         curvature_noise_variance: $R_c > 0$, of the second sensor; ``None`` if there is none.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

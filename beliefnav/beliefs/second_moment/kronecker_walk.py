@@ -83,7 +83,7 @@ class KroneckerWalk(Belief):
         power: $p > 0$ of the reading.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {"discount": UNIT_INTERVAL, "prior_scale": NON_NEGATIVE, "power": POSITIVE}

@@ -87,7 +87,7 @@ class PrecisionWalk(Belief):
             bias-corrected second moment; $1/(1-\beta)$ with $S_0 = 0$ that of the uncorrected one.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

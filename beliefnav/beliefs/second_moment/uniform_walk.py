@@ -50,7 +50,7 @@ class UniformWalk(Belief):
         eps: $\epsilon \ge 0$, added to every gradient's size.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {"discount": UNIT_INTERVAL, "eps": NON_NEGATIVE}

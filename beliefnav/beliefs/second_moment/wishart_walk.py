@@ -63,7 +63,7 @@ class WishartWalk(Belief):
         prior_degrees_of_freedom: $\nu_0$, in observations; 0 is improper.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
     ranges: ClassVar = {

@@ -48,7 +48,7 @@ class SwitchingOptimum(Checked):
         prior_mean: $\mu$, relative to the initial parameters.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
 
     Example:
         Which of two parameters are reset when a switch is suspected? The second has no curvature,

@@ -72,7 +72,7 @@ def matrix_planning_gain(
         The gain, NaN if the metric is not positive definite, and where it was clipped.
 
     Raises:
-        ValueError: a Python number is out of its range, or the shapes do not fit.
+        ValueError: a number is out of its range, or the shapes do not fit.
     """
     v = floating(curvature)
     if v.ndim != 2 or v.shape[0] != v.shape[1]:

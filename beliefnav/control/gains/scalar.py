@@ -80,7 +80,7 @@ def planning_gain(
         The gain and where it was clipped, arrays of the broadcast shape.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
     POSITIVE.check("planning_gain", "rate", rate)
     POSITIVE.check("planning_gain", "gain", gain)

@@ -141,7 +141,7 @@ def anticipation(
         The rate and weight.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
 
     Example:
         >>> import jax.numpy as jnp
@@ -186,7 +186,7 @@ def matrix_anticipation(
         The matrices, NaN if the metric is not positive definite.
 
     Raises:
-        ValueError: a Python number is out of its range, or the shapes do not fit.
+        ValueError: a number is out of its range, or the shapes do not fit.
 
     Example:
         >>> import jax.numpy as jnp
@@ -234,7 +234,7 @@ def continuous_hazard(probability: ArrayLike, time_step: ArrayLike = 1.0) -> Arr
         $\lambda$, of the broadcast shape.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
     """
     UNIT_INTERVAL.check("continuous_hazard", "probability", probability)
     POSITIVE.check("continuous_hazard", "time_step", time_step)
@@ -262,7 +262,7 @@ def discounted_average(times: ArrayLike, path: ArrayLike, rate: ArrayLike) -> Ar
 
     Raises:
         ValueError: the shapes do not fit, the times (as far as they are known) are not as they
-            should be, or ``rate`` is a Python number out of its range.
+            should be, or ``rate`` is out of its range.
     """
     NON_NEGATIVE.check("discounted_average", "rate", rate)
     times, path = _points(times, path)

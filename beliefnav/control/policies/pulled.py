@@ -48,7 +48,7 @@ def countering(decay: ArrayLike, discount: ArrayLike = 0.0, eps_root: ArrayLike 
         The policy; its learning rate is the time step.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it.
+        ValueError: a number is out of its range, as far as it is known; the error names it.
 
     Reference:
         The LQ policy (`beliefnav.control.gains.lq.diagonal_lq_policy`) in closed form.

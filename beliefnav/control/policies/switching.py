@@ -73,8 +73,9 @@ def resetting(
         The policy; its learning rate is the time step.
 
     Raises:
-        ValueError: a Python number is out of its range; the error names it. When it is used,
-            ``prior_mean`` does not fit the parameters, or nobody says what the hazard is.
+        ValueError: a number is out of its range, as far as it is known; the error names it. When
+            it is used, ``prior_mean`` does not fit the parameters, or nobody says what the hazard
+            is.
     """
     owner = "resetting"
     _check_switching(owner, hazard, discount, prior_mean, time_step)
@@ -120,7 +121,7 @@ def anticipating(forecast: Forecast, discount: ArrayLike = 1.0) -> Policy:
         The policy; its learning rate is the time step.
 
     Raises:
-        ValueError: ``discount`` is a Python number out of its range; when it is used, the forecast
+        ValueError: ``discount`` is out of its range; when it is used, the forecast
             does not fit the parameters or itself.
 
     Example:
