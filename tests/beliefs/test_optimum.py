@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import optax
 import pytest
 from numpyro.infer.util import log_density
 from scipy import stats
 
-from beliefnav import filters
+from beliefnav import control, filters, navigator
 from beliefnav.beliefs import Optimum
 from tests import oracles
 
@@ -212,3 +213,47 @@ def test_prediction_needs_a_displacement():
         MODEL.numpyro_model(np.zeros(3))
     with pytest.raises(ValueError, match=r"displacement has shape \(3,\), but gradient .* \(2,\)"):
         MODEL.numpyro_model(np.zeros(2), np.zeros(3))
+
+
+# --- followed at once ---------------------------------------------------------------------------
+
+
+def followed(belief: Any, gradients: Any) -> np.ndarray:
+    """The steps [step, ...] of who goes to where the optimum is believed to be."""
+    optimizer: Any = navigator(1.0, belief, control.to_optimum())
+
+    def step(carry: Any, gradient: Any) -> Any:
+        params, state = carry
+        updates, state = optimizer.update(gradient, state, params)
+        return (params + updates, state), updates
+
+    start = jnp.zeros(jnp.shape(gradients)[1:])
+    run = jax.jit(lambda y: jax.lax.scan(step, (start, optimizer.init(start)), y)[1])
+    return np.asarray(run(jnp.asarray(gradients)))
+
+
+@pytest.mark.usefixtures("x64", "dtype_promotion")
+def test_followed_at_once_it_is_robbins_monro():
+    """The rate falls as 1 / (h n + R / (h v0)), from the certainty of the prior to 1 / (h n)."""
+    h, noise, variance = 0.7, 0.5, 2.0
+    y = np.random.default_rng(8).normal(size=(50, 4))
+    rates = 1 / (h * np.arange(1, 51) + noise / (h * variance))
+    steps = followed(Optimum(h, noise, variance), y)
+    np.testing.assert_allclose(steps, -rates[:, None] * y, rtol=1e-10)
+    peer = optax.sgd(lambda count: 1 / (h * (count + 1) + noise / (h * variance)))
+    state: Any = peer.init(jnp.zeros(4))
+    for i in range(3):
+        want, state = peer.update(jnp.asarray(y[i]), state)
+        np.testing.assert_allclose(steps[i], want, rtol=1e-6)  # optax counts in float32
+
+
+@pytest.mark.usefixtures("x64")
+def test_an_optimum_that_drifts_is_followed_at_a_rate_that_ends_constant():
+    h, noise, drift = 0.7, 0.5, 0.02
+    y = np.random.default_rng(9).normal(size=(400, 2))
+    rates = -followed(Optimum(h, noise, 2.0, process_variance=drift), y) / y
+    # The stationary variance before a reading solves P^2 = q (P + R / h^2).
+    reading = noise / h**2
+    before = (drift + np.sqrt(drift**2 + 4 * drift * reading)) / 2
+    np.testing.assert_allclose(rates[-1], before / (before + reading) / h, rtol=1e-6)
+    assert np.all(np.diff(rates[:, 0]) < 1e-12)
