@@ -1,6 +1,7 @@
 """Trees of arrays that the filters are made of."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Container, Iterable
 from typing import Any, TypeGuard
 
 import jax
@@ -14,18 +15,21 @@ __all__ = [
     "arrays",
     "copied",
     "correct",
+    "fitted",
     "full_like",
     "innovation",
     "is_finite",
     "is_function",
+    "listed",
+    "named_leaves",
     "observed",
     "path_name",
-    "restricted",
     "scalar_like",
     "scale",
     "select",
     "spread",
     "square_innovation",
+    "unboxed",
     "unzip",
     "where",
     "wide",
@@ -196,33 +200,55 @@ def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
             return jnp.full_like(x, value)  # sharded as the parameter is
         return jnp.zeros_like(x) + jnp.broadcast_to(jnp.asarray(value).astype(x.dtype), x.shape)
 
-    if jax.tree.structure(value) == jax.tree.structure(0):
-        return jax.tree.map(lambda x: leaf(x, value), like)
-    values = restricted(value, like)
-    if values is None:
-        raise ValueError(
-            f"{owner}: {name} must be a number, an array or a tree like the parameters, whose "
-            f"structure is {jax.tree.structure(like)}; got {jax.tree.structure(value)}."
-        )
-    return jax.tree.map(leaf, like, values)
+    return jax.tree.map(leaf, like, fitted(owner, name, value, like))
 
 
-def restricted(tree: PyTree, like: PyTree) -> PyTree:
-    """A tree where ``like`` has parameters, without what a mask leaves out of those.
+def fitted(owner: str, name: str, tree: PyTree, like: PyTree) -> PyTree:
+    """A tree with one value for every parameter, from one that has them under the same paths.
+
+    A value may stand for all parameters below its path: one number is a tree, too. Where ``like``
+    has no parameter, as under a mask, the values of the tree are left out.
+
+    Args:
+        owner: what asks, for the message.
+        name: the name of the tree, for the message.
+        tree: the values.
+        like: a tree like the parameters, in boxes or not.
 
     Returns:
-        A tree of the structure of ``like``; ``None`` if there is no leaf for each parameter.
+        The values in a tree of the structure of ``like``.
+
+    Raises:
+        ValueError: a parameter has no value, or a value no parameter; names it.
     """
-    places, treedef = jax.tree.flatten(like, is_leaf=_is_empty)
-    try:
-        values = treedef.flatten_up_to(tree)
-    except ValueError:
-        return None
-    pairs = list(zip(places, values, strict=True))
-    leaf = jax.tree.structure(0)
-    if not all(_is_empty(x) or jax.tree.structure(v) == leaf for x, v in pairs):
-        return None
-    return treedef.unflatten(x if _is_empty(x) else v for x, v in pairs)
+    if not jax.tree.leaves(like):  # optax looks at states of no parameters
+        return like
+    values = {_names(path): x for path, x in jax.tree.leaves_with_path(unboxed(tree))}
+    places = jax.tree.leaves_with_path(unboxed(like), is_leaf=_is_empty)
+    whose = [_above(_names(path), values) for path, _ in places]
+    lacking = [p for (p, x), v in zip(places, whose, strict=True) if v is None and not _is_empty(x)]
+    empty = [_names(path) for path, x in places if _is_empty(x)]
+    spare = [v for v in values if v not in whose and not any(v[: len(e)] == e for e in empty)]
+    if lacking or spare:
+        fault = (
+            f"it has nothing for {path_name(lacking[0])!r}"
+            if lacking
+            else f"there is no parameter {'/'.join(spare[0])!r}"
+        )
+        raise ValueError(
+            f"{owner}: {name} must be like the parameters. This is because one is taken for each: "
+            f"{fault}. Give one value for all, or a tree of them at the paths of the parameters, "
+            f"which are {listed(n for n, _ in named_leaves(like))}."
+        )
+    return jax.tree.structure(like, is_leaf=_is_empty).unflatten(
+        x if _is_empty(x) else values[v] for (_, x), v in zip(places, whose, strict=True)
+    )
+
+
+def _above(path: tuple[str, ...], paths: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The path itself, or the one nearest above it, if it is one of ``paths``."""
+    heads = (path[:n] for n in range(len(path), -1, -1))
+    return next((head for head in heads if head in paths), None)
 
 
 def _is_empty(node: Any) -> bool:
@@ -237,9 +263,50 @@ def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
         return False
 
 
+def unboxed(tree: PyTree) -> PyTree:
+    """A tree without the boxes that flax puts around arrays to say more of them.
+
+    A box is a node of the tree, which flax opens or not as it pleases: it is no part of the path
+    that a person knows a parameter under, nor a layer of its own.
+    """
+
+    def opened(node: Any) -> Any:
+        if not _is_box(node):
+            return node
+        (inside,) = jax.tree.leaves(node, is_leaf=lambda x: x is not node)
+        return unboxed(inside)
+
+    return jax.tree.map(opened, tree, is_leaf=_is_box)
+
+
+BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
+"""Modules and classes, which are there if someone else has imported them."""
+
+
+def _is_box(node: Any) -> bool:
+    loaded = ((sys.modules.get(module), name) for module, name in BOXES)
+    return any(isinstance(node, getattr(module, name, ())) for module, name in loaded if module)
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of a tree and their names, from which boxes are left out."""
+    return [(path_name(path), x) for path, x in jax.tree.leaves_with_path(unboxed(tree))]
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """The name of a leaf: its path in the parameters, as in ``layers/0/weight``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(path_name((key,)) for key in path)
+
+
+def listed(names: Iterable[str], at_most: int = 8) -> str:
+    """Some names in one line of a message, and how many more there are."""
+    shown = list(names)
+    more = f" and {len(shown) - at_most} more" * (len(shown) > at_most)
+    return ", ".join(shown[:at_most]) + more
 
 
 def copied(params: PyTree) -> PyTree:

@@ -17,7 +17,7 @@ from jax import Array, lax
 from beliefnav import _probe
 from beliefnav._checks import POSITIVE
 from beliefnav._probe import Probe
-from beliefnav._trees import arrays, copied, path_name, restricted, wide, wide_dtype
+from beliefnav._trees import arrays, copied, fitted, named_leaves, unboxed, wide, wide_dtype
 from beliefnav.beliefs.contract import BeliefLike, Info, Posterior, as_belief
 from beliefnav.control import Policy
 from beliefnav.drift import Decay, check_drift
@@ -345,7 +345,7 @@ def _is_navigation(leaf: Any) -> bool:
 
 def _only_navigation(opt_state: PyTree) -> NavigationState:
     """The one belief inside an optimizer state."""
-    states = navigation_states(opt_state)
+    states = navigation_states(unboxed(opt_state))
     if len(states) != 1:
         raise ValueError(
             f"Expected one belief in the optimizer state, found {len(states)}. "
@@ -364,20 +364,13 @@ def _mean_square(per_example_grads: PyTree, gradient: PyTree) -> PyTree:
     Raises:
         ValueError: the shapes do not fit; it names the leaf.
     """
-    examples = restricted(per_example_grads, gradient)
-    if examples is None:
-        raise ValueError(
-            "per_example_grads must be a tree like the gradient, whose structure is "
-            f"{jax.tree.structure(gradient)}; got {jax.tree.structure(per_example_grads)}."
-        )
+    examples = fitted("update", "per_example_grads", per_example_grads, gradient)
     lengths = {jnp.shape(g)[:1] for g in jax.tree.leaves(examples)}
-    for (path, y), g in zip(
-        jax.tree.leaves_with_path(gradient), jax.tree.leaves(examples), strict=True
-    ):
+    for (path, y), g in zip(named_leaves(gradient), jax.tree.leaves(examples), strict=True):
         want, got = jnp.shape(y), jnp.shape(g)
         if got[1:] != want or len(lengths) > 1 or got[:1] in ((), (0,)):
             raise ValueError(
-                f"per_example_grads of parameter {path_name(path)!r} must have the shape "
+                f"per_example_grads of parameter {path!r} must have the shape "
                 f"[example, *{want}], with the same number of examples for all; got {got}."
             )
     return jax.tree.map(_square_mean, examples)
@@ -423,7 +416,7 @@ def _check_spelling(extra_args: Mapping[str, Any]) -> None:
 
 def _check_real(params: PyTree) -> None:
     """Raise unless every parameter is a real floating-point array."""
-    for path, leaf in jax.tree.leaves_with_path(params):
+    for path, leaf in named_leaves(params):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             remedy = (
@@ -432,7 +425,7 @@ def _check_real(params: PyTree) -> None:
                 else "train only the floating-point leaves, for instance with optax.masked."
             )
             raise ValueError(
-                f"Cannot hold a belief about parameter {path_name(path)!r} of dtype {dtype}. "
+                f"Cannot hold a belief about parameter {path!r} of dtype {dtype}. "
                 f"This is because beliefs are about real gradients; {remedy}"
             )
 

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
 from beliefnav._format import counted, number, reciprocal
-from beliefnav._trees import arrays, copied, is_function, path_name, restricted
+from beliefnav._trees import arrays, copied, fitted, is_function, named_leaves, path_name, unboxed
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import NavigationState
 from beliefnav.wrappers.contract import Optimizer, wrapper
@@ -173,7 +173,8 @@ def two_hypothesis(
         chosen(params)
         target = copied(params)
         if prior_mean is not None:
-            given = _fitted("prior_mean", prior_mean, params)
+            given = fitted("two_hypothesis", "prior_mean", prior_mean, params)
+            _check_prior_mean(given, params)
             target = jax.tree.map(lambda p, m: jnp.array(m, p.dtype), params, given)
         inner_state = wrapped.init(params)
         _check_mixable(inner_state)
@@ -187,7 +188,7 @@ def two_hypothesis(
         chosen = mask(params) if is_function(mask) else mask
         if chosen is None:
             return jax.tree.map(lambda _: True, params)
-        return _fitted("mask", chosen, params, shapes=False)
+        return fitted("two_hypothesis", "mask", chosen, params)
 
     def update(
         updates: PyTree,
@@ -278,22 +279,14 @@ def _evidence(value: Any, prior_value: Any, examples: ArrayLike) -> tuple[Array,
     return jnp.where(seen, evidence, 0), seen
 
 
-def _fitted(name: str, tree: PyTree, params: PyTree, *, shapes: bool = True) -> PyTree:
-    """A tree like the parameters, without what a mask leaves out.
-
-    Raises:
-        ValueError: it has another structure or, if these matter, other shapes.
-    """
-    if not jax.tree.leaves(params):  # optax looks at states of no parameters
-        return params
-    fitted = restricted(tree, params)
-    want = jax.tree.map(jnp.shape, params)
-    if fitted is None or (shapes and jax.tree.map(jnp.shape, fitted) != want):
-        raise ValueError(
-            f"two_hypothesis: {name} must be like the parameters, of the shapes {want}; got "
-            f"{jax.tree.map(jnp.shape, tree)}."
-        )
-    return fitted
+def _check_prior_mean(given: PyTree, params: PyTree) -> None:
+    """Raise unless the values are of the shapes of the parameters."""
+    for (path, p), m in zip(named_leaves(params), jax.tree.leaves(given), strict=True):
+        if jnp.shape(m) != p.shape:
+            raise ValueError(
+                "two_hypothesis: prior_mean must be like the parameters, got the shape "
+                f"{jnp.shape(m)} for parameter {path!r} of shape {p.shape}."
+            )
 
 
 def _is_key(x: Any) -> bool:
@@ -309,7 +302,7 @@ def _stays(path: tuple[Any, ...], x: Any) -> bool:
 
 def _check_mixable(inner_state: PyTree) -> None:
     """Raise unless every leaf is averaged, counts, or stays."""
-    for path, x in jax.tree.leaves_with_path(inner_state):
+    for path, x in jax.tree.leaves_with_path(unboxed(inner_state)):
         x = jnp.asarray(x)
         if not (_stays(path, x) or jnp.issubdtype(x.dtype, jnp.inexact) or x.ndim == 0):
             raise ValueError(
