@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable, Container, Iterable
 from typing import Any, TypeGuard
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,8 +49,13 @@ def arrays(tree: PyTree) -> PyTree:
 
 
 def is_function(value: Any) -> TypeGuard[Callable[..., Any]]:
-    """Whether a value is a function and no tree: an `equinox.Module` may be called too."""
-    return callable(value) and all(map(callable, jax.tree.leaves(value)))
+    """Whether a value is a function, and no tree of numbers that may be called too.
+
+    Such a tree is an `equinox.Module`. A function may be a tree as well, one that holds more than
+    numbers: optimistix makes closures into trees.
+    """
+    leaves = jax.tree.leaves(value)
+    return callable(value) and not (leaves and all(map(eqx.is_array_like, leaves)))
 
 
 def wide_dtype(*values: Any) -> Any:

@@ -168,7 +168,8 @@ def scale_by_navigation(
                 raise TypeError(
                     f"Cannot update {held.name} without curvature. This is because it learns of "
                     "the curvature from readings alone; give update(..., curvature=), or "
-                    "curvature=None at a step without a reading."
+                    "curvature=None at a step without a reading. Where the host has no place for "
+                    "it, as flax's TrainState.apply_gradients, call update yourself."
                 )
             curvature = None
         if per_example_grads is not None:

@@ -215,7 +215,9 @@ def two_hypothesis(
             raise TypeError(
                 f"two_hypothesis: update needs {missing}. Give value=, the mean loss of the batch "
                 "in nats, and value_fn=, the same as a function of parameters: whether the task "
-                "has switched is seen from the loss at the prior mean."
+                "has switched is seen from the loss at the prior mean. Where the host has no place "
+                "for it, as flax's TrainState.apply_gradients, call update yourself; or give "
+                "two_hypothesis(value_fn=), a loss of all the data."
             )
         if not callable(value_fn):
             raise TypeError(
