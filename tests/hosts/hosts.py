@@ -136,8 +136,12 @@ def train_equinox(optimizer: Optimizer, extra: Extra) -> Iterator[Seen]:
 def train_optimistix(optimizer: Optimizer, extra: Extra) -> Iterator[Seen]:
     """``OptaxMinimiser``, step by step."""
     del extra
+
+    def of_args(y: Any, args: Any) -> tuple[Array, None]:
+        del args
+        return loss(y), None
+
     solver = optx.OptaxMinimiser(optimizer, rtol=0.0, atol=0.0)
-    of_args = lambda y, args: (loss(y), None)
     number = jax.ShapeDtypeStruct((), jnp.float32)
     y: Any = network()
     state: Any = solver.init(of_args, y, None, {}, number, None, frozenset())
