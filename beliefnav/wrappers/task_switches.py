@@ -107,6 +107,12 @@ def two_hypothesis(
     A gradient that is not finite goes to ``inner`` as it is: wrap one that takes it for missing,
     such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
 
+    Inside ``jax.shard_map``, where each device sees a part of the batch, ``value`` and ``value_fn``
+    are losses of the whole batch, as ``lambda p: jax.lax.pmean(loss(p, x, y), "data")``, and
+    ``examples`` counts all of it. By the loss of its own part alone each device would suspect
+    something else, and parameters that should be the same would drift apart: ``shard_map`` refuses
+    that, unless it is told not to look (``check_vma=False``).
+
     Wrap the whole optimizer, learning rate included: what scales the updates afterwards also scales
     the resets. Under ``optax.MultiSteps``, ``value`` and ``value_fn`` are those of the last part of
     a batch, and ``examples`` counts these.
@@ -116,11 +122,11 @@ def two_hypothesis(
         hazard: $p$ in [0, 1], per step.
         examples: $B > 0$, the number of examples that the loss is the mean of.
         prior_mean: $\theta_0$, a tree like the parameters. Default: the parameters at ``init``.
-        mask: tree of booleans, or a callable from parameters to one: which arrays a switch resets.
-            The others stay where they are under both hypotheses, and the fresh state of ``inner``
-            starts from there. (Inside of ``optax.masked`` or ``optax.partition`` instead,
-            ``value_fn`` gets a tree with ``optax.MaskedNode`` in the places of other arrays, and
-            has to fill them in.)
+        mask: tree of booleans, of which one may stand for all arrays below its path, or a callable
+            from parameters to one: which arrays a switch resets. The others stay where they are
+            under both hypotheses, and the fresh state of ``inner`` starts from there. (Inside of
+            ``optax.masked`` or ``optax.partition`` instead, ``value_fn`` gets a tree with
+            ``optax.MaskedNode`` in the places of other arrays, and has to fill them in.)
         value_fn: the loss as a function of parameters, for hosts whose ``update`` has no place for
             it, such as numpyro's ``SVI`` or optimistix: a loss of all the data. One that ``update``
             is given takes its place; without a ``value`` it is evaluated at $\theta$ too.

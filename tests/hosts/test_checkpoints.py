@@ -7,7 +7,6 @@ from typing import Any
 import equinox as eqx
 import flax.serialization
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
