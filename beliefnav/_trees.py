@@ -236,15 +236,12 @@ def fitted(owner: str, name: str, tree: PyTree, like: PyTree) -> PyTree:
     empty = [_names(path) for path, x in places if _is_empty(x)]
     spare = [v for v in values if v not in whose and not any(v[: len(e)] == e for e in empty)]
     if lacking or spare:
-        fault = (
-            f"it has nothing for {path_name(lacking[0])!r}"
-            if lacking
-            else f"there is no parameter {'/'.join(spare[0])!r}"
-        )
+        fault = f"nothing for {path_name(lacking[0])!r}" if lacking else f"{'/'.join(spare[0])!r}"
+        paths = listed(n for n, _ in named_leaves(like))
         raise ValueError(
-            f"{owner}: {name} must be like the parameters. This is because one is taken for each: "
-            f"{fault}. Give one value for all, or a tree of them at the paths of the parameters, "
-            f"which are {listed(n for n, _ in named_leaves(like))}."
+            f"{owner}: {name} must be like the parameters. This is because it has {fault}, and "
+            f"they are {paths or 'one array'}. Give one value for all, or a tree of them at these "
+            "paths."
         )
     return jax.tree.structure(like, is_leaf=_is_empty).unflatten(
         x if _is_empty(x) else values[v] for (_, x), v in zip(places, whose, strict=True)

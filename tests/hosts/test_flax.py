@@ -17,7 +17,17 @@ from flax import linen, nnx
 from flax.training.train_state import TrainState
 from jax.sharding import PartitionSpec
 
-from beliefnav import beliefs, posterior, recording, rules, sample_params, wrappers
+from beliefnav import (
+    Objective,
+    beliefs,
+    control,
+    navigator,
+    posterior,
+    recording,
+    rules,
+    sample_params,
+    wrappers,
+)
 from beliefnav._trees import fitted, named_leaves, unboxed
 from tests.hosts.hosts import HOSTS, NNX, Linen, loss
 from tests.hosts.test_hosts import Optimizer, assert_close, nothing
@@ -180,6 +190,36 @@ def test_a_prior_variance_may_be_a_tree_of_the_host(prior: str) -> None:
     assert_close(posterior(state), posterior(plain))
 
 
+def metric(params: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: 1 + x**2, params)
+
+
+def of_policy(policy: control.Policy) -> Optimizer:
+    belief = beliefs.independent(
+        gradient=beliefs.LocalLevel(0.9), curvature=beliefs.PrecisionWalk(0.99)
+    )
+    return navigator(0.1, belief, policy)
+
+
+GIVEN: dict[str, Callable[[Any], Optimizer]] = {
+    "natural_gradient": lambda tree: rules.natural_gradient(0.1, metric=tree),
+    "ballistic": lambda tree: of_policy(control.ballistic(metric=tree)),
+    "horizon": lambda tree: of_policy(
+        control.horizon(Objective(discount=0.5, metric=tree), time_step=0.1)
+    ),
+    "resetting": lambda tree: of_policy(control.resetting(0.1, 0.5, prior_mean=tree)),
+}
+
+
+@pytest.mark.parametrize("policy", GIVEN)
+def test_what_a_policy_is_given_may_be_a_tree_of_the_host(policy: str) -> None:
+    (params, _), _ = steps(GIVEN[policy](metric(in_boxes())))
+    _, (want, _) = steps(GIVEN[policy](metric(in_dicts())))
+    assert_close(params, want)
+    _, (other, _) = steps(GIVEN[policy](jax.tree.map(jnp.ones_like, in_dicts())))
+    assert not np.allclose(other["second"]["kernel"], want["second"]["kernel"], rtol=1e-3)
+
+
 def test_an_own_prior_made_of_that_of_each_array_is_taken() -> None:
     own = jax.tree.map(lambda v: 2 * v, beliefs.initial_variance(in_boxes()))
     (_, state), _ = steps(rules.hazard_filter(0.0, own, examples=1e-30))  # nothing is learned
@@ -191,8 +231,8 @@ def test_an_own_prior_made_of_that_of_each_array_is_taken() -> None:
 @pytest.mark.parametrize(
     ("mask", "fault"),
     [
-        ({"first": True}, "it has nothing for 'second/bias'"),
-        ({"first": True, "second": True, "third": True}, "there is no parameter 'third'"),
+        ({"first": True}, "it has nothing for 'second/bias', and"),
+        ({"first": True, "second": True, "third": True}, "it has 'third', and they are first/bias"),
         ({**FIRST, "first": {"kernel": True}}, "it has nothing for 'first/bias'"),
         ({**FIRST, "first": {"bias": {"b": True}, "kernel": True}}, "nothing for 'first/bias'"),
     ],
@@ -206,7 +246,7 @@ def test_a_mask_that_does_not_fit_is_refused_in_a_line(mask: Any, fault: str) ->
 
 def test_many_parameters_are_not_all_listed() -> None:
     params = {f"p{n:02d}": jnp.ones(1) for n in range(60)}
-    with pytest.raises(ValueError, match="which are p00, .* p07 and 52 more.$"):
+    with pytest.raises(ValueError, match="they are p00, .* p07 and 52 more. Give"):
         fitted("owner", "value", {}, params)
 
 
