@@ -229,12 +229,15 @@ def fitted(owner: str, name: str, tree: PyTree, like: PyTree) -> PyTree:
     """
     if not jax.tree.leaves(like):  # optax looks at states of no parameters
         return like
+    if jax.tree.structure(tree) == jax.tree.structure(0):
+        return jax.tree.map(lambda _: tree, like)
     values = {_names(path): x for path, x in jax.tree.leaves_with_path(unboxed(tree))}
     places = jax.tree.leaves_with_path(unboxed(like), is_leaf=_is_empty)
-    whose = [_above(_names(path), values) for path, _ in places]
-    lacking = [p for (p, x), v in zip(places, whose, strict=True) if v is None and not _is_empty(x)]
-    empty = [_names(path) for path, x in places if _is_empty(x)]
-    spare = [v for v in values if v not in whose and not any(v[: len(e)] == e for e in empty)]
+    found = [None if _is_empty(x) else _above(_names(path), values) for path, x in places]
+    lacking = [p for (p, x), v in zip(places, found, strict=True) if v is None and not _is_empty(x)]
+    left_out = {_names(path) for path, x in places if _is_empty(x)}
+    used = {*found, *(path[:n] for path in left_out for n in range(len(path)))}
+    spare = [v for v in values if v not in used and _above(v, left_out) is None]
     if lacking or spare:
         fault = f"nothing for {path_name(lacking[0])!r}" if lacking else f"{'/'.join(spare[0])!r}"
         paths = listed(n for n, _ in named_leaves(like))
@@ -244,7 +247,7 @@ def fitted(owner: str, name: str, tree: PyTree, like: PyTree) -> PyTree:
             "paths."
         )
     return jax.tree.structure(like, is_leaf=_is_empty).unflatten(
-        x if _is_empty(x) else values[v] for (_, x), v in zip(places, whose, strict=True)
+        x if v is None else values[v] for (_, x), v in zip(places, found, strict=True)
     )
 
 

@@ -155,7 +155,7 @@ def train_optimistix(optimizer: Optimizer, extra: Extra) -> Iterator[Seen]:
 # --- numpyro and blackjax -----------------------------------------------------------------------
 
 
-def layer(seed: int) -> dict[str, Array]:
+def layer(seed: int) -> Any:
     kernel = jax.random.normal(jax.random.key(seed), (WIDTH, WIDTH))
     return {"bias": jnp.zeros(WIDTH), "kernel": kernel}
 

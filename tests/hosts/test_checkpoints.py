@@ -61,17 +61,19 @@ def test_a_run_goes_on_where_it_stopped(
     init, step = plain(STATES[kind], nothing)
     params = params_of(0)
     run = params, init(params)
-    for t in range(6):
-        if t == 3:
-            other = params_of(5)
-            read = kept(run, (other, init(other)), tmp_path / "run")
-            assert_equal(read, run)
-            assert jax.tree.structure(read) == jax.tree.structure(run)
-        gradient = jax.grad(loss)(run[0])
-        run = step(gradient, run[1], run[0])
-        if t >= 3:
-            read = step(gradient, read[1], read[0])
-            assert_equal(read, run)
+
+    def go_on(params: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        return step(jax.grad(loss)(params), state, params)
+
+    for _ in range(3):
+        run = go_on(*run)
+    other = params_of(5)
+    read = kept(run, (other, init(other)), tmp_path / "run")
+    assert jax.tree.structure(read) == jax.tree.structure(run)
+    for _ in range(3):
+        assert_equal(read, run)
+        run, read = go_on(*run), go_on(*read)
+    assert_equal(read, run)
 
 
 def test_a_run_of_flax_nnx_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def test_devices_that_see_parts_of_a_batch_agree_on_whether_the_task_switched() 
         def value_fn(params: Any) -> Any:
             return of_all(jnp.mean((x - params) ** 2) / 2)
 
-        state = optimizer.init(params)
+        state: Any = optimizer.init(params)
         for _ in range(3):
             value, grads = jax.value_and_grad(value_fn)(params)
             told = {"value": value, "value_fn": value_fn}
