@@ -276,10 +276,11 @@ def posterior(opt_state: PyTree) -> Posterior:
     For a state batched by ``vmap``, vmap this function too.
 
     Args:
-        opt_state: the state of any optimizer that contains one `scale_by_navigation`.
+        opt_state: the state of any optimizer that contains one `scale_by_navigation`, also in the
+            boxes of flax, as ``nnx.Optimizer(...).opt_state``.
 
     Returns:
-        The posterior after the last update.
+        The posterior after the last update, of bare arrays.
 
     Raises:
         ValueError: the state contains no belief, or more than one.

@@ -220,6 +220,19 @@ def test_what_a_policy_is_given_may_be_a_tree_of_the_host(policy: str) -> None:
     assert not np.allclose(other["second"]["kernel"], want["second"]["kernel"], rtol=1e-3)
 
 
+def test_gradients_of_examples_may_be_in_boxes_or_not() -> None:
+    params, optimizer = linen_params(True), rules.hazard_filter(0.01, examples=8)
+    examples = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params)
+    boxed, bare = (
+        optimizer.update(params, optimizer.init(params), params, per_example_grads=given)
+        for given in (examples, unboxed(examples))
+    )
+    assert jax.tree.structure(boxed) == jax.tree.structure(bare)
+    assert_close(bare, boxed)
+    with pytest.raises(ValueError, match=r"of parameter 'Dense_0/bias' must .*\(3,\)"):
+        optimizer.update(params, optimizer.init(params), params, per_example_grads=unboxed(params))
+
+
 def test_an_own_prior_made_of_that_of_each_array_is_taken() -> None:
     own = jax.tree.map(lambda v: 2 * v, beliefs.initial_variance(in_boxes()))
     (_, state), _ = steps(rules.hazard_filter(0.0, own, examples=1e-30))  # nothing is learned
