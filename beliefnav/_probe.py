@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from beliefnav._sharding import entries_at
-from beliefnav._trees import path_name
+from beliefnav._trees import listed, named_leaves
 from beliefnav.beliefs import Info, Posterior
 from beliefnav.objective import is_like
 
@@ -52,11 +52,11 @@ def gather(
     Raises:
         ValueError: a path is not there, and the tree is required to have it; names what there is.
     """
-    leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+    leaves = dict(named_leaves(tree))
     if required and (absent := [path for path in coordinates if path not in leaves]):
         raise ValueError(
             f"Cannot record {required} at {absent[0]!r}. This is because there is no such path in "
-            f"it; there are {', '.join(leaves)}. Give update trees of the structure of the "
+            f"it; there are {listed(leaves)}. Give update trees of the structure of the "
             "parameters that init was given."
         )
 

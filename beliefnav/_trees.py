@@ -1,8 +1,10 @@
 """Trees of arrays that the filters are made of."""
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Container, Iterable
 from typing import Any, TypeGuard
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,18 +16,21 @@ __all__ = [
     "arrays",
     "copied",
     "correct",
+    "fitted",
     "full_like",
     "innovation",
     "is_function",
     "is_observed",
+    "listed",
+    "named_leaves",
     "observed",
     "path_name",
-    "restricted",
     "scalar_like",
     "scale",
     "select",
     "spread",
     "square_innovation",
+    "unboxed",
     "unzip",
     "where",
     "wide",
@@ -44,8 +49,13 @@ def arrays(tree: PyTree) -> PyTree:
 
 
 def is_function(value: Any) -> TypeGuard[Callable[..., Any]]:
-    """Whether a value is a function and no tree: an `equinox.Module` may be called too."""
-    return callable(value) and all(map(callable, jax.tree.leaves(value)))
+    """Whether a value is a function, and no tree of numbers that may be called too.
+
+    Such a tree is an `equinox.Module`. A function may be a tree as well, one that holds more than
+    numbers: optimistix makes closures into trees.
+    """
+    leaves = jax.tree.leaves(value)
+    return callable(value) and not (leaves and all(map(eqx.is_array_like, leaves)))
 
 
 def wide_dtype(*values: Any) -> Any:
@@ -199,33 +209,55 @@ def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
             return jnp.full_like(x, value)  # sharded as the parameter is
         return jnp.zeros_like(x) + jnp.broadcast_to(jnp.asarray(value).astype(x.dtype), x.shape)
 
-    if jax.tree.structure(value) == jax.tree.structure(0):
-        return jax.tree.map(lambda x: leaf(x, value), like)
-    values = restricted(value, like)
-    if values is None:
-        raise ValueError(
-            f"{owner}: {name} must be a number, an array or a tree like the parameters, whose "
-            f"structure is {jax.tree.structure(like)}; got {jax.tree.structure(value)}."
-        )
-    return jax.tree.map(leaf, like, values)
+    return jax.tree.map(leaf, like, fitted(owner, name, value, like))
 
 
-def restricted(tree: PyTree, like: PyTree) -> PyTree:
-    """A tree where ``like`` has parameters, without what a mask leaves out of those.
+def fitted(owner: str, name: str, tree: PyTree, like: PyTree) -> PyTree:
+    """A tree with one value for every parameter, from one that has them under the same paths.
+
+    A value may stand for all parameters below its path: one number is a tree, too. Where ``like``
+    has no parameter, as under a mask, the values of the tree are left out.
+
+    Args:
+        owner: what asks, for the message.
+        name: the name of the tree, for the message.
+        tree: the values.
+        like: a tree like the parameters, in boxes or not.
 
     Returns:
-        A tree of the structure of ``like``; ``None`` if there is no leaf for each parameter.
+        The values in a tree of the structure of ``like``.
+
+    Raises:
+        ValueError: a parameter has no value, or a value no parameter; names it.
     """
-    places, treedef = jax.tree.flatten(like, is_leaf=_is_empty)
-    try:
-        values = treedef.flatten_up_to(tree)
-    except ValueError:
-        return None
-    pairs = list(zip(places, values, strict=True))
-    leaf = jax.tree.structure(0)
-    if not all(_is_empty(x) or jax.tree.structure(v) == leaf for x, v in pairs):
-        return None
-    return treedef.unflatten(x if _is_empty(x) else v for x, v in pairs)
+    if not jax.tree.leaves(like):  # optax looks at states of no parameters
+        return like
+    if jax.tree.structure(tree) == jax.tree.structure(0):
+        return jax.tree.map(lambda _: tree, like)
+    values = {_names(path): x for path, x in jax.tree.leaves_with_path(unboxed(tree))}
+    places = jax.tree.leaves_with_path(unboxed(like), is_leaf=_is_empty)
+    found = [None if _is_empty(x) else _above(_names(path), values) for path, x in places]
+    lacking = [p for (p, x), v in zip(places, found, strict=True) if v is None and not _is_empty(x)]
+    left_out = {_names(path) for path, x in places if _is_empty(x)}
+    used = {*found, *(path[:n] for path in left_out for n in range(len(path)))}
+    spare = [v for v in values if v not in used and _above(v, left_out) is None]
+    if lacking or spare:
+        fault = f"nothing for {path_name(lacking[0])!r}" if lacking else f"{'/'.join(spare[0])!r}"
+        paths = listed(n for n, _ in named_leaves(like))
+        raise ValueError(
+            f"{owner}: {name} must be like the parameters. This is because it has {fault}, and "
+            f"they are {paths or 'one array'}. Give one value for all, or a tree of them at these "
+            "paths."
+        )
+    return jax.tree.structure(like, is_leaf=_is_empty).unflatten(
+        x if v is None else values[v] for (_, x), v in zip(places, found, strict=True)
+    )
+
+
+def _above(path: tuple[str, ...], paths: Container[tuple[str, ...]]) -> tuple[str, ...] | None:
+    """The path itself, or the one nearest above it, if it is one of ``paths``."""
+    heads = (path[:n] for n in range(len(path), -1, -1))
+    return next((head for head in heads if head in paths), None)
 
 
 def _is_empty(node: Any) -> bool:
@@ -240,9 +272,50 @@ def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
         return False
 
 
+def unboxed(tree: PyTree) -> PyTree:
+    """A tree without the boxes that flax puts around arrays to say more of them.
+
+    A box is a node of the tree, which flax opens or not as it pleases: it is no part of the path
+    that a person knows a parameter under, nor a layer of its own.
+    """
+
+    def opened(node: Any) -> Any:
+        if not _is_box(node):
+            return node
+        (inside,) = jax.tree.leaves(node, is_leaf=lambda x: x is not node)
+        return unboxed(inside)
+
+    return jax.tree.map(opened, tree, is_leaf=_is_box)
+
+
+BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
+"""Modules and classes, which are there if someone else has imported them."""
+
+
+def _is_box(node: Any) -> bool:
+    loaded = ((sys.modules.get(module), name) for module, name in BOXES)
+    return any(isinstance(node, getattr(module, name, ())) for module, name in loaded if module)
+
+
+def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:
+    """The leaves of a tree and their names, from which boxes are left out."""
+    return [(path_name(path), x) for path, x in jax.tree.leaves_with_path(unboxed(tree))]
+
+
 def path_name(path: tuple[Any, ...]) -> str:
     """The name of a leaf: its path in the parameters, as in ``layers/0/weight``."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _names(path: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(path_name((key,)) for key in path)
+
+
+def listed(names: Iterable[str], at_most: int = 8) -> str:
+    """Some names in one line of a message, and how many more there are."""
+    shown = list(names)
+    more = f" and {len(shown) - at_most} more" * (len(shown) > at_most)
+    return ", ".join(shown[:at_most]) + more
 
 
 def copied(params: PyTree) -> PyTree:

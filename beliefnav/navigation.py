@@ -20,9 +20,10 @@ from beliefnav._probe import Probe
 from beliefnav._trees import (
     arrays,
     copied,
+    fitted,
     is_observed,
-    path_name,
-    restricted,
+    named_leaves,
+    unboxed,
     wide,
     wide_dtype,
 )
@@ -176,7 +177,8 @@ def scale_by_navigation(
                 raise TypeError(
                     f"Cannot update {held.name} without curvature. This is because it learns of "
                     "the curvature from readings alone; give update(..., curvature=), or "
-                    "curvature=None at a step without a reading."
+                    "curvature=None at a step without a reading. Where the host has no place for "
+                    "it, as flax's TrainState.apply_gradients, call update yourself."
                 )
             curvature = None
         if per_example_grads is not None:
@@ -283,10 +285,11 @@ def posterior(opt_state: PyTree) -> Posterior:
     For a state batched by ``vmap``, vmap this function too.
 
     Args:
-        opt_state: the state of any optimizer that contains one `scale_by_navigation`.
+        opt_state: the state of any optimizer that contains one `scale_by_navigation`, also in the
+            boxes of flax, as ``nnx.Optimizer(...).opt_state``.
 
     Returns:
-        The posterior after the last update.
+        The posterior after the last update, of bare arrays.
 
     Raises:
         ValueError: the state contains no belief, or more than one.
@@ -353,7 +356,7 @@ def _is_navigation(leaf: Any) -> bool:
 
 def _only_navigation(opt_state: PyTree) -> NavigationState:
     """The one belief inside an optimizer state."""
-    states = navigation_states(opt_state)
+    states = navigation_states(unboxed(opt_state))
     if len(states) != 1:
         raise ValueError(
             f"Expected one belief in the optimizer state, found {len(states)}. "
@@ -372,20 +375,13 @@ def _mean_square(per_example_grads: PyTree, gradient: PyTree) -> PyTree:
     Raises:
         ValueError: the shapes do not fit; it names the leaf.
     """
-    examples = restricted(per_example_grads, gradient)
-    if examples is None:
-        raise ValueError(
-            "per_example_grads must be a tree like the gradient, whose structure is "
-            f"{jax.tree.structure(gradient)}; got {jax.tree.structure(per_example_grads)}."
-        )
+    examples = fitted("update", "per_example_grads", per_example_grads, gradient)
     lengths = {jnp.shape(g)[:1] for g in jax.tree.leaves(examples)}
-    for (path, y), g in zip(
-        jax.tree.leaves_with_path(gradient), jax.tree.leaves(examples), strict=True
-    ):
+    for (path, y), g in zip(named_leaves(gradient), jax.tree.leaves(examples), strict=True):
         want, got = jnp.shape(y), jnp.shape(g)
         if got[1:] != want or len(lengths) > 1 or got[:1] in ((), (0,)):
             raise ValueError(
-                f"per_example_grads of parameter {path_name(path)!r} must have the shape "
+                f"per_example_grads of parameter {path!r} must have the shape "
                 f"[example, *{want}], with the same number of examples for all; got {got}."
             )
     return jax.tree.map(_square_mean, examples)
@@ -431,7 +427,7 @@ def _check_spelling(extra_args: Mapping[str, Any]) -> None:
 
 def _check_real(params: PyTree) -> None:
     """Raise unless every parameter is a real floating-point array."""
-    for path, leaf in jax.tree.leaves_with_path(params):
+    for path, leaf in named_leaves(params):
         dtype = jnp.result_type(leaf)
         if not jnp.issubdtype(dtype, jnp.floating):
             remedy = (
@@ -440,7 +436,7 @@ def _check_real(params: PyTree) -> None:
                 else "train only the floating-point leaves, for instance with optax.masked."
             )
             raise ValueError(
-                f"Cannot hold a belief about parameter {path_name(path)!r} of dtype {dtype}. "
+                f"Cannot hold a belief about parameter {path!r} of dtype {dtype}. "
                 f"This is because beliefs are about real gradients; {remedy}"
             )
 

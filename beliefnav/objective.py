@@ -23,6 +23,7 @@ Reference:
 """
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import jax
@@ -40,7 +41,7 @@ from beliefnav._checks import (
     check_symmetric,
     is_concrete,
 )
-from beliefnav._trees import is_function
+from beliefnav._trees import fitted, is_function
 
 __all__ = ["Objective", "action", "energy", "lagrangian", "velocity"]
 
@@ -307,7 +308,11 @@ def _scalar(loss: Loss, params: PyTree) -> Array:
 def _metric(objective: Objective, params: PyTree) -> Any:
     """$G$ at ``params``: ``None``, a tree like them, or a matrix."""
     metric = objective.metric(params) if is_function(objective.metric) else objective.metric
-    if metric is None or _is_dense(metric, params) or is_like(metric, params):
+    if metric is None or _is_dense(metric, params):
+        return metric
+    with suppress(ValueError):  # more is said below
+        metric = fitted("Objective", "metric", metric, params)
+    if is_like(metric, params):
         return metric
     size = sum(jnp.size(x) for x in jax.tree.leaves(params))
     raise ValueError(

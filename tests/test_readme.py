@@ -21,7 +21,8 @@ from experiments.benchmarks.__main__ import BENCHMARKS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-READMES = (README, *sorted(ROOT.glob("experiments/**/README.md")))
+HOSTS = ROOT / ".github" / "HOSTS.md"
+READMES = (README, HOSTS, *sorted(ROOT.glob("experiments/**/README.md")))
 PROSE = (*READMES, ROOT / ".github" / "CONTRIBUTING.md")
 
 Place = tuple[str, str]
@@ -83,6 +84,7 @@ def says(path: str, heading: str, after: tuple[Place, ...] = ()) -> Callable[...
 
 
 BELIEF, POLICY = ("README.md", "A belief"), ("README.md", "A policy")
+DATA = (named(HOSTS), "Data")
 
 
 @says("README.md", "Ten lines")
@@ -193,6 +195,26 @@ def resets_the_network(names: Names, printed: str) -> None:
     suspicion = np.array(names["suspicion"])
     assert suspicion[400] > 0.99
     assert np.delete(suspicion, 400).max() < 0.5
+
+
+@says(*DATA)
+def turns_over(names: Names, printed: str) -> None:
+    x, y = names["batch"](49)
+    np.testing.assert_allclose(y, 3 * jnp.sin(x[:, 0]), rtol=1e-6)
+    x, y = names["batch"](50)
+    np.testing.assert_allclose(y, -3 * jnp.sin(x[:, 0]), rtol=1e-6)
+    assert float(names["half_mean_square"](y + 2, y)) == pytest.approx(2)
+
+
+@says(named(HOSTS), "flax.nnx", after=(DATA,))
+@says(named(HOSTS), "flax.linen", after=(DATA,))
+@says(named(HOSTS), "equinox", after=(DATA,))
+def suspects_the_opposite_task(names: Names, printed: str) -> None:
+    suspicion = np.array(names["suspicion"])
+    assert suspicion[50] > 0.99
+    assert np.delete(suspicion, 50).max() < 0.5
+    # Half the mean square of what is to be predicted is 2; the statistics are those of the path.
+    assert float(re.findall(r"\d\.\d+", printed)[0]) < 0.2
 
 
 @pytest.mark.parametrize("place", CHECKS, ids=": ".join)

@@ -11,9 +11,9 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import SYMMETRY
 from beliefnav._sharding import gathered, placed_like
-from beliefnav._trees import wide_dtype
+from beliefnav._trees import fitted, wide_dtype
 
-__all__ = ["check_like", "floating", "is_positive", "is_symmetric", "ravel"]
+__all__ = ["check_like", "floating", "is_positive", "is_symmetric", "per_parameter", "ravel"]
 
 PyTree = Any
 
@@ -55,6 +55,17 @@ def check_like(
         raise ValueError(
             f"{owner}: {name} must fit the parameters: expected shapes {want}, got {got}."
         )
+
+
+def per_parameter(owner: str, name: str, tree: PyTree, like: PyTree) -> PyTree:
+    """A tree with an array for every parameter, of its shape, in the nodes of ``like``.
+
+    Raises:
+        ValueError: it does not fit; says where.
+    """
+    result = fitted(owner, name, tree, like)
+    check_like(owner, name, result, like)
+    return result
 
 
 def is_symmetric(matrix: Array) -> Array:

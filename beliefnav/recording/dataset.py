@@ -10,7 +10,7 @@ import numpy as np
 from jax import Array
 
 from beliefnav._probe import FIELDS, gather
-from beliefnav._trees import path_name
+from beliefnav._trees import named_leaves, unboxed
 from beliefnav.recording.in_memory import Recording
 from beliefnav.recording.recorder import SCALARS, VARIABLES, RecordState, flat
 
@@ -184,7 +184,7 @@ def check_layout(stream: "xr.Dataset", dims: tuple[str, ...] | None = None) -> N
 
 def _labels(coordinates: Mapping[str, Array], params: PyTree) -> list[str]:
     """A name like ``layers/0/weight[3,1]`` for every recorded entry."""
-    shapes = {path_name(path): leaf.shape for path, leaf in jax.tree.leaves_with_path(params)}
+    shapes = {name: leaf.shape for name, leaf in named_leaves(params)}
     labels = []
     for path, indices in coordinates.items():
         for index in np.asarray(indices):
@@ -195,7 +195,7 @@ def _labels(coordinates: Mapping[str, Array], params: PyTree) -> list[str]:
 
 def _recording(opt_state: PyTree) -> RecordState:
     """The one `RecordState` in an optimizer state."""
-    leaves = jax.tree.leaves(opt_state, is_leaf=lambda x: isinstance(x, RecordState))
+    leaves = jax.tree.leaves(unboxed(opt_state), is_leaf=lambda x: isinstance(x, RecordState))
     states = [leaf for leaf in leaves if isinstance(leaf, RecordState)]
     if len(states) != 1:
         raise ValueError(

@@ -10,7 +10,7 @@ import optax
 from jax import Array
 
 from beliefnav._probe import FIELDS, gather
-from beliefnav._trees import arrays, path_name
+from beliefnav._trees import arrays, listed, named_leaves
 from beliefnav.navigation import navigation_states, open_probes
 
 PyTree = Any
@@ -177,21 +177,26 @@ def _check_debugging() -> None:
 def _choose(
     params: PyTree, coordinates: int | Mapping[str, Any], key: Array | None
 ) -> dict[str, Array]:
-    """Parameter path -> flat indices to record."""
-    leaves = {path_name(path): leaf for path, leaf in jax.tree.leaves_with_path(params)}
+    """Parameter path -> flat indices to record, in the order of jax, which sorts where it rebuilds.
+
+    Any other would be another one before and after a step that is compiled.
+    """
+    leaves = dict(named_leaves(params))
     if isinstance(coordinates, Mapping):
-        return {path: _checked_indices(path, i, leaves) for path, i in coordinates.items()}
-    assert key is not None
-    return {
-        path: _draw(jax.random.fold_in(key, i), leaf.size, min(coordinates, leaf.size))
-        for i, (path, leaf) in enumerate(leaves.items())
-        if leaf.size
-    }
+        chosen = {path: _checked_indices(path, i, leaves) for path, i in coordinates.items()}
+    else:
+        assert key is not None
+        chosen = {
+            path: _draw(jax.random.fold_in(key, i), leaf.size, min(coordinates, leaf.size))
+            for i, (path, leaf) in enumerate(leaves.items())
+            if leaf.size
+        }
+    return dict(sorted(chosen.items()))
 
 
 def _checked_indices(path: str, indices: Any, leaves: Mapping[str, Any]) -> Array:
     if path not in leaves:
-        raise ValueError(f"record: no parameter {path!r}; there are: {', '.join(leaves)}.")
+        raise ValueError(f"record: no parameter {path!r}; there are: {listed(leaves)}.")
     indices = np.atleast_1d(np.asarray(indices, np.int32))
     size = leaves[path].size
     if ((indices < 0) | (indices >= size)).any():

@@ -190,9 +190,10 @@ def hazard_filter(
 
     Args:
         hazard: $p$ in [0, 1], per step.
-        prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters. Default: the
-            variance of the entries of each initial array (`beliefs.initial_variance`, which says
-            what of arrays whose entries are all the same).
+        prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in which one
+            value may stand for all arrays below its path. Default: the variance of the entries of
+            each initial array (`beliefs.initial_variance`, which says what of arrays whose entries
+            are all the same).
         examples: $B > 0$, the number of examples that a gradient is the mean of.
 
     Returns:

@@ -11,7 +11,7 @@ from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
 from beliefnav._format import counted, number, reciprocal
-from beliefnav._trees import arrays, copied, is_function, path_name, restricted
+from beliefnav._trees import arrays, copied, fitted, is_function, named_leaves, path_name, unboxed
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import NavigationState
 from beliefnav.wrappers.contract import Optimizer, wrapper
@@ -107,6 +107,12 @@ def two_hypothesis(
     A gradient that is not finite goes to ``inner`` as it is: wrap one that takes it for missing,
     such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
 
+    Inside ``jax.shard_map``, where each device sees a part of the batch, ``value`` and ``value_fn``
+    are losses of the whole batch, as ``lambda p: jax.lax.pmean(loss(p, x, y), "data")``, and
+    ``examples`` counts all of it. By the loss of its own part alone each device would suspect
+    something else, and parameters that should be the same would drift apart: ``shard_map`` refuses
+    that, unless it is told not to look (``check_vma=False``).
+
     Wrap the whole optimizer, learning rate included: what scales the updates afterwards also scales
     the resets. Under ``optax.MultiSteps``, ``value`` and ``value_fn`` are those of the last part of
     a batch, and ``examples`` counts these.
@@ -116,11 +122,11 @@ def two_hypothesis(
         hazard: $p$ in [0, 1], per step.
         examples: $B > 0$, the number of examples that the loss is the mean of.
         prior_mean: $\theta_0$, a tree like the parameters. Default: the parameters at ``init``.
-        mask: tree of booleans, or a callable from parameters to one: which arrays a switch resets.
-            The others stay where they are under both hypotheses, and the fresh state of ``inner``
-            starts from there. (Inside of ``optax.masked`` or ``optax.partition`` instead,
-            ``value_fn`` gets a tree with ``optax.MaskedNode`` in the places of other arrays, and
-            has to fill them in.)
+        mask: tree of booleans, of which one may stand for all arrays below its path, or a callable
+            from parameters to one: which arrays a switch resets. The others stay where they are
+            under both hypotheses, and the fresh state of ``inner`` starts from there. (Inside of
+            ``optax.masked`` or ``optax.partition`` instead, ``value_fn`` gets a tree with
+            ``optax.MaskedNode`` in the places of other arrays, and has to fill them in.)
         value_fn: the loss as a function of parameters, for hosts whose ``update`` has no place for
             it, such as numpyro's ``SVI`` or optimistix: a loss of all the data. One that ``update``
             is given takes its place; without a ``value`` it is evaluated at $\theta$ too.
@@ -173,7 +179,8 @@ def two_hypothesis(
         chosen(params)
         target = copied(params)
         if prior_mean is not None:
-            given = _fitted("prior_mean", prior_mean, params)
+            given = fitted("two_hypothesis", "prior_mean", prior_mean, params)
+            _check_prior_mean(given, params)
             target = jax.tree.map(lambda p, m: jnp.array(m, p.dtype), params, given)
         inner_state = wrapped.init(params)
         _check_mixable(inner_state)
@@ -187,7 +194,7 @@ def two_hypothesis(
         chosen = mask(params) if is_function(mask) else mask
         if chosen is None:
             return jax.tree.map(lambda _: True, params)
-        return _fitted("mask", chosen, params, shapes=False)
+        return fitted("two_hypothesis", "mask", chosen, params)
 
     def update(
         updates: PyTree,
@@ -214,7 +221,9 @@ def two_hypothesis(
             raise TypeError(
                 f"two_hypothesis: update needs {missing}. Give value=, the mean loss of the batch "
                 "in nats, and value_fn=, the same as a function of parameters: whether the task "
-                "has switched is seen from the loss at the prior mean."
+                "has switched is seen from the loss at the prior mean. Where the host has no place "
+                "for it, as flax's TrainState.apply_gradients, call update yourself; or give "
+                "two_hypothesis(value_fn=), a loss of all the data."
             )
         if not callable(value_fn):
             raise TypeError(
@@ -278,22 +287,14 @@ def _evidence(value: Any, prior_value: Any, examples: ArrayLike) -> tuple[Array,
     return jnp.where(seen, evidence, 0), seen
 
 
-def _fitted(name: str, tree: PyTree, params: PyTree, *, shapes: bool = True) -> PyTree:
-    """A tree like the parameters, without what a mask leaves out.
-
-    Raises:
-        ValueError: it has another structure or, if these matter, other shapes.
-    """
-    if not jax.tree.leaves(params):  # optax looks at states of no parameters
-        return params
-    fitted = restricted(tree, params)
-    want = jax.tree.map(jnp.shape, params)
-    if fitted is None or (shapes and jax.tree.map(jnp.shape, fitted) != want):
-        raise ValueError(
-            f"two_hypothesis: {name} must be like the parameters, of the shapes {want}; got "
-            f"{jax.tree.map(jnp.shape, tree)}."
-        )
-    return fitted
+def _check_prior_mean(given: PyTree, params: PyTree) -> None:
+    """Raise unless the values are of the shapes of the parameters."""
+    for (path, p), m in zip(named_leaves(params), jax.tree.leaves(given), strict=True):
+        if jnp.shape(m) != p.shape:
+            raise ValueError(
+                "two_hypothesis: prior_mean must be like the parameters, got the shape "
+                f"{jnp.shape(m)} for parameter {path!r} of shape {p.shape}."
+            )
 
 
 def _is_key(x: Any) -> bool:
@@ -309,7 +310,7 @@ def _stays(path: tuple[Any, ...], x: Any) -> bool:
 
 def _check_mixable(inner_state: PyTree) -> None:
     """Raise unless every leaf is averaged, counts, or stays."""
-    for path, x in jax.tree.leaves_with_path(inner_state):
+    for path, x in jax.tree.leaves_with_path(unboxed(inner_state)):
         x = jnp.asarray(x)
         if not (_stays(path, x) or jnp.issubdtype(x.dtype, jnp.inexact) or x.ndim == 0):
             raise ValueError(

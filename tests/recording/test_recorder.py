@@ -166,11 +166,22 @@ def test_labels_are_paths_and_positions() -> None:
     optimizer = recording.record(optax.sgd(0.1), coordinates=coordinates, capacity=2)
     _, state = optimizer.update(params, optimizer.init(params), params)
     assert recording.to_dataset(state, params).param.values.tolist() == [
+        "net/0/bias[1]",
         "net/0/weight[1,1]",
         "net/0/weight[0,0]",
         "scale",
-        "net/0/bias[1]",
     ]
+
+
+def test_a_step_that_is_compiled_records_what_one_that_is_not_records() -> None:
+    """Also where it goes on with a recording that the other began: jax sorts the paths."""
+    params = {"v": jnp.array([1.0]), "u": jnp.array([2.0])}
+    optimizer = recording.record(optax.sgd(0.1), coordinates={"v": [0], "u": [0]}, capacity=2)
+    _, state = optimizer.update(params, optimizer.init(params), params)
+    _, state = jax.jit(optimizer.update)(params, state, params)
+    data = recording.to_dataset(state, params)
+    assert data.param.values.tolist() == ["u[0]", "v[0]"]
+    assert data.gradient.values.tolist() == [[2.0, 1.0], [2.0, 1.0]]
 
 
 @pytest.mark.parametrize("coordinates", [1, 3])

@@ -114,7 +114,7 @@ def test_gradients_of_some_examples_stand_for_all() -> None:
         (lambda g: g | {"b": g["b"][:3]}, "with the same number of examples for all"),
         (lambda g: g | {"b": g["b"].mean(0)}, r"'b' must have the shape .* got \(3,\)"),
         (lambda g: jax.tree.map(lambda x: x[:0], g), r"got \(0, "),
-        (lambda g: {"w": g["w"]}, "per_example_grads must be a tree like the gradient"),
+        (lambda g: {"w": g["w"]}, "per_example_grads must be like the parameters"),
     ],
 )
 def test_per_example_gradients_of_the_wrong_shape_are_named(change: Any, message: str) -> None:

@@ -6,7 +6,8 @@ exchange. `tests.sharding.test_sharding` runs this file where there are eight de
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from beliefnav import beliefs, control, navigator, recording
+from beliefnav import beliefs, control, navigator, recording, rules, wrappers
 from beliefnav.rules.catalogue import CATALOGUE, Peer
 from tests.sharding.listed import COUPLED, ELEMENTWISE, RULES, made
 
@@ -234,6 +235,34 @@ def test_an_elementwise_rule_steps_inside_a_shard_map(name: str) -> None:
         assert_close(updates[0], on_one_device(name, 1)[0])
         # Three rows of two shards each; no shard knows of the others but by the sum.
         assert missing == 6 if counting else missing is None
+
+
+def test_devices_that_see_parts_of_a_batch_agree_on_whether_the_task_switched() -> None:
+    """By the loss of the whole batch; by that of a part each would go elsewhere, and is refused."""
+    optimizer = wrappers.two_hypothesis(rules.adam(0.1), 0.1, 16.0)
+    x, start = tree(0)["vector"], jnp.zeros(())
+    mesh = mesh_of(AxisType.Explicit)
+
+    def steps(of_all: Callable[[Any], Any], x: Any, params: Any) -> Any:
+        def value_fn(params: Any) -> Any:
+            return of_all(jnp.mean((x - params) ** 2) / 2)
+
+        state: Any = optimizer.init(params)
+        for _ in range(3):
+            value, grads = jax.value_and_grad(value_fn)(params)
+            told = {"value": value, "value_fn": value_fn}
+            updates, state = optimizer.update(grads, state, params, **told)
+            params = optax.apply_updates(params, updates)
+        return params, state.switch_probability
+
+    def mapped(of_all: Callable[[Any], Any]) -> Any:
+        specs = {"in_specs": (P("d"), P()), "out_specs": P()}
+        one = jax.jit(jax.shard_map(partial(steps, of_all), mesh=mesh, **specs))
+        return one(jax.device_put(x, NamedSharding(mesh, P("d"))), start)
+
+    assert_close(mapped(lambda loss: jax.lax.pmean(loss, "d")), steps(lambda loss: loss, x, start))
+    with pytest.raises(ValueError, match="replicated"):
+        mapped(lambda loss: loss)
 
 
 # --- automatic axes -----------------------------------------------------------------------------

@@ -313,7 +313,7 @@ def initial_variance(params: PyTree) -> PyTree:
         >>> beliefs.initial_variance({"layer": layer, "scale": jnp.ones(4)})["scale"].item()
         0.25
     """
-    leaves, treedef = jax.tree.flatten_with_path(params)
+    leaves, treedef = jax.tree.leaves_with_path(_trees.unboxed(params)), jax.tree.structure(params)
     own = [_variance(x) for _, x in leaves]
     layers: dict[Any, list[Array]] = {}
     for (path, _), variance in zip(leaves, own, strict=True):

@@ -32,7 +32,7 @@ from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav._format import number
 from beliefnav._trees import is_function, select
 from beliefnav.beliefs import Posterior
-from beliefnav.control._arrays import check_like
+from beliefnav.control._arrays import per_parameter
 from beliefnav.control.gains.kronecker import solve
 from beliefnav.control.gains.scalar import gain_at, relative_curvature
 from beliefnav.control.policies.contract import MEANS, Plan, Policy, required
@@ -113,9 +113,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
         del params
         mean = required(posterior, "gradient_mean", "ballistic")
         curvature = required(posterior, "curvature_mean", "ballistic")
-        _check_metric("ballistic", metric, mean)
-        trees = (mean, curvature) if metric is None else (mean, curvature, metric)
-        return jax.tree.map(direction, *trees)
+        return jax.tree.map(direction, mean, curvature, *_diagonal("ballistic", metric, mean))
 
     def clipped(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -351,7 +349,7 @@ def horizon(
         """The mean; the curvature, and the metric where there is one."""
         mean = required(posterior, "gradient_mean", "horizon")
         curvature = posterior.curvature_mean
-        _check_metric("horizon", objective.metric, mean)
+        metric = _diagonal("horizon", objective.metric, mean)
         if curvature is None:
             if is_number(objective.discount, 0) and is_number(eps_root, 0):
                 raise ValueError(
@@ -359,9 +357,7 @@ def horizon(
                     "This is because its gain is infinite there; believe a curvature or discount."
                 )
             curvature = jax.tree.map(jnp.zeros_like, mean)
-        return (
-            (mean, curvature) if objective.metric is None else (mean, curvature, objective.metric)
-        )
+        return mean, curvature, *metric
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -392,10 +388,11 @@ def horizon(
     return Policy(step, clipped, plan, reads=MEANS)
 
 
-def _check_metric(policy: str, metric: PyTree, params: PyTree) -> None:
-    """Raise unless a diagonal metric is a tree like the parameters: it would be broadcast."""
-    if metric is not None:
-        check_like(f"control.{policy}", "metric", metric, params)
+def _diagonal(policy: str, metric: PyTree, params: PyTree) -> tuple[PyTree, ...]:
+    """A diagonal metric as a tree like the parameters, or nothing: it would be broadcast."""
+    if metric is None:
+        return ()
+    return (per_parameter(f"control.{policy}", "metric", metric, params),)
 
 
 def _check_diagonal(policy: str, metric: PyTree) -> None:

@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from beliefnav._checks import FINITE, NON_NEGATIVE, is_number
 from beliefnav._format import number
 from beliefnav.beliefs import Posterior
-from beliefnav.control._arrays import check_like, floating
+from beliefnav.control._arrays import check_like, floating, per_parameter
 from beliefnav.control.gains.set_point import (
     check_plan,
     continuous_hazard,
@@ -192,7 +192,7 @@ def _moved(owner: str, params: PyTree, start: PyTree, prior_mean: PyTree) -> PyT
     if is_like(prior_mean, 0.0):
         prior_mean = jax.tree.map(lambda _: prior_mean, params)
     else:
-        check_like(f"control.{owner}", "prior_mean", prior_mean, params)
+        prior_mean = per_parameter(f"control.{owner}", "prior_mean", prior_mean, params)
     return jax.tree.map(
         lambda x, start, prior: floating(x) - floating(start) - prior, params, start, prior_mean
     )
