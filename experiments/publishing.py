@@ -15,6 +15,7 @@ import re
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from beliefnav._files import written_beside
@@ -52,22 +53,24 @@ def publish(config: Options) -> None:
             f"Cannot publish {config.name}. This is because {source} holds a quick run, which is "
             "there for tests; do run it without --quick."
         )
+    fresh = {config.name: json.loads((source / METRICS).read_text())}
+    readmes = [path for path in (target / "README.md", GALLERY) if path.is_file()]
+    texts = [rendered(readme, fresh) for readme in readmes]  # or nothing is published
     for path in (source / METRICS, *sorted(source.glob("*.png"))):
         with written_beside(target / path.name) as unfinished:
             shutil.copyfile(path, unfinished)
         print(f"copied {path} to {target}")
-    for readme in (target / "README.md", GALLERY):
-        if readme.is_file():
-            text = rendered(readme)
-            with written_beside(readme) as unfinished:
-                unfinished.write_text(text)
+    for readme, text in zip(readmes, texts, strict=True):
+        with written_beside(readme) as unfinished:
+            unfinished.write_text(text)
 
 
-def rendered(readme: Path) -> str:
+def rendered(readme: Path, fresh: Mapping[str, Any] = MappingProxyType({})) -> str:
     """The text of a README, with its numbers as ``metrics.json`` has them.
 
     Args:
         readme: the gallery, or the README of an experiment.
+        fresh: name of an experiment -> metrics in the place of those that are published.
 
     Returns:
         The text; where nothing has changed, that of the file.
@@ -78,9 +81,12 @@ def rendered(readme: Path) -> str:
     if readme.resolve() == GALLERY:
         names = [name for name in EXPERIMENTS if (HERE / name / METRICS).is_file()]
         metrics = {name: json.loads((HERE / name / METRICS).read_text()) for name in names}
+        metrics |= fresh
         left = set(EXPERIMENTS) - metrics.keys()
     else:
-        metrics, left = json.loads((readme.parent / METRICS).read_text()), ()
+        published = fresh.get(readme.parent.name)
+        metrics = published or json.loads((readme.parent / METRICS).read_text())
+        left = ()
     return render(readme.read_text(), lambda path: look_up(metrics, path), left)
 
 

@@ -170,3 +170,15 @@ def test_the_gallery_shows_every_experiment_and_only_figures_that_are_there() ->
         assert f"]({name}" in text, name
     for figure in re.findall(r'src="([^"]+)"', text):
         assert (ROOT / figure).is_file(), figure
+
+
+def test_nothing_is_published_where_a_readme_asks_for_what_is_not_there(
+    published: Path, tmp_path: Path
+) -> None:
+    config = Options(out=tmp_path / "run")
+    finish(config)
+    (published.parent / "README.md").write_text("<!--{value:options.question:.0f}--><!--end-->")
+    with pytest.raises(OptionError, match=r"Cannot find .*question"):
+        publishing.publish(config)
+    assert [p.name for p in published.iterdir()] == ["README.md"]
+    assert (published / "README.md").read_text() == "<!--{value:answer:.1f}--><!--end-->"
