@@ -18,6 +18,7 @@ from beliefnav.beliefs import (
     Secant,
     UnknownNoise,
     Wiener,
+    shared,
 )
 from beliefnav.recording import Recording
 from tests import oracles
@@ -354,3 +355,36 @@ def test_a_level_without_a_density_is_refused():
 def test_program_needs_a_proper_prior_and_noise_that_stays(belief: UnknownNoise, match: str):
     with pytest.raises(ValueError, match=f"UnknownNoise: .*{match}"):
         belief.numpyro_model(np.zeros(3))
+
+
+def test_the_likelihood_of_a_drifting_noise_is_right_in_float32_on_zeros():
+    """After some steps the noise has no number in float32; the likelihood has."""
+    y = np.zeros(400)
+    y[:5] = 1e-3
+
+    def of(dtype: Any) -> Any:
+        def log_likelihood(discount: Any) -> Any:
+            model = OrnsteinUhlenbeck(0.9, 0.1, 1.0)
+            return filters.log_likelihood(
+                UnknownNoise(model, 1e-4, 1.0, discount), jnp.asarray(y, dtype)
+            )
+
+        both = jax.jit(jax.vmap(jax.value_and_grad(log_likelihood)))
+        return both(jnp.array([0.8, 0.9, 0.99], dtype))
+
+    low = of(np.float32)
+    with jax.enable_x64(True):
+        want = of(np.float64)
+    for one, other in zip(low, want, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("around", [lambda b: b, shared], ids=["each", "shared"])
+def test_the_likelihood_of_a_drifting_noise_is_that_of_the_steps(around: Any):
+    """With missing entries, and a prior that is improper or not."""
+    y = oracles.random_stream(seed=5, num_steps=30, missing=0.2)["matrix"]
+    for priors in ((0.7, 5.0), (0.0, 0.0)):
+        belief = around(UnknownNoise(OrnsteinUhlenbeck(0.8, 0.3, 1.0), *priors, discount=0.9))
+        want = filters.filter_recording(belief, y)[1].log_density.sum(0)
+        np.testing.assert_allclose(filters.log_likelihood(belief, y), want, rtol=1e-10)

@@ -35,6 +35,7 @@ from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL, is_concrete, i
 from beliefnav._format import memory
 from beliefnav._trees import select
 from beliefnav.beliefs import _discounting, _student
+from beliefnav.beliefs._logarithms import log, log_sum, summed
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import (
     Belief,
@@ -258,8 +259,13 @@ class UnknownNoise(Belief):
         return form._replace(noise=LearnedNoise(self, read, *priors, self.discount))
 
     def conjugate(self) -> Conjugate | None:
-        """Where the noise does not drift: the densities of all steps are those of one Student-t."""
-        if not (is_number(self.discount, 1) and self.proper()):
+        """Where the noise does not drift: the densities of all steps are those of one Student-t.
+
+        Where it does, step by step, but with the logarithm of the noise.
+        """
+        if not is_number(self.discount, 1):
+            return Conjugate(_LogarithmicNoise(self), summed)
+        if not self.proper():
             return None
         self.filter()  # checks the model
 
@@ -267,6 +273,12 @@ class UnknownNoise(Belief):
             return joint_log_density(self, gradient, curvature, surprise, log_density)
 
         return Conjugate(as_belief(self.model), join)
+
+    def shared_conjugate(self) -> Conjugate | None:
+        """Where the noise drifts: the same, of the shared filter."""
+        if is_number(self.discount, 1):
+            return None
+        return Conjugate(_LogarithmicNoise(self, shared=True), summed)
 
     def program(self, stream: Stream) -> Any:
         """The program of the model on a noise that is sampled, as the site ``noise_scale``."""
@@ -296,6 +308,75 @@ class UnknownNoise(Belief):
         law = dist.InverseGamma(half, half * self.prior_noise_scale)
         shape = law.batch_shape if stream.values is None else stream.shape
         return as_belief(self.model).scaled(numpyro.sample("noise_scale", law.expand(shape)))
+
+
+class _LogarithmicNoise(Belief):
+    r"""A drifting noise for likelihoods: it keeps $\log s^2$, so that small numbers stay numbers.
+
+    While nothing surprises, as zeros after zeros, $s^2$ falls as $\beta^t$.
+    """
+
+    noise: UnknownNoise
+    shared: bool = False
+
+    def filter(self) -> Filter:
+        inner = as_belief(self.noise.model).filter()
+        plain = self.noise._filter(self.shared)
+
+        def init(params: PyTree) -> UnknownNoiseState:
+            start = plain.init(params)
+            return start._replace(noise_scale=jax.tree.map(log, start.noise_scale))
+
+        def update(
+            predicted: UnknownNoiseState, gradient: PyTree, curvature: PyTree = None
+        ) -> UnknownNoiseState:
+            assert inner.weigh is not None
+            belief, (square, count) = inner.weigh(predicted.belief, gradient, curvature)
+            before = predicted.noise_degrees_of_freedom
+            if self.shared:
+                after = before + (2 if inner.uses_curvature and curvature is not None else 1)
+            else:
+                after = jax.tree.map(lambda n, k: n + k.astype(n.dtype), before, count)
+
+            def leaf(log_s2: Array, e2: Array, k: Array, n: Array) -> Array:
+                n = jnp.where(n > 0, n, 1)
+                kept = log_s2 + log(n - k.astype(n.dtype))
+                learned = log_sum(kept, log(e2)) - jnp.log(n)
+                return jnp.where(k > 0, learned, log_s2).astype(log_s2.dtype)
+
+            sizes = jax.tree.broadcast(after, predicted.noise_scale)
+            scale = jax.tree.map(leaf, predicted.noise_scale, square, count, sizes)
+            return UnknownNoiseState(belief, scale, after)
+
+        def diagnose(
+            predicted: UnknownNoiseState, gradient: PyTree, curvature: PyTree = None
+        ) -> Info:
+            assert inner.weigh is not None and inner.diagnose is not None
+            given = predicted.belief, gradient, curvature
+            _, (square, count) = inner.weigh(*given)
+            unit = inner.diagnose(*given).log_density
+
+            def leaf(log_s2: Array, e2: Array, density: Array, k: Array, n: Array) -> Array:
+                proper = (n > 0) & (log_s2 > -jnp.inf) & (k > 0)
+                n, log_s2 = jnp.where(proper, n, 1), jnp.where(proper, log_s2, 0)
+                k = k.astype(n.dtype)
+                density = density + (e2 + k * math.log(2 * math.pi)) / 2
+                density += few_readings(n, k) - k * (jnp.log(math.pi * n) + log_s2) / 2
+                density -= (n + k) * jax.nn.softplus(log(e2) - log_s2 - jnp.log(n)) / 2
+                return jnp.where(proper, density, 0)
+
+            sizes = jax.tree.broadcast(predicted.noise_degrees_of_freedom, unit)
+            density = jax.tree.map(leaf, predicted.noise_scale, square, unit, count, sizes)
+            return Info(log_density=density, surprise=jax.tree.map(jnp.zeros_like, density))
+
+        return inner._replace(
+            init=init,
+            predict=plain.predict,
+            update=update,
+            diagnose=diagnose,
+            weigh=None,
+            read=lambda state, fields: inner.posterior(state.belief, fields),
+        )
 
 
 def count_readings(gradient: Array, curvature: Array | None) -> Array:

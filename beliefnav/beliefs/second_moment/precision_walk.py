@@ -37,6 +37,7 @@ from beliefnav._checks import COUNT, NON_NEGATIVE, UNIT_INTERVAL
 from beliefnav._format import memory
 from beliefnav.beliefs import _discounting, _program, _student
 from beliefnav.beliefs._facts import prior
+from beliefnav.beliefs._logarithms import log, log_square, log_sum, summed
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs._reread import reread
 from beliefnav.beliefs.contract import Belief, Conjugate, Fact, Filter, Info, Posterior
@@ -171,11 +172,11 @@ class PrecisionWalk(Belief):
 
     def conjugate(self) -> Conjugate:
         """Step by step, but with the logarithm of the second moment."""
-        return Conjugate(_LogarithmicWalk(self), _summed)
+        return Conjugate(_LogarithmicWalk(self), summed)
 
     def shared_conjugate(self) -> Conjugate:
         """The same of the shared filter."""
-        return Conjugate(_LogarithmicWalk(self, shared=True), _summed)
+        return Conjugate(_LogarithmicWalk(self, shared=True), summed)
 
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """Its memory and its prior."""
@@ -229,12 +230,6 @@ class PrecisionWalk(Belief):
         return observations
 
 
-def _summed(gradient: Array, curvature: Any, surprise: Array, log_density: Array) -> Array:
-    """The log density of a recording is the sum of those of its steps."""
-    del gradient, curvature, surprise
-    return log_density
-
-
 class _LogarithmicState(NamedTuple):
     r"""$\log S/n$ and $n$ of a precision walk."""
 
@@ -260,7 +255,9 @@ class _LogarithmicWalk(Belief):
 
         def init(params: PyTree) -> _LogarithmicState:
             start = walk.init(params)
-            return _LogarithmicState(_logs(start.second_moment), start.degrees_of_freedom)
+            return _LogarithmicState(
+                jax.tree.map(log, start.second_moment), start.degrees_of_freedom
+            )
 
         def predict(state: _LogarithmicState, displacement: PyTree = None) -> _LogarithmicState:
             del displacement
@@ -275,8 +272,8 @@ class _LogarithmicWalk(Belief):
             after = _discounting.observe(before, None if self.shared else seen)
 
             def leaf(log_s: Array, y: Array, o: Array, n: Array, n_after: Array) -> Array:
-                square = _log_square(jnp.where(o, y, 0).astype(log_s.dtype))
-                moment = _log_sum(log_s + _log(n), square) - jnp.log(jnp.where(o, n_after, 1))
+                square = log_square(jnp.where(o, y, 0).astype(log_s.dtype))
+                moment = log_sum(log_s + log(n), square) - jnp.log(jnp.where(o, n_after, 1))
                 return jnp.where(o, moment, log_s)
 
             sizes = (jax.tree.broadcast(n, gradient) for n in (before, after))
@@ -292,8 +289,8 @@ class _LogarithmicWalk(Belief):
                 seen = _trees.is_observed(y)
                 proper = seen & (n > 0) & (log_s > -jnp.inf)
                 n, log_s = jnp.where(proper, n, 1), jnp.where(proper, log_s, 0)
-                log_square = _log_square(jnp.where(seen, y, 0).astype(log_s.dtype))
-                density = _student.log_density_of_logs(log_square, n, log_s)
+                square = log_square(jnp.where(seen, y, 0).astype(log_s.dtype))
+                density = _student.log_density_of_logs(square, n, log_s)
                 return jnp.where(proper, density, 0)
 
             sizes = jax.tree.broadcast(predicted.degrees_of_freedom, gradient)
@@ -301,27 +298,6 @@ class _LogarithmicWalk(Belief):
             return Info(log_density=density, surprise=jax.tree.map(jnp.zeros_like, density))
 
         return Filter(init, predict, update, diagnose)
-
-
-def _log(x: ArrayLike) -> Array:
-    """The logarithm, minus infinity with a derivative of 0 at 0."""
-    return jnp.where(x > 0, jnp.log(jnp.where(x > 0, x, 1)), -jnp.inf)
-
-
-def _logs(tree: PyTree) -> PyTree:
-    return jax.tree.map(_log, tree)
-
-
-def _log_square(y: Array) -> Array:
-    return 2 * _log(jnp.abs(y))
-
-
-def _log_sum(a: Array, b: Array) -> Array:
-    """The logarithm of the sum of two numbers, with finite derivatives also where both are 0."""
-    top, low = jnp.maximum(a, b), jnp.minimum(a, b)
-    positive = top > -jnp.inf
-    top = jnp.where(positive, top, 0)
-    return jnp.where(positive, top + jnp.log1p(jnp.exp(low - top)), -jnp.inf)
 
 
 def _log_density(predicted: PrecisionWalkState, value: PyTree, seen: PyTree) -> PyTree:
