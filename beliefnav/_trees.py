@@ -14,6 +14,7 @@ __all__ = [
     "arrays",
     "copied",
     "correct",
+    "filled",
     "full_like",
     "innovation",
     "is_finite",
@@ -223,6 +224,14 @@ def restricted(tree: PyTree, like: PyTree) -> PyTree:
     if not all(_is_empty(x) or jax.tree.structure(v) == leaf for x, v in pairs):
         return None
     return treedef.unflatten(x if _is_empty(x) else v for x, v in pairs)
+
+
+def filled(part: PyTree, whole: PyTree) -> PyTree:
+    """``part``, and ``whole`` in the places that a mask leaves out of it."""
+    places, treedef = jax.tree.flatten(part, is_leaf=_is_empty)
+    values = treedef.flatten_up_to(whole)
+    pairs = zip(places, values, strict=True)
+    return treedef.unflatten(v if _is_empty(x) else x for x, v in pairs)
 
 
 def _is_empty(node: Any) -> bool:
