@@ -151,10 +151,9 @@ def iterate_averaging(
 
     $$ n \leftarrow \beta_t n + 1 , \qquad
        \bar\theta \leftarrow \bar\theta + (\theta_t - \bar\theta) / n , \qquad
-       s^2 \leftarrow (1 - \tfrac1n) [s^2 + \tfrac1n (\theta_t - \bar\theta)^2] , $$
+       s^2 \leftarrow (1 - \tfrac1n) s^2 + \tfrac1{n-1} (\theta_t - \bar\theta)^2 , $$
 
-    from $n = 0$, where $\bar\theta$ on the right is the average before. It is the exact filter of a
-    level, ``memory``, that is seen through the iterates:
+    from $n = 0$. It is the exact filter of a level, ``memory``, that is seen through the iterates:
 
     | memory | $\beta_t$ | average |
     |---|---|---|
@@ -293,6 +292,7 @@ def iterate_averaging(
             gain = jnp.where(calls % every == 0, gain, 0)
         updates, inner_state = wrapped.update(updates, state.inner_state, params, **extra_args)
         after = IterateAveragingState(inner_state, average, spread, gain, calls)
+        updates = _after(updates, mean if spread is None else spread, state.averaged_calls)
         if switches := _switches(inner_state):
             there = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
             after = after.forgotten(jnp.max(jnp.stack(switches)), started(there, None))
@@ -304,14 +304,28 @@ def iterate_averaging(
 def _taken(mean: PyTree, variance: PyTree, gain: Array, params: PyTree) -> tuple[PyTree, PyTree]:
     """Average and variance with one more iterate; what is not finite is left out."""
     error = _trees.innovation(params, mean)
+    mean = _trees.correct(mean, gain, error)
+    if variance is None:
+        return mean, None
 
-    def spread(v: Array, e: Array, p: Array) -> Array:
+    def spread(v: Array, m: Array, p: Array) -> Array:
+        # In terms of the new average: no pass over memory then needs the old one beside it.
         g = gain.astype(v.dtype)
-        return _trees.select(_trees.is_finite(p), (1 - g) * (v + g * e * e), v)
+        odds = jnp.where(g < 1, g / jnp.where(g < 1, 1 - g, 1), 0)
+        square = jnp.square(_trees.wide(p, v.dtype) - m)
+        return _trees.select(_trees.is_finite(p), (1 - g) * v + odds * square, v)
 
-    if variance is not None:
-        variance = jax.tree.map(spread, variance, error, params)
-    return _trees.correct(mean, gain, error), variance
+    return mean, jax.tree.map(spread, variance, mean, params)
+
+
+def _after(updates: PyTree, read: PyTree, calls: Array) -> PyTree:
+    """The updates as they are, from a program in which what was ``read`` visibly comes first.
+
+    Otherwise XLA copies all parameters before a step that updates them in place: the average reads
+    them too, and nothing says that it does so before. That ``calls`` are not negative is known to
+    us alone.
+    """
+    return jax.tree.map(lambda u, x: jnp.where(calls >= 0, u, x.astype(u.dtype)), updates, read)
 
 
 def _own(p: Any) -> Any:
