@@ -14,8 +14,8 @@ weights $w_s \propto \Gamma(s+p)/\Gamma(s) \approx s^p$: the plain average at $p
 observation as $p \to \infty$. The last $t/(p+1)$ observations are what it remembers, whatever $t$.
 
 Reference:
-    Shamir and Zhang, "Stochastic gradient descent for non-smooth optimization", ICML 2013, section
-    4 (polynomial-decay averaging; the same gain). Lacoste-Julien, Schmidt and Bach,
+    Shamir and Zhang, "Stochastic gradient descent for non-smooth optimization", ICML 2013
+    (polynomial-decay averaging; the same gain). Lacoste-Julien, Schmidt and Bach,
     arXiv:1212.2002 ($p = 1$, weights proportional to the step). Karras et al., "Analyzing and
     improving the training dynamics of diffusion models", CVPR 2024 (power functions $s^p$ as
     averages of weights of networks). That the gain is Kalman's is derived here.
