@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from beliefnav import beliefs, control, optimum, rules, sensors, wrappers
+from beliefnav import beliefs, control, rules, sensors, wrappers
 from beliefnav.atlas import peers
 from beliefnav.atlas.explaining import Wrapped, explain
 from beliefnav.atlas.problems import DIAGONAL, HESSIAN, HUTCHINSON, Problem, Sensor
 from beliefnav.drift import Decay
+from beliefnav.navigation import optimum
 from beliefnav.objective import Objective
 from beliefnav.rules._rule import Assumptions
 from beliefnav.rules.catalogue import APPROXIMATE, CATALOGUE, EXACT, LIMIT, Peer

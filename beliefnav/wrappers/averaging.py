@@ -90,15 +90,19 @@ class IterateAveragingState(NamedTuple):
         """
         if params is None:
             return self.average.mean, self.path_variance
-        own = _trees.restricted(_trees.arrays(params), self.average.mean)
+        params, mean = _trees.arrays(params), self.average.mean
+        own = _trees.restricted(params, mean)
+        own = _trees.boxed_as(params, mean) if own is None else own
         if own is None:
+            count = len(jax.tree.leaves(params)), len(jax.tree.leaves(mean))
             raise ValueError(
                 "Cannot say where the optimum is. This is because params are not like those that "
-                f"are averaged, whose structure is {jax.tree.structure(self.average.mean)}; got "
-                f"{jax.tree.structure(params)}."
+                f"are averaged: a tree of {count[0]} arrays, not of {count[1]} of the same shapes."
             )
-        mean, variance = _taken(self.average.mean, self.path_variance, self.next_gain, own)
-        known = (self.next_gain > 0) | (self.average.sample_size > 0)
+        # A host may keep arrays in boxes, also scalars.
+        gain, size = jax.tree.leaves((self.next_gain, self.average.sample_size))
+        mean, variance = _taken(mean, self.path_variance, gain, own)
+        known = (gain > 0) | (size > 0)
         present = jax.tree.map(lambda m, p: jnp.where(known, m, p.astype(m.dtype)), mean, own)
         return present, variance
 
@@ -286,7 +290,7 @@ def iterate_averaging(
         mean, spread = taken() if always else lax.cond(gain > 0, taken, not_taken)
         size = before.sample_size + (gain > 0).astype(before.sample_size.dtype)
         average = filter_.predict(before._replace(mean=mean, sample_size=size))
-        calls = optax.safe_increment(state.averaged_calls)
+        calls: Any = optax.safe_increment(state.averaged_calls)
         gain = mean_gain(average.sample_size + 1)
         if not always:
             gain = jnp.where(calls % every == 0, gain, 0)

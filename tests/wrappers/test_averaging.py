@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -211,7 +211,7 @@ def test_under_a_mask_the_other_parameters_are_what_they_are() -> None:
 
 def test_the_parts_of_a_partition_have_averages_of_their_own() -> None:
     start = tree(0)
-    parts = {
+    parts: dict[Any, Any] = {
         "one": averaging(optax.sgd(0.1), PLAIN),
         "other": averaging(optax.adam(0.1), beliefs.LocalLevel(0.5)),
     }
@@ -383,6 +383,22 @@ def test_python_numbers_are_parameters() -> None:
     assert_close(optimum(state, params), {"a": 0.375, "b": np.full(2, 0.375)})
 
 
+class Box(NamedTuple):
+    """What a host keeps an array in."""
+
+    value: Any
+
+
+def test_a_state_is_read_where_a_host_keeps_its_arrays_in_boxes() -> None:
+    for optimizer in (averaging(optax.sgd(0.1), PLAIN), rules.hazard_filter(0.01, 0.5, examples=4)):
+        path, state = follow(optimizer, tree(0), 3)
+        want = optimum(state, path[-1])
+        boxed = jax.tree.map(Box, state)
+        assert_identical(optimum(boxed, path[-1]), want)
+        within = jax.tree.map(lambda p: (Box(p),), path[-1])
+        assert_identical(jax.tree.leaves(optimum(boxed, within)), jax.tree.leaves(want))
+
+
 # --- what is not finite -------------------------------------------------------------------------
 
 
@@ -435,8 +451,12 @@ def test_a_switch_reaches_the_average_inside_and_around(memory: Any) -> None:
     assert float(average.sample_size) == 0 and not any(map(np.any, jax.tree.leaves(spread)))
     path = [step[0] for step in results[1][5:]]
     steps = np.arange(1, 4)
-    weights = {PLAIN: np.ones(3), beliefs.LocalLevel(0.8): 0.8 ** (3 - steps)}
-    want = weighted(path, weights.get(memory, steps * (steps + 1)))[0]
+    weights = {
+        str(PLAIN): np.ones(3),
+        str(beliefs.LocalLevel(0.8)): 0.8 ** (3 - steps),
+        str(beliefs.PolynomialLevel(2.0)): steps * (steps + 1),
+    }
+    want = weighted(path, weights[str(memory)])[0]
     assert_close(results[1][-1][-1], want, 1e-6, 1e-6)
 
 
@@ -549,7 +569,7 @@ def test_what_it_assumes_in_words() -> None:
     ]
     assert told.facts()[4:] == explain(rules.adam, 1e-3).facts()
     assert atlas.explain(averaging, optax.sgd(0.1)).facts()[2].value == "every step"
-    state = told.optimizer().init(tree(0))
+    state: Any = told.optimizer().init(tree(0))
     assert float(state.next_gain) == 0 and int(state.averaged_calls) == 0
 
 

@@ -134,7 +134,7 @@ class PolynomialLevel(Belief):
         ) -> PolynomialLevelState:
             del displacement
             dtype = _trees.wide_dtype(*jax.tree.leaves(state.sample_size))
-            discount = self._discount(self.prior_steps + jnp.asarray(state.steps).astype(dtype))
+            discount = self._discount(jnp.asarray(state.steps).astype(dtype) + self.prior_steps)
             return state._replace(
                 sample_size=_trees.scale(state.sample_size, discount),
                 steps=optax.safe_increment(state.steps),
@@ -202,7 +202,7 @@ class PolynomialLevel(Belief):
         self._check_drift()
         seen = jnp.isfinite(gradient)
         before, size = context or (self.prior_steps, self._prior_sample_size())
-        ages = before + jnp.arange(len(gradient), dtype=jnp.result_type(float))
+        ages: Any = jnp.arange(len(gradient), dtype=jnp.result_type(float)) + before
         discounts = self._discount(ages)
         sizes = _discounting.sample_sizes(discounts, size, seen)
         drift: Any = self._known_noise() * self._drift(ages, sizes)
@@ -246,7 +246,7 @@ class PolynomialLevel(Belief):
         """
         self._check_drift()
         noise_variance = self._known_noise()
-        ages = self.prior_steps + jnp.arange(stream.num_steps, dtype=jnp.result_type(float))
+        ages: Any = jnp.arange(stream.num_steps, dtype=jnp.result_type(float)) + self.prior_steps
         size = self._prior_sample_size()
         sizes = _discounting.sample_sizes(self._discount(ages), size, stream.seen)
         if improper := _discounting.is_zero(self.prior_steps):
@@ -270,12 +270,12 @@ class PolynomialLevel(Belief):
             return size
         return jnp.where(jnp.asarray(self.prior_steps) > 0, size, 0)
 
-    def _discount(self, steps: Array) -> Array:
+    def _discount(self, steps: Any) -> Array:
         r"""$\beta$ of the step after so many; 1 where both $p$ and they are 0."""
         total = steps + self.power
         return jnp.where(total > 0, steps / jnp.where(total > 0, total, 1), 1)
 
-    def _drift(self, steps: Array, sizes: Array) -> Array:
+    def _drift(self, steps: Any, sizes: Array) -> Array:
         r"""$W$ of the step after so many [step], from the sample sizes [step, ...] then."""
         return self.power / (steps.reshape(-1, *(1,) * (sizes.ndim - 1)) * sizes)
 
