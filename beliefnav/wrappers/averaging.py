@@ -54,7 +54,7 @@ PyTree = Any
 Level = LocalLevel | PolynomialLevel
 
 MEMORY = PolynomialLevel(2.0)
-"""Of the last third of the path: no choice of p is best for all; this one is seldom far off."""
+"""Weights near $t^2$, of the last third of the path: it forgets the start, and averages noise."""
 
 
 class IterateAveragingState(NamedTuple):
@@ -232,6 +232,8 @@ def iterate_averaging(
         (polynomial); Sandler et al., "Training trajectories, mini-batch losses and the curious role
         of the learning rate", 2023, and Ajroldi, Orvieto and Geiping, "When, where and why to
         average weights?", ICML 2025 (what an average replaces of a schedule, and what not).
+        ``optax.lookahead`` and schedule-free optimizers (Defazio et al., "The road less scheduled",
+        NeurIPS 2024) average too, and follow their average: `beliefnav.atlas` compares.
 
     Example:
         >>> import jax, jax.numpy as jnp, optax
@@ -329,6 +331,9 @@ def _after(updates: PyTree, read: PyTree, calls: Array) -> PyTree:
     them too, and nothing says that it does so before. That ``calls`` are not negative is known to
     us alone.
     """
+    read = _trees.restricted(read, updates)
+    if read is None:  # an optimizer that says nothing of some parameters
+        return updates
     return jax.tree.map(lambda u, x: jnp.where(calls >= 0, u, x.astype(u.dtype)), updates, read)
 
 

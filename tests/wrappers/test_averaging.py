@@ -1,6 +1,5 @@
 """Iterate averaging: equal to a plain loop over the parameters seen, wherever it stands."""
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +10,17 @@ import optax
 import pytest
 from scipy.special import gammaln
 
-from beliefnav import atlas, beliefs, explain, optimum, rules, sample_params, wrappers
+from beliefnav import (
+    atlas,
+    beliefs,
+    explain,
+    optimum,
+    posterior,
+    recording,
+    rules,
+    sample_params,
+    wrappers,
+)
 
 # The code of optax, which is wrapped, promotes dtypes.
 pytestmark = pytest.mark.usefixtures("dtype_promotion")
@@ -224,7 +233,8 @@ def test_the_parts_of_a_partition_have_averages_of_their_own() -> None:
         sample_params(state, jax.random.key(0))
     # An optimizer without an average, and without any belief or with one about gradients.
     for plain in (optax.adam(0.1), rules.adam(0.1)):
-        optimizer = optax.partition(parts | {"other": plain}, {"w": "one", "b": "other"})
+        others: Any = parts | {"other": plain}
+        optimizer = optax.partition(others, {"w": "one", "b": "other"})
         path, state = follow(optimizer, start, 4)
         got = optimum(state, path[-1])
         assert_close(got["w"], weighted(path, np.ones(4))[0]["w"])
@@ -252,18 +262,16 @@ def test_what_believes_nothing_of_the_optimum_is_refused() -> None:
         optimum(averaging(optax.sgd(0.1)).init(params), {"w": params["w"]})
 
 
-def test_what_an_optimizer_inside_needs_reaches_it() -> None:
-    inner = optax.chain(optax.contrib.reduce_on_plateau(patience=1), rules.adam(0.1))
-    optimizer = averaging(inner)
+def test_arguments_reach_the_optimizer_inside_or_are_ignored() -> None:
     params = tree(0)
-    update = functools.partial(
-        optimizer.update, tree(1), params=params, value=1.0, anything=tree(2)
-    )
-    _, state = update(state=optimizer.init(params))
-    assert float(optax.tree.get(state, "best_value")) == 1.0
-    optax.adam(0.1).update(tree(1), optax.adam(0.1).init(params), params)
-    averaging(optax.adam(0.1)).update(
-        tree(1), averaging(optax.adam(0.1)).init(params), params, value=1.0
+    more = {"value": jnp.float32(1), "anything": tree(2)}
+    plateau = averaging(optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1)))
+    _, state = plateau.update(tree(1), plateau.init(params), params, **more)
+    assert float(optax.tree.get(state, "best_value")) == 1
+    plain = averaging(optax.adam(0.1))
+    state = plain.init(params)
+    assert_identical(
+        plain.update(tree(1), state, params, **more), plain.update(tree(1), state, params)
     )
 
 
@@ -381,6 +389,34 @@ def test_python_numbers_are_parameters() -> None:
         updates, state = optimizer.update(params, state, params)
         params = optax.apply_updates(params, updates)
     assert_close(optimum(state, params), {"a": 0.375, "b": np.full(2, 0.375)})
+
+
+def test_a_belief_inside_is_read_and_recorded() -> None:
+    watched = recording.record(averaging(rules.adam(0.1)), coordinates={"w": [0]}, capacity=4)
+    path, state = follow(watched, tree(0), 4)
+    assert recording.to_dataset(state, path[-1]).sizes["step"] == 4
+    alone = follow(rules.adam(0.1), tree(0), 4)[1]
+    assert_close(posterior(state).curvature_mean, posterior(alone).curvature_mean)
+    assert_close(optimum(state, path[-1]), weighted(path, polynomial(2.0)(np.arange(1.0, 5)))[0])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("every", [1, 2])
+def test_slopes_in_the_rate_reach_the_average(every: int) -> None:
+    def loss(rate: Any) -> Any:
+        optimizer = averaging(optax.sgd(rate), every=every, variance=True)
+        params = jnp.linspace(0.5, 1.0, 3)
+        state = optimizer.init(params)
+        for _ in range(4):
+            updates, state = optimizer.update(jnp.sin(params), state, params)
+            params = params + updates
+        mean, variance = state.believed_optimum(params)
+        return jnp.sum(mean**2) + jnp.sum(variance)
+
+    got = jax.jit(jax.grad(loss))(0.3)
+    # Central differences with step h: error h^2 f''' + eps f / h ~ 1e-10.
+    want = (loss(0.3 + 1e-5) - loss(0.3 - 1e-5)) / 2e-5
+    np.testing.assert_allclose(got, want, rtol=1e-8)
 
 
 class Box(NamedTuple):
