@@ -2,8 +2,8 @@
 
 ``python -m experiments.benchmarks averaging``
 
-One jitted update + apply of Adam over float32 parameters in 16 arrays, parameters and state
-donated, on a gradient that is given: nothing but passes over memory. In a training step the
+One jitted update + apply of Adam over float32 parameters in 16 arrays, with parameters and state
+donated or not, on a gradient that is given: nothing but passes over memory. In a training step the
 gradient comes on top, so that these ratios are the largest there are. The programs take turns in
 random order; the second Adam shows how far two equal things differ in this run.
 """
@@ -33,6 +33,8 @@ class Config(Options):
     """Numbers of float32 parameters."""
     leaves: int = 16
     """Number of arrays that they are spread over."""
+    donate: bool = True
+    """Whether parameters and state are worked on in place."""
     repeats: int = 41
     """Timed rounds; each is ten steps of every optimizer, so that one of ten is in each."""
 
@@ -64,7 +66,7 @@ def _compare(config: Config, num_params: int) -> dict[str, dict[str, float]]:
     print(f"{num_params:,} parameters, jax {jax.__version__}, {device}, load {load}")
     programs, memory = {}, {}
     for name, optimizer in optimizers.items():
-        programs[name], memory[name] = _stepper(optimizer, gradient)
+        programs[name], memory[name] = _stepper(optimizer, gradient, config.donate)
     seconds = median_seconds(programs, config.repeats, f"{num_params:,}")
     print(f"{'optimizer':<36}{'ms':>8}{'/ adam':>9}{'state, MB':>12}")
     results = {}
@@ -76,14 +78,14 @@ def _compare(config: Config, num_params: int) -> dict[str, dict[str, float]]:
     return results
 
 
-def _stepper(optimizer: Any, gradient: Any) -> tuple[Any, int]:
+def _stepper(optimizer: Any, gradient: Any, donate: bool) -> tuple[Any, int]:
     """A program that takes ten steps at every call, and the bytes of the state."""
 
     def step(gradient: Any, params: Any, state: Any) -> Any:
         updates, state = optimizer.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    jitted = jax.jit(step, donate_argnums=(1, 2))
+    jitted = jax.jit(step, donate_argnums=(1, 2) if donate else ())
     params = jax.tree.map(jnp.zeros_like, gradient)
     carried = [params, optimizer.init(params)]
     size = sum(x.nbytes for x in jax.tree.leaves(carried[1]))
