@@ -342,6 +342,22 @@ def optimum(
     Raises:
         ValueError: nothing in the state believes where the optimum is, or the parameters are not
             like those that it is about.
+
+    Example:
+        Some arrays are averaged, and the others stay as they are.
+
+        >>> import jax.numpy as jnp, optax
+        >>> from beliefnav import optimum, wrappers
+        >>> averaged = wrappers.iterate_averaging(optax.sgd(0.5))
+        >>> optimizer = optax.masked(averaged, {"w": True, "scale": False})
+        >>> params = {"w": jnp.array([4.0]), "scale": jnp.array([1.0])}
+        >>> state = optimizer.init(params)
+        >>> for _ in range(2):
+        ...     gradient = {"w": params["w"], "scale": jnp.zeros(1)}
+        ...     updates, state = optimizer.update(gradient, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> {name: float(x[0]) for name, x in optimum(state, params).items()}  # of 2 and 1, 1 to 3
+        {'scale': 1.0, 'w': 1.25}
     """
     params = arrays(params)
     mean = params
@@ -363,8 +379,8 @@ def sample_params(opt_state: PyTree, key: Array, scale: PyTree | ArrayLike = 1.0
     too.
 
     Of `beliefnav.wrappers.iterate_averaging`, $m$ is the average and $v$ the spread of the path
-    around it, which is no posterior variance: its docstring derives the multiple $c$ that makes it
-    one, and says where no one number does.
+    around it, both up to the last update. That is no posterior variance: its docstring derives the
+    multiple $c$ that makes it one, and says where no one number does.
 
     Args:
         opt_state: the state of an optimizer that contains one belief about the optimum, such as
