@@ -25,7 +25,13 @@ from typing import TYPE_CHECKING, Any
 from beliefnav import beliefs, control, objective
 from beliefnav.beliefs import Belief, Posterior
 from beliefnav.control import Policy
-from beliefnav.navigation import navigator, posterior, sample_params, scale_by_navigation
+from beliefnav.navigation import (
+    navigator,
+    optimum,
+    posterior,
+    sample_params,
+    scale_by_navigation,
+)
 from beliefnav.objective import Objective
 
 if TYPE_CHECKING:
@@ -45,6 +51,7 @@ __all__ = [
     "inference",
     "navigator",
     "objective",
+    "optimum",
     "posterior",
     "recording",
     "rules",

@@ -14,8 +14,10 @@ from jax.typing import ArrayLike
 __all__ = [
     "aligned_leaves",
     "arrays",
+    "boxed_as",
     "copied",
     "correct",
+    "filled",
     "fitted",
     "full_like",
     "innovation",
@@ -258,6 +260,29 @@ def _above(path: tuple[str, ...], paths: Container[tuple[str, ...]]) -> tuple[st
     """The path itself, or the one nearest above it, if it is one of ``paths``."""
     heads = (path[:n] for n in range(len(path), -1, -1))
     return next((head for head in heads if head in paths), None)
+
+
+def filled(part: PyTree, whole: PyTree) -> PyTree:
+    """``part``, and ``whole`` in the places that a mask leaves out of it, where it has them."""
+    same = boxed_as(part, whole)
+    if same is not None:
+        return same
+    places, treedef = jax.tree.flatten(part, is_leaf=_is_empty)
+    values = treedef.flatten_up_to(whole)
+    pairs = zip(places, values, strict=True)
+    return treedef.unflatten(v if _is_empty(x) else x for x, v in pairs)
+
+
+def boxed_as(tree: PyTree, like: PyTree) -> PyTree:
+    """The arrays of a tree in the nodes of another, such as the boxes of a host for parameters.
+
+    Returns:
+        A tree of the structure of ``like``; ``None`` if its arrays are not as many, of one shape.
+    """
+    leaves, (others, treedef) = jax.tree.leaves(tree), jax.tree.flatten(like)
+    if [*map(jnp.shape, leaves)] != [*map(jnp.shape, others)]:
+        return None
+    return treedef.unflatten(leaves)
 
 
 def _is_empty(node: Any) -> bool:

@@ -242,6 +242,7 @@ def cases(size: int, steps: int, seed: int) -> dict[str, Case]:
     optimizers = {
         "rules.sgd, nesterov": rules.sgd(1e-3, 0.9, nesterov=True),
         "wrappers.two_hypothesis": wrappers.two_hypothesis(optax.adam(1e-2), 0.01, examples=1),
+        "wrappers.iterate_averaging": wrappers.iterate_averaging(optax.adam(1e-2), every=2),
         "navigator, horizon": horizon,
         "navigator, resetting": resetting,
     }

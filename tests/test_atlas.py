@@ -66,10 +66,25 @@ def test_a_claim_that_does_not_hold_is_not_printed_as_if_it_did() -> None:
 
 # The equalities with optax have tests of their own.
 @pytest.mark.parametrize(
-    "row", [r for r in ROWS if r.rule in ("countering", "ivon")], ids=lambda r: r.compared_with
+    "row",
+    [r for r in ROWS if r.rule in ("countering", "ivon") or r.read is not None],
+    ids=lambda r: r.compared_with,
 )
 def test_a_row_holds_its_claim_on_a_short_run(row: Row) -> None:
     check(row, 60)
+
+
+def test_schedule_free_is_the_plain_average_as_its_interpolation_vanishes(x64: None) -> None:
+    """As its row says: the deviation falls as b1."""
+    row = next(row for row in ROWS if row.compared_with == "optax.contrib.schedule_free")
+
+    def deviation(b1: float) -> float:
+        peer: Any = optax.contrib.schedule_free(optax.sgd(0.05), 0.05, b1=b1)
+        return atlas.measure(row._replace(peer=lambda _: peer), [quadratic(50)]).deviation
+
+    # To first order in b1; in float64 rounding is divided by b1.
+    np.testing.assert_allclose(deviation(1e-3) / deviation(1e-4), 10, rtol=1e-2)
+    assert deviation(1e-4) < 1e-4
 
 
 def test_the_readme_of_the_atlas_is_what_the_command_prints() -> None:

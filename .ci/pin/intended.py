@@ -130,6 +130,7 @@ INTENDED: tuple[Intended, ...] = (
     Intended("signatures/rules.adam_toward_start", "eps_root", "To differentiate through steps."),
     Intended("signatures/beliefs.sensed", "required", "Newton's method asks for its curvature."),
     Intended("signatures/wrappers.two_hypothesis", "value_fn", "Some hosts hand over no loss."),
+    Intended("signatures/beliefnav.sample_params", "scale", "The spread of a path is drawn from."),
     Intended("beliefs/FisherOptimum/float32", "state/*/surprise", WIDER),
     Intended("signatures/control.to_optimum", "*", NEW),
 )

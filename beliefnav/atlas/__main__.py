@@ -94,7 +94,8 @@ def _verdict(one: Measurement) -> str:
 def summary(facts: Sequence[Fact]) -> str:
     """Assumptions in a line: those of belief, plan and drift that are not nothing."""
     subjects = ("horizon", "hold", "geometry", "gradient", "curvature", "drift")
-    trivial = ("replanned", "identity", "none")
+    subjects = ("optimum", "optimum reading", *subjects)
+    trivial = ("replanned", "identity", "none", "every step")
     return "; ".join(
         f"{fact.subject} {fact.value}"
         for fact in facts

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from beliefnav.atlas.explaining import Wrapped
 from beliefnav.atlas.problems import Problem, network, quadratic, trajectory
 from beliefnav.atlas.table import EXACT, LIMIT, Row
 from beliefnav.rules._rule import Assumptions, Fact
@@ -91,7 +92,7 @@ def _holds(row: Row, deviation: float, order: float | None) -> bool:
     return (1e-10 if double else 1e-4) < deviation <= row.bound
 
 
-def assumptions_of(row: Row, problem: Problem) -> Assumptions:
+def assumptions_of(row: Row, problem: Problem) -> Assumptions | Wrapped:
     """What a row says of its rule; of a limit, at the smallest parameter that is measured."""
     return row.ours(problem, SCALES[-1]) if row.verdict == LIMIT else row.ours(problem)
 
@@ -101,10 +102,10 @@ def _deviations(row: Row, problem: Problem, scales: Array) -> Array:
 
     def ours(*scale: Array) -> Array:
         optimizer = row.ours(problem, *scale).optimizer()
-        return trajectory(problem, optimizer, row.sensor)
+        return trajectory(problem, optimizer, row.sensor, row.read)
 
     sensor = row.peer_sensor or row.sensor
-    theirs = trajectory(problem, row.peer(problem), sensor)
+    theirs = trajectory(problem, row.peer(problem), sensor, row.peer_read)
     moved = jnp.max(jnp.linalg.norm(theirs, axis=-1))
     paths = jax.vmap(ours)(scales) if row.verdict == LIMIT else ours()[None]
     return jnp.max(jnp.linalg.norm(paths - theirs[None], axis=-1), axis=-1) / moved

@@ -15,20 +15,26 @@ from jax.flatten_util import ravel_pytree
 
 __all__ = [
     "adam_toward_start",
+    "average",
     "bayesian_learning_rule",
     "block_diagonal",
+    "exponential_average",
     "full_ballistic",
     "full_matrix_adagrad",
     "hazard_filter",
     "ivon",
     "l2_init",
+    "lookahead",
     "muon",
     "natural_gradient",
     "newton",
     "orthogonalised",
+    "plain_average",
+    "polynomial_decay",
     "set_point",
     "shampoo",
     "sophia",
+    "stochastic_weight_averaging",
     "von",
 ]
 
@@ -332,3 +338,93 @@ def sophia(learning_rate: float) -> optax.GradientTransformation:
 def block_diagonal(blocks: list[tuple[Array, Array]]) -> Array:
     """The matrix over raveled parameters whose blocks are Kronecker products."""
     return jax.scipy.linalg.block_diag(*(jnp.kron(left, right) for left, right in blocks))
+
+
+def _beside(inner: Any, start: Callable[[PyTree], Any], take: Callable[..., Any]) -> Optimizer:
+    """An optimizer, and a memory of its iterates: ``take(memory, iterate, t) -> memory``."""
+
+    def init(params: PyTree) -> Any:
+        return inner.init(params), start(params), 0
+
+    def update(gradient: PyTree, state: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        inside, memory, t = state
+        step, inside = inner.update(gradient, inside, params)
+        iterate = jax.tree.map(jnp.add, params, step)
+        return step, (inside, take(memory, iterate, t + 1), t + 1)
+
+    return _rule(init, update)
+
+
+def average(state: Any, params: PyTree) -> PyTree:
+    """What the optimizers with a memory say to evaluate."""
+    _, memory, _ = state
+    return memory[0] if isinstance(memory, tuple) else memory
+
+
+def plain_average(inner: Any) -> Optimizer:
+    """The sum of all iterates over their number."""
+
+    def take(memory: Any, iterate: PyTree, t: Array) -> Any:
+        total = jax.tree.map(jnp.add, memory[1], iterate)
+        return jax.tree.map(lambda s: s / t, total), total
+
+    return _beside(inner, lambda params: (params, jax.tree.map(jnp.zeros_like, params)), take)
+
+
+def polynomial_decay(inner: Any, power: float) -> Optimizer:
+    """Polynomial-decay averaging of Shamir and Zhang (2013), whose eta is the power."""
+
+    def take(mean: PyTree, iterate: PyTree, t: Array) -> PyTree:
+        share = (power + 1) / (t + power)
+        return jax.tree.map(lambda m, x: (1 - share) * m + share * x, mean, iterate)
+
+    return _beside(inner, lambda params: params, take)
+
+
+def exponential_average(inner: Any, decay: float, debias: bool) -> Optimizer:
+    """An exponential average of the weights by optax, from 0 and corrected, or from the start."""
+    average = optax.ema(decay)
+
+    def corrected(memory: Any, iterate: PyTree, _: Array) -> Any:
+        return average.update(iterate, memory[1])
+
+    def followed(mean: PyTree, iterate: PyTree, _: Array) -> PyTree:
+        return optax.incremental_update(iterate, mean, 1 - decay)
+
+    if debias:
+        return _beside(inner, lambda params: (params, average.init(params)), corrected)
+    return _beside(inner, lambda params: params, followed)
+
+
+def stochastic_weight_averaging(inner: Any, cycle: int) -> Optimizer:
+    """Algorithm 1 of Izmailov et al. (2018) from the first step on; before, the iterates."""
+
+    def take(memory: Any, iterate: PyTree, t: Array) -> Any:
+        _, mean = memory
+        models = t // cycle - 1
+        now = t % cycle == 0
+
+        def leaf(m: Array, x: Array) -> Array:
+            return jnp.where(now, (m * models + x) / (models + 1), m)
+
+        mean = jax.tree.map(leaf, mean, iterate)
+        shown = jax.tree.map(lambda m, x: jnp.where(t < cycle, x, m), mean, iterate)
+        return shown, mean
+
+    return _beside(inner, lambda params: (params, params), take)
+
+
+def lookahead(inner: Any, period: int, step_size: float) -> Optimizer:
+    """The fast weights of optax's lookahead are the parameters, its slow ones the memory."""
+    pair = optax.LookaheadParams
+    both: Any = optax.lookahead(inner, period, step_size)
+
+    def init(params: PyTree) -> Any:
+        return both.init(pair(params, params)), params, 0
+
+    def update(gradient: PyTree, state: Any, params: PyTree, _: Any) -> tuple[PyTree, Any]:
+        inside, slow, t = state
+        step, inside = both.update(gradient, inside, pair(params, slow))
+        return step.fast, (inside, jax.tree.map(jnp.add, slow, step.slow), t + 1)
+
+    return _rule(init, update)

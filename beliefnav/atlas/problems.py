@@ -134,7 +134,10 @@ HUTCHINSON = Sensor(
 
 
 def trajectory(
-    problem: Problem, optimizer: optax.GradientTransformation, sensor: Sensor | None
+    problem: Problem,
+    optimizer: optax.GradientTransformation,
+    sensor: Sensor | None,
+    read: Callable[[Any, PyTree], PyTree] | None = None,
 ) -> Array:
     """The parameters after every step [step, n], on the same batches for every optimizer.
 
@@ -142,6 +145,7 @@ def trajectory(
         problem: what to descend.
         optimizer: any.
         sensor: what it gets as ``curvature``.
+        read: ``(state, parameters) ->`` those to evaluate; ``None``: as they are.
 
     Returns:
         The raveled parameters, relative to the start.
@@ -158,7 +162,8 @@ def trajectory(
             extra["curvature"] = sensor.read(problem.loss, params, batch, key)
         updates, state = extended.update(gradient, state, params, **extra)
         params = jax.tree.map(jnp.add, params, updates)
-        return (params, state), ravel_pytree(params)[0] - start
+        evaluated = params if read is None else read(state, params)
+        return (params, state), ravel_pytree(evaluated)[0] - start
 
     keys = jax.random.split(jax.random.key(3), len(problem.batches))
     carry = problem.params, extended.init(problem.params)

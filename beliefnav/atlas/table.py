@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from beliefnav import beliefs, control, rules, sensors
+from beliefnav import beliefs, control, rules, sensors, wrappers
 from beliefnav.atlas import peers
+from beliefnav.atlas.explaining import Wrapped, explain
 from beliefnav.atlas.problems import DIAGONAL, HESSIAN, HUTCHINSON, Problem, Sensor
 from beliefnav.drift import Decay
+from beliefnav.navigation import optimum
 from beliefnav.objective import Objective
 from beliefnav.rules._rule import Assumptions
 from beliefnav.rules.catalogue import APPROXIMATE, CATALOGUE, EXACT, LIMIT, Peer
@@ -62,12 +64,14 @@ class Row(NamedTuple):
         written_by: whose the independent implementation is: `SHIPPED`, `COMPOSED` or `FORMULA`.
         at_most: what the deviation in float64 is claimed to be at most; ``None``: as for others of
             the same verdict.
+        read: ``(state, parameters) ->`` the parameters that are compared; ``None``: as they are.
+        peer_read: the same of the peer.
     """
 
     rule: str
     compared_with: str
     verdict: str
-    ours: Callable[..., Assumptions]
+    ours: Callable[..., Assumptions | Wrapped]
     peer: Callable[[Problem], Optimizer]
     reason: str = ""
     sensor: Sensor | None = None
@@ -76,6 +80,8 @@ class Row(NamedTuple):
     problems: int = 2
     written_by: str = FORMULA
     at_most: float | None = None
+    read: Callable[[Any, Any], Any] | None = None
+    peer_read: Callable[[Any, Any], Any] | None = None
 
     @property
     def bound(self) -> float:
@@ -86,7 +92,7 @@ class Row(NamedTuple):
 def exact(
     rule: str,
     compared_with: str,
-    assumptions: Assumptions,
+    assumptions: Assumptions | Wrapped,
     peer: Optimizer,
     sensor: Sensor | None = None,
     **options: Any,
@@ -107,7 +113,7 @@ def differs(
     rule: str,
     compared_with: str,
     verdict: str,
-    assumptions: Assumptions,
+    assumptions: Assumptions | Wrapped,
     peer: Optimizer,
     reason: str,
     sensor: Sensor | None = None,
@@ -396,6 +402,75 @@ def variational() -> list[Row]:
     ]
 
 
+def averages() -> list[Row]:
+    """Averages of iterates, compared in what they say to evaluate."""
+
+    def averaged(rule: Any, memory: Any, every: int = 1) -> Wrapped | Assumptions:
+        return explain(wrappers.iterate_averaging, rule, memory=memory, every=every)
+
+    adam, sgd = rules.adam.assumptions(0.01), rules.sgd.assumptions(0.05)
+    inner, read = optax.adam(0.01), {"read": optimum, "peer_read": peers.average}
+    return [
+        exact(
+            "adam, plain average",
+            "the mean of all iterates (Polyak and Ruppert)",
+            averaged(adam, beliefs.LocalLevel(1.0)),
+            peers.plain_average(inner),
+            **read,
+        ),
+        exact(
+            "adam, polynomial average",
+            "polynomial-decay averaging of Shamir and Zhang (2013)",
+            averaged(adam, beliefs.PolynomialLevel(3.0)),
+            peers.polynomial_decay(inner, 3.0),
+            **read,
+        ),
+        exact(
+            "adam, exponential average",
+            "optax.ema of the weights, corrected for its bias",
+            averaged(adam, beliefs.LocalLevel(0.99)),
+            peers.exponential_average(inner, 0.99, debias=True),
+            **read,
+        ),
+        exact(
+            "adam, exponential average from the start",
+            "optax.incremental_update of the weights",
+            averaged(adam, beliefs.LocalLevel(0.99, prior_sample_size=100.0)),
+            peers.exponential_average(inner, 0.99, debias=False),
+            **read,
+        ),
+        exact(
+            "adam, plain average of 1 in 10",
+            "algorithm 1 of Izmailov et al. (2018), a cycle of 10",
+            averaged(adam, beliefs.LocalLevel(1.0), every=10),
+            peers.stochastic_weight_averaging(inner, 10),
+            **read,
+        ),
+        differs(
+            "sgd, exponential average of 1 in 5",
+            "optax.lookahead",
+            APPROXIMATE,
+            averaged(sgd, beliefs.LocalLevel(0.5**0.2, prior_sample_size=2.0), every=5),
+            peers.lookahead(optax.sgd(0.05), 5, 0.5),
+            "Its slow weights are such an average, of a path that starts anew from them each time: "
+            "the average is followed at once.",
+            **read,
+        ),
+        differs(
+            "sgd, plain average",
+            "optax.contrib.schedule_free",
+            APPROXIMATE,
+            averaged(sgd, beliefs.LocalLevel(1.0)),
+            optax.contrib.schedule_free(optax.sgd(0.05), 0.05, b1=0.9),
+            "Its x is the plain average of its z, whose gradients are taken nearer to the average "
+            "than to z; the same as b1 goes to 0.",
+            read=optimum,
+            peer_read=optax.contrib.schedule_free_eval_params,
+            written_by=SHIPPED,
+        ),
+    ]
+
+
 def limits() -> list[Row]:
     """Limits of a finite horizon and of a hold, on Adam's beliefs."""
     gradient, moment = beliefs.LocalLevel(0.9), beliefs.PrecisionWalk(0.999)
@@ -466,4 +541,11 @@ def limits() -> list[Row]:
 
 def rows() -> list[Row]:
     """All rows of the atlas. They are built in the float that is in force."""
-    return [*recovered(), *anchors(), *geometries(), *variational(), *limits()]
+    return [
+        *recovered(),
+        *anchors(),
+        *geometries(),
+        *variational(),
+        *averages(),
+        *limits(),
+    ]

@@ -109,6 +109,7 @@ from beliefnav.beliefs.contract import (
 )
 from beliefnav.beliefs.gradient.local_level import LocalLevel
 from beliefnav.beliefs.gradient.ornstein_uhlenbeck import OrnsteinUhlenbeck
+from beliefnav.beliefs.gradient.polynomial_level import PolynomialLevel
 from beliefnav.beliefs.gradient.retracted_level import RetractedLevel
 from beliefnav.beliefs.gradient.transient import Transient
 from beliefnav.beliefs.gradient.wiener import Wiener
@@ -137,6 +138,7 @@ __all__ = [
     "LocalLevel",
     "Optimum",
     "OrnsteinUhlenbeck",
+    "PolynomialLevel",
     "Posterior",
     "PrecisionWalk",
     "RetractedLevel",

@@ -70,14 +70,19 @@ def mean_gain(sample_size: PyTree) -> PyTree:
 
 
 def sample_sizes(discount: ArrayLike, prior: ArrayLike, seen: Array) -> Array:
-    r"""The sample sizes $n_0, \ldots, n_{T-1}$ before each observation of ``seen`` [step, ...]."""
+    r"""The sample sizes $n_0, \ldots, n_{T-1}$ before each observation of ``seen`` [step, ...].
 
-    def step(n: Any, seen_now: Array) -> tuple[Any, Any]:
-        return discount * n + seen_now, n
+    The discount is one number, or one for each step.
+    """
+
+    def step(n: Any, inputs: tuple[Array, Array]) -> tuple[Any, Any]:
+        seen_now, discount_now = inputs
+        return discount_now * n + seen_now, n
 
     dtype = jnp.result_type(float)
     start = jnp.broadcast_to(jnp.asarray(prior, dtype), seen.shape[1:])
-    return lax.scan(step, start, seen.astype(dtype))[1]
+    discounts = jnp.broadcast_to(jnp.asarray(discount, dtype), len(seen))
+    return lax.scan(step, start, (seen.astype(dtype), discounts))[1]
 
 
 def is_zero(prior: ArrayLike) -> bool:

@@ -1,5 +1,6 @@
 """Wrappers around any optax optimizer."""
 
+from beliefnav.wrappers.averaging import iterate_averaging
 from beliefnav.wrappers.task_switches import two_hypothesis
 
-__all__ = ["two_hypothesis"]
+__all__ = ["iterate_averaging", "two_hypothesis"]

@@ -7,7 +7,7 @@ import optax
 
 from beliefnav.beliefs.contract import Fact
 
-__all__ = ["Optimizer", "Wrapper", "wrapper"]
+__all__ = ["Forgetting", "Optimizer", "Wrapper", "wrapper"]
 
 P = ParamSpec("P")
 
@@ -24,6 +24,17 @@ class Optimizer(Protocol):
     @property
     def update(self) -> Callable[..., Any]:
         """From a gradient and a state to a step and a state."""
+        ...
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """The state of a wrapper that says itself what a switch of the task leaves of it."""
+
+    inner_state: Any
+
+    def forgotten(self, probability: Any, fresh: Any) -> Any:
+        """The state after a switch with a probability, but for its inner state, which stays."""
         ...
 
 

@@ -14,7 +14,7 @@ from beliefnav._format import counted, number, reciprocal
 from beliefnav._trees import arrays, copied, fitted, is_function, named_leaves, path_name, unboxed
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import NavigationState
-from beliefnav.wrappers.contract import Optimizer, wrapper
+from beliefnav.wrappers.contract import Forgetting, Optimizer, wrapper
 
 __all__ = ["TwoHypothesisState", "two_hypothesis"]
 
@@ -335,6 +335,9 @@ def _mixed(switched: Array, state: PyTree, fresh: PyTree) -> PyTree:
         return jnp.where(jnp.isfinite(mean), mean, likelier)
 
     def node(path: tuple[Any, ...], x: Any, new: Any) -> Any:
+        if isinstance(x, Forgetting):
+            inside: Any = _mixed(switched, x.inner_state, new.inner_state)
+            return x.forgotten(switched, new)._replace(inner_state=inside)
         if not isinstance(x, NavigationState):
             return leaf(path, x, new)
         # What the last step showed is no part of the belief, and a record may have asked for it
@@ -345,5 +348,5 @@ def _mixed(switched: Array, state: PyTree, fresh: PyTree) -> PyTree:
         return mean._replace(**shown)
 
     return jax.tree.map_with_path(
-        node, state, fresh, is_leaf=lambda x: isinstance(x, NavigationState)
+        node, state, fresh, is_leaf=lambda x: isinstance(x, NavigationState | Forgetting)
     )

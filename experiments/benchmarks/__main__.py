@@ -4,7 +4,7 @@ import sys
 
 from experiments import command_line
 
-BENCHMARKS = ("filters", "inference", "optimizer_step", "resetting")
+BENCHMARKS = ("averaging", "filters", "inference", "optimizer_step", "resetting")
 
 if __name__ == "__main__":
     with command_line.piped():

@@ -22,6 +22,7 @@ TASKS = SwitchingOptimum(
 ALONE: dict[str, Belief] = {
     # All priors are proper, and no number is one that a filter knows a shorter way for.
     "LocalLevel": beliefs.LocalLevel(0.9, 0.5, 0.2, 3.0),
+    "PolynomialLevel": beliefs.PolynomialLevel(2.0, 0.5, 0.2, 3.0),
     "OrnsteinUhlenbeck": beliefs.OrnsteinUhlenbeck(0.8, 0.3, 0.5),
     "RetractedLevel": beliefs.RetractedLevel(0.9, 1.0, 0.1),
     "Transient": beliefs.Transient(0.9, 0.3, 0.7),

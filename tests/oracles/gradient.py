@@ -98,6 +98,31 @@ def local_level_conditioned(y: Floats, discount: float, noise_variance: float) -
     return local_level(y[1:], discount, noise_variance, y[0], 1.0)
 
 
+def polynomial_level(
+    y: Floats, power: float, noise_variance: float, m0: float, t0: float
+) -> Gaussian:
+    """Level whose drift in a step is p/(t-1) times what is not known of it, after t0 > 0 steps."""
+    c = (power + 1) / (power + t0)
+    variances = [c]
+    for age, observed in enumerate(np.isfinite(y)):
+        w = c * power / (t0 + age)
+        variances.append(variances[-1] + w)
+        c = (c + w) / (c + w + 1) if observed else c + w
+    steps = np.arange(len(variances))
+    covariance = noise_variance * np.array(variances)[np.minimum(steps[:, None], steps)]
+    return _gaussian(np.full(1 + len(y), m0), covariance, noise_variance, y)
+
+
+def kalman_gains(drift_variances: Floats, noise_variance: float) -> Floats:
+    """Gains [1 + step] of a random walk that is first seen, then drifts and is seen again."""
+    gains, variance = [1.0], noise_variance
+    for drift in drift_variances:
+        variance = variance + drift
+        gains.append(variance / (variance + noise_variance))
+        variance = (1 - gains[-1]) * variance
+    return np.array(gains)
+
+
 def wiener(y: Floats, discount: float, curvature_discount: float) -> Floats:
     """Posterior mean and curvature [2, step] of a complete stream, by weighted sums."""
     rows = []

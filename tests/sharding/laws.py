@@ -17,7 +17,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from beliefnav import beliefs, control, navigator, recording, rules, wrappers
+from beliefnav import beliefs, control, navigator, optimum, recording, rules, wrappers
 from beliefnav.rules.catalogue import CATALOGUE, Peer
 from tests.sharding.listed import COUPLED, ELEMENTWISE, RULES, made
 
@@ -318,6 +318,65 @@ def test_coupled_rules_exchange_what_is_listed(name: str) -> None:
         assert set(found) == {"all-reduce"}
     else:  # a matrix, which arrives in ways that the compiler chooses by its size
         assert RULES[name].collectives <= set(found)
+
+
+# --- averages of iterates -----------------------------------------------------------------------
+
+AVERAGES: dict[str, Any] = {
+    "always": wrappers.iterate_averaging(made("adam"), variance=True),
+    "every other": wrappers.iterate_averaging(made("adam"), beliefs.LocalLevel(0.9), every=2),
+}
+over_averages = pytest.mark.parametrize("optimizer", AVERAGES.values(), ids=AVERAGES)
+
+
+def averaged(optimizer: Any, params: PyTree, *gradients: PyTree) -> PyTree:
+    """What to evaluate after some steps, and the variance of the path."""
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, after = optimizer.update(gradient, state, params)
+        assert types(after) == types(state)  # so that it can be carried by a scan
+        params, state = jax.tree.map(jnp.add, params, updates), after
+    return optimum(state, params), state.path_variance
+
+
+GRADIENTS = [tree(t) for t in (1, 2, 3, 4)]
+
+
+@over_averages
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_averages_of_sharded_parameters_are_those_of_whole_ones(optimizer: Any, kind: Any) -> None:
+    expected, mesh = averaged(optimizer, tree(0), *GRADIENTS), mesh_of(kind)
+    with jax.set_mesh(mesh):
+        params, *gradients = (sharded(x, mesh) for x in (tree(0), *GRADIENTS))
+        result = jax.jit(lambda *trees: averaged(optimizer, *trees))(params, *gradients)
+        assert_close(result, expected)
+        state = optimizer.init(params)
+        assert collectives(optimizer.update, params, state, params) == []
+        assert collectives(optimum, state, params) == []
+        _, after = jax.jit(optimizer.update)(params, state, params)
+        for mean in (state.average.mean, after.average.mean, result[0]):
+            for name, x in mean.items():
+                assert x.sharding.is_equivalent_to(params[name].sharding, x.ndim)
+
+
+@over_averages
+def test_types_of_averages_are_stable_on_explicit_axes(optimizer: Any) -> None:
+    check_stable_types(optimizer)
+
+
+@over_averages
+def test_averages_are_taken_inside_a_shard_map(optimizer: Any) -> None:
+    mesh = mesh_of(AxisType.Explicit)
+    expected = averaged(optimizer, tree(0), *GRADIENTS)
+    spread = None if expected[1] is None else SPECS
+    mapped = jax.shard_map(
+        lambda *trees: averaged(optimizer, *trees),
+        mesh=mesh,
+        in_specs=(SPECS,) * 5,
+        out_specs=(SPECS, spread),
+    )
+    args = [sharded(x, mesh) for x in (tree(0), *GRADIENTS)]
+    assert_close(jax.jit(mapped)(*args), expected)
 
 
 # --- recordings ---------------------------------------------------------------------------------

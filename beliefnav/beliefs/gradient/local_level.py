@@ -36,7 +36,7 @@ from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, LinearForm, Posterior, Surprise
 from beliefnav.beliefs.gaussian import Conditional, Gaussian
 
-__all__ = ["LocalLevel", "LocalLevelState"]
+__all__ = ["LocalLevel", "LocalLevelState", "walk"]
 
 PyTree = Any
 
@@ -285,30 +285,55 @@ class LocalLevel(Belief):
         conditions on the first observation, $g_1 \sim N(y_1, R)$: the sites then start at the
         second step.
         """
-        import numpyro
-        from numpyro import distributions as dist
-        from numpyro.contrib.control_flow import scan
-
         name = self.name
         _discounting.check_program(name, self.discount)
         if self.noise_variance is None:
             raise ValueError(f"{name}: the NumPyro program needs a noise_variance.")
         sizes = _discounting.sample_sizes(self.discount, self.prior_sample_size, stream.seen)
-        noise_scale = jnp.sqrt(self.noise_variance)
-
-        if _discounting.is_zero(self.prior_sample_size):
+        if improper := _discounting.is_zero(self.prior_sample_size):
             first = _discounting.first_observation(name, "prior_sample_size", stream)
-            initial = dist.Normal(first, noise_scale)
-            stream, sizes = stream.drop_first(), sizes[1:]
+            stream, sizes, start = stream.drop_first(), sizes[1:], (first, 1.0)
         else:
-            scale = noise_scale / jnp.sqrt(self.prior_sample_size)
-            initial = dist.Normal(self.prior_mean, scale).expand(stream.shape)
-        drift_scale = noise_scale * jnp.sqrt((1 - self.discount) / (self.discount * sizes))
+            start = self.prior_mean, self.prior_sample_size
+        drift = jnp.sqrt((1 - self.discount) / (self.discount * sizes))
+        return walk(start, self.noise_variance, drift, stream, conditioned=improper)
 
-        def step(level: Any, inputs: tuple[Any, Any, Any]) -> tuple[Any, Any]:
-            drift, value, seen = inputs
-            level = numpyro.sample("gradient", dist.Normal(level, drift))
-            return level, _program.observe(dist.Normal(level, noise_scale), value, seen)
 
-        level = numpyro.sample("initial_gradient", initial)
-        return scan(step, level, (drift_scale, stream.values, stream.seen))[1]
+def walk(
+    start: tuple[Any, Any],
+    noise_variance: ArrayLike,
+    drift: Array,
+    stream: Stream,
+    *,
+    conditioned: bool,
+) -> Array:
+    """A random walk that is seen through noise, with sites ``gradient`` and ``observation``.
+
+    Args:
+        start: the mean of the level before the first step, and its sample size.
+        noise_variance: $R$.
+        drift: standard deviations of the steps of the walk, in units of that of the noise.
+        stream: what is seen.
+        conditioned: whether ``start`` is an observation, an array, of sample size 1.
+
+    Returns:
+        The observations [step, ...].
+    """
+    import numpyro
+    from numpyro import distributions as dist
+    from numpyro.contrib.control_flow import scan
+
+    noise_scale = jnp.sqrt(noise_variance)
+    mean, size = start
+    if conditioned:
+        initial = dist.Normal(mean, noise_scale)
+    else:
+        initial = dist.Normal(mean, noise_scale / jnp.sqrt(size)).expand(stream.shape)
+
+    def step(level: Any, inputs: tuple[Any, Any, Any]) -> tuple[Any, Any]:
+        drift, value, seen = inputs
+        level = numpyro.sample("gradient", dist.Normal(level, drift))
+        return level, _program.observe(dist.Normal(level, noise_scale), value, seen)
+
+    level = numpyro.sample("initial_gradient", initial)
+    return scan(step, level, (noise_scale * drift, stream.values, stream.seen))[1]
