@@ -407,6 +407,7 @@ def sample_params(opt_state: PyTree, key: Array, scale: PyTree | ArrayLike = 1.0
         ValueError: the state contains no belief about the optimum, more than one belief, or an
             average without a variance.
     """
+    opt_state = unboxed(opt_state)
     optima = _optima(opt_state, None)
     if len(optima) > 1:
         raise ValueError(
