@@ -46,6 +46,7 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
     "UnknownNoise": lambda belief: beliefs.UnknownNoise(belief, 0.7, 5.0),
     "look_ahead": beliefs.look_ahead,
     "accumulated": beliefs.accumulated,
+    "located": beliefs.located,
     "gradient": lambda b: beliefs.independent(gradient=b, curvature=ALONE["PrecisionWalk"]),
     "curvature": lambda b: beliefs.independent(gradient=ALONE["LocalLevel"], curvature=b),
 }
@@ -54,12 +55,13 @@ WRAPPERS: dict[str, Callable[[Any], Any]] = {
 AROUND = {
     "look_ahead": ("LocalLevel",),
     "accumulated": ("PrecisionWalk",),
+    "located": ("Secant",),
     "gradient": ("LocalLevel", "Secant", "RunLengths"),
     "curvature": ("Wiener", "Secant", "WishartWalk"),
 }
 """Wrappers that are not put around every belief.
 
-The first two take one type. `independent` asks of the two that it runs side by side that one says
+The first two take one type, the third what says enough of both. `independent` asks of the two that it runs side by side that one says
 something of the gradient, and the other of the curvature: it is put around one that reads all there
 is, one whose density is of all entries, one that has none.
 """
