@@ -471,6 +471,25 @@ def averages() -> list[Row]:
     ]
 
 
+def schedules() -> list[Row]:
+    """Rates that follow from what is believed of an optimum."""
+    curvature, noise, variance = 2.0, 0.5, 1.0
+    belief = beliefs.Optimum(curvature, noise, variance)
+
+    def robbins_monro(count: Any) -> Any:
+        return 1 / (curvature * (count + 1.0) + noise / (curvature * variance))
+
+    return [
+        exact(
+            "a fixed optimum, followed at once",
+            "optax.sgd, at the rates 1/(hn + R/(h v0)) of Robbins and Monro (1951)",
+            Assumptions(1.0, belief, control.to_optimum()),
+            optax.sgd(robbins_monro),
+            written_by=COMPOSED,
+        )
+    ]
+
+
 def limits() -> list[Row]:
     """Limits of a finite horizon and of a hold, on Adam's beliefs."""
     gradient, moment = beliefs.LocalLevel(0.9), beliefs.PrecisionWalk(0.999)
@@ -547,5 +566,6 @@ def rows() -> list[Row]:
         *geometries(),
         *variational(),
         *averages(),
+        *schedules(),
         *limits(),
     ]
