@@ -243,7 +243,8 @@ def test_followed_at_once_it_is_robbins_monro():
     peer = optax.sgd(lambda count: 1 / (h * (count + 1) + noise / (h * variance)))
     state: Any = peer.init(jnp.zeros(4))
     for i in range(3):
-        want, state = peer.update(jnp.asarray(y[i]), state)
+        update: Any = peer.update(jnp.asarray(y[i]), state)
+        want, state = update
         np.testing.assert_allclose(steps[i], want, rtol=1e-6)  # optax counts in float32
 
 
