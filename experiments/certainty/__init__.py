@@ -1,0 +1,1 @@
+"""Averages, schedules, and both: what to hand over when learning ends."""
