@@ -133,7 +133,7 @@ def regimes() -> dict[str, Quadratic]:
 
 
 class Place(NamedTuple):
-    """A problem of the map: $h_i = i^{-s}$, $R \\propto h^j$, $v \\propto h^{-k}$, T steps.
+    r"""A problem of the map: $h_i = i^{-s}$, $R \propto h^j$, $v \propto h^{-k}$, T steps.
 
     Attributes:
         signal: the start's loss over the sum of the noise variances.

@@ -18,6 +18,8 @@ from experiments.training import mean_cross_entropy
 BATCH_AXIS = "batch"
 CHUNK = 500
 """Examples that are scored at once."""
+SEEN = 1000
+"""Training examples whose statistics batch normalisation takes to be scored."""
 
 
 class Part(NamedTuple):
@@ -36,7 +38,7 @@ def digits_mlp() -> Task:
 def digits_batch_norm() -> Task:
     """The same digits, and a convolutional network with batch normalisation.
 
-    Its statistics are those of the batch in training. To be scored, parameters get those of the
+    Its statistics are those of the batch in training. To be scored, parameters get those of `SEEN`
     training examples: weights that were averaged have none of their own.
     """
     parts = split(data_sets.load("digits"), train=1150, validation=287, test=360)
@@ -88,6 +90,7 @@ class Convolutional(eqx.Module):
         widths: tuple[int, ...],
         normal: bool = False,
     ) -> None:
+        """Draw the weights; ``normal`` normalises over the batch before every ReLU."""
         dims, channels, keys = len(input_shape), 1, jax.random.split(key, len(widths) + 1)
         self.convolutions, self.normalisations = [], []
         for width, key in zip(widths, keys[1:], strict=True):
@@ -131,7 +134,7 @@ def classification(parts: dict[str, Part], network: Any, steps: int, batch: int)
     def score(params: Any, split: str) -> Score:
         inputs, labels = parts[split]
         whole = math.gcd(CHUNK, len(labels)) if len(labels) > CHUNK else len(labels)
-        read = logits_of(params, train.inputs[: CHUNK * 2])
+        read = logits_of(params, train.inputs[:SEEN])
         chunks = inputs.reshape(-1, whole, *shape)
         found = lax.map(read, chunks).reshape(-1, classes)
         nats = optax.softmax_cross_entropy_with_integer_labels(found, labels)

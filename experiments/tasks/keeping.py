@@ -9,6 +9,7 @@ class Kept:
     """Results in a folder; this one keeps nothing."""
 
     def __init__(self, folder: Path) -> None:
+        """Nothing is read."""
         self.folder = folder
 
     def measure(self, name: str, options: Mapping[str, Any], compute: Callable[[], Any]) -> Any:

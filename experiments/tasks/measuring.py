@@ -1,4 +1,4 @@
-"""Train a rule on a task, choose its numbers on the validation split, and look at the test split."""
+"""Train a rule on a task, choose its numbers on the validation split, look at the test split."""
 
 import functools
 from collections.abc import Callable, Mapping, Sequence

@@ -32,8 +32,8 @@ class Task(NamedTuple):
     Attributes:
         init: ``key -> params``.
         loss: ``(params, key) -> loss`` of a batch that the key draws, in nats where it has a unit.
-        score: ``(params, split) -> Score`` on one of `SPLITS`: on examples that are trained on, that
-            settings are chosen by, and that are looked at in the end.
+        score: ``(params, split) -> Score`` on one of `SPLITS`: on examples to train on, to choose
+            settings by, and to look at in the end.
         steps: batches to learn from.
         batch: examples in a batch.
     """
@@ -67,6 +67,6 @@ def find(kind: str, name: str, known: Mapping[str, Named]) -> Named:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise OptionError(
-            f"Cannot find the {kind} {name!r}. This is because of: {error}; write MODULE:NAME, with "
-            "a module that Python can import from here."
+            f"Cannot find the {kind} {name!r}. This is because of: {error}; write MODULE:NAME, "
+            "with a module that Python can import from here."
         ) from error
