@@ -21,6 +21,8 @@ from experiments.tasks.task import Task
 SCHEDULES = ("constant", "cosine", "linear")
 ARMS = ("last", "average", "cosine", "linear", "cosine + average", "linear + average")
 FREE = "schedule-free"
+MORE_SEEDS = {"noisy_quadratic": 20}
+"""By how much there are more seeds of a task, which are cheap there and differ a lot."""
 
 
 class Benched(NamedTuple):
@@ -38,13 +40,14 @@ class Benched(NamedTuple):
 def measure(config: Config) -> Benched:
     """Tune and run all arms of all tasks."""
     kept = Kept(config.folder / "kept")
-    budget = Budget(config.seed, config.tuning_seeds, config.seeds)
     tasks = prepare(config)
     found = Benched({}, {})
     work = [(rule, schedule) for rule in config.rules for schedule in (*SCHEDULES, FREE)]
     with tqdm(total=len(tasks) * len(work), desc="bench", unit="setup") as bar:
         for name, task in tasks.items():
             tuned = found.tuned[name] = {}
+            more = MORE_SEEDS.get(name, 1)
+            budget = Budget(config.seed, more * config.tuning_seeds, more * config.seeds)
             for rule, schedule in work:
                 bar.set_description(f"{name}, {rule}, {schedule}")
                 setup = (

@@ -22,8 +22,8 @@ class Config(Options):
         "seeds": 2,
         "tuning_seeds": 1,
         "paths": 100,
-        "steps": 300,
-        "iterations": 200,
+        "steps": 100,
+        "iterations": 100,
     }
     LEAST = {"seeds": 2, "tuning_seeds": 1, "paths": 10, "steps": 1, "iterations": 1}
 
@@ -32,7 +32,7 @@ class Config(Options):
     rules: tuple[str, ...] = RULES
     """Optimizers inside: adam, momentum, muon."""
     seeds: int = 5
-    """Runs of every arm with the settings that were chosen."""
+    """Runs of every arm with the settings that were chosen; 20 times as many of the quadratic."""
     tuning_seeds: int = 2
     """Runs at every rate, to choose by; other seeds than those of the end."""
     paths: int = 1000

@@ -123,7 +123,7 @@ def sweep(
     gains = np.stack([polynomial(shapes.shape[1], p) for p in powers])
     with jax.enable_x64(True):
         found = _SWEEP(problem, rates[None, :, None] * shapes[:, None], gains)
-    last, average = (np.nan_to_num(np.asarray(x), nan=np.inf) for x in found)
+    last, average = (np.where(np.isfinite(x), x, np.inf) for x in found)
     return Swept(rates, last, average)
 
 

@@ -162,7 +162,7 @@ def places(quick: bool) -> list[Place]:
     signals = 10.0 ** np.arange(-1.0, 5.0)
     every = itertools.product(signals, (50, 300), (1.0, 2.0), (0.0, 1.0, 2.0), (0.0, 1.0))
     chosen = [Place(*place) for place in every]
-    return [p for p in chosen if p[1:4] == (50, 1.0, 1.0)] if quick else chosen
+    return [p for p in chosen if p[1:] == (50, 1.0, 1.0, 0.0)] if quick else chosen
 
 
 def survey(quick: bool) -> dict[Place, Compared]:
