@@ -28,7 +28,7 @@ def averaging(inner: Any, powers: tuple[float, ...]) -> optax.GradientTransforma
         averages = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(powers), *x.shape)), params)
         return AveragingState(inner.init(params), jnp.zeros((), jnp.int32), averages)
 
-    def update(grads: Any, state: AveragingState, params: Any = None, **extra: Any) -> Any:
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
         updates, after = inner.update(grads, state.inner, params, **extra)
         count = optax.safe_increment(state.count)
         gains = (power + 1) / (count + power)

@@ -25,7 +25,10 @@ def problem(seed: int = 0, size: int = 5) -> Quadratic:
 
 def oracle(given: Quadratic, rates: np.ndarray, gains: np.ndarray) -> np.ndarray:
     """Losses of last iterate and average, a coordinate at a time."""
-    moments = [oracles.noisy_descent(*entry, rates, gains) for entry in np.stack(given, 1)]
+    moments = [
+        oracles.noisy_descent(h, noise, start, rates, gains)
+        for h, noise, start in np.stack(given, 1)
+    ]
     return given.curvature @ np.array(moments) / 2
 
 

@@ -144,7 +144,8 @@ def test_options_that_cannot_be_run_are_refused(options: Any, message: str) -> N
 def test_averages_are_those_of_the_iterates_and_steps_stay() -> None:
     inner, optimizer = optax.adam(0.3), averaging(optax.adam(0.3), POWERS)
     params: Any = {"w": jnp.array([1.0, -2.0])}
-    state, alone = optimizer.init(params), inner.init(params)
+    state: Any = optimizer.init(params)
+    alone = inner.init(params)
     iterates = [params["w"]]
     step = jax.jit(optimizer.update)
     for _ in range(6):
