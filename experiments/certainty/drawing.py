@@ -89,8 +89,11 @@ def _draw_map(axes: Any, results: Results) -> None:
             continue
         at = compared.carried_start, compared.average_to_schedule
         axes.plot(*at, "D", ms=6, mfc="none", color=figures.BLACK)
-        below = -9 if name != "start variance 1/h" else 5
-        axes.annotate(name, at, (5, below), textcoords="offset points", fontsize=6)
+        left = name in ("standard", "noise flat, 1/200", "start variance 1/h")
+        up = name in ("noise flat, 1/200", "start variance 1/h")
+        options = {"fontsize": 6, "ha": "right" if left else "left"}
+        offset = (-5 if left else 5, 6 if up else -9)
+        axes.annotate(name, at, offset, textcoords="offset points", **options)
     axes.axhline(1, color="0.6", lw=0.8, zorder=0)
     axes.axvline(results.carried_start.threshold, color="0.6", lw=0.8, ls="--", zorder=0)
     axes.set(

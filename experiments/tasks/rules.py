@@ -30,8 +30,8 @@ class Rule(NamedTuple):
 
 
 def geometric(first: float) -> tuple[float, ...]:
-    """Six rates, each 2.5 times the one before."""
-    return tuple(float(f"{first * 2.5**k:.3g}") for k in range(6))
+    """Seven rates, each three times the one before."""
+    return tuple(float(f"{first * 3**k:.3g}") for k in range(7))
 
 
 def muon(rate: Any) -> optax.GradientTransformation:
@@ -58,12 +58,12 @@ def schedule_free_muon(rate: Any) -> optax.GradientTransformation:
 FREE = optax.contrib.schedule_free_eval_params
 
 RULES: dict[str, Rule] = {
-    "adam": Rule(rules.adam, geometric(5e-4)),
-    "momentum": Rule(lambda rate: rules.sgd(rate, momentum=0.9), geometric(2e-3)),
-    "muon": Rule(muon, geometric(2e-3)),
-    "schedule_free_adam": Rule(optax.contrib.schedule_free_adamw, geometric(5e-4), FREE),
-    "schedule_free_momentum": Rule(optax.contrib.schedule_free_sgd, geometric(2e-2), FREE),
-    "schedule_free_muon": Rule(schedule_free_muon, geometric(2e-3), FREE),
+    "adam": Rule(rules.adam, geometric(3e-4)),
+    "momentum": Rule(lambda rate: rules.sgd(rate, momentum=0.9), geometric(1e-3)),
+    "muon": Rule(muon, geometric(1e-3)),
+    "schedule_free_adam": Rule(optax.contrib.schedule_free_adamw, geometric(3e-4), FREE),
+    "schedule_free_momentum": Rule(optax.contrib.schedule_free_sgd, geometric(1e-2), FREE),
+    "schedule_free_muon": Rule(schedule_free_muon, geometric(1e-3), FREE),
 }
 """Schedule-free has a momentum of its own, so that the rates of its descent are ten times as large
 as those of a momentum of 0.9."""
