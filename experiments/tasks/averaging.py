@@ -5,14 +5,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array
 
 
 class AveragingState(NamedTuple):
     """The state of the optimizer, steps taken, and the averages, with a first axis [power]."""
 
     inner: Any
-    count: Array
+    steps: Any
     averages: Any
 
 
@@ -28,13 +27,13 @@ def averaging(inner: Any, powers: tuple[float, ...]) -> optax.GradientTransforma
         averages = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(powers), *x.shape)), params)
         return AveragingState(inner.init(params), jnp.zeros((), jnp.int32), averages)
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
-        updates, after = inner.update(grads, state.inner, params, **extra)
-        count = optax.safe_increment(state.count)
-        gains = (power + 1) / (count + power)
+    def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        updates, after = inner.update(updates, state.inner, params, **extra)
+        steps = optax.safe_increment(state.steps)
+        gains = (power + 1) / (steps + power)
         moved = optax.apply_updates(params, updates)
         follow = jax.vmap(lambda gain, average, x: average + gain * (x - average), (0, 0, None))
         averages = jax.tree.map(lambda a, x: follow(gains, a, x), state.averages, moved)
-        return updates, AveragingState(after, count, averages)
+        return updates, AveragingState(after, steps, averages)
 
     return optax.GradientTransformationExtraArgs(init, update)
