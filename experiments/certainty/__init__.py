@@ -40,7 +40,7 @@ def run(config: Config) -> report.Report:
         map=surveyed,
         carried_start=regimes.decided(surveyed, regimes.carried_start),
         signal_to_noise=regimes.decided(surveyed, regimes.signal_to_noise),
-        simulated=simulated.simulate(config.paths, config.seed),
+        simulated=simulated.simulate(exact.rates, exact.curves, config.paths, config.seed),
         benched=bench.measure(config),
     )
     drawing.draw(config.folder / "certainty.png", results)

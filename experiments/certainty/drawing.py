@@ -37,15 +37,9 @@ def draw(path: Path, results: Results) -> None:
 def _draw_losses(axes: Any, results: Results) -> None:
     """Exact losses at all rates, and simulated ones at the best."""
     exact = results.exact
-    schedules = list(exact.schedules)
     for name, (label, colour) in SHOWN.items():
-        if name in schedules:
-            losses, arm = exact.swept.last[schedules.index(name)], name
-        else:
-            power = list(map(str, exact.averages)).index(name)
-            losses = exact.swept.average[schedules.index("constant"), :, power]
-            arm = f"average, p = {name}"
-        axes.semilogx(exact.swept.rates, losses, color=colour, label=label)
+        arm = name if name in exact.schedules else f"average, p = {name}"
+        axes.semilogx(exact.rates, exact.curves[name], color=colour, label=label)
         simulated = results.simulated[arm]
         style = {"fmt": "o", "ms": 4, "color": colour}
         axes.errorbar(

@@ -9,7 +9,7 @@ import numpy as np
 from experiments import report
 from experiments.certainty import bench, quadratic
 from experiments.certainty.bench import Benched
-from experiments.certainty.quadratic import POWERS, Best, Quadratic, Swept
+from experiments.certainty.quadratic import POWERS, Best, Quadratic
 from experiments.certainty.regimes import Compared, Decided, Place
 from experiments.certainty.simulated import Arm
 from experiments.tasks import measuring
@@ -23,7 +23,8 @@ class Exact(NamedTuple):
     """The standard problem.
 
     Attributes:
-        swept: losses at all rates, of the schedules in the order of ``schedules``.
+        rates: that were tried [rate].
+        curves: the name of a schedule, or p -> loss at all rates.
         schedules: name -> loss of the last iterate at the best rate.
         averages: p -> loss of the average at a constant rate, the best.
         best_schedule: of all.
@@ -33,7 +34,8 @@ class Exact(NamedTuple):
         bands: "constant", another schedule, or p -> width of the band of good rates.
     """
 
-    swept: Swept
+    rates: np.ndarray
+    curves: dict[str, np.ndarray]
     schedules: dict[str, float]
     averages: dict[int, float]
     best_schedule: Best
@@ -167,17 +169,18 @@ def _count(found: dict[Place, Compared]) -> dict[str, int]:
 def read(problem: Quadratic, steps: int, iterations: int) -> Exact:
     """All that is asked of the standard problem."""
     shapes = quadratic.schedules(steps)
-    swept = quadratic.sweep(problem, np.stack(list(shapes.values())))
-    averages = swept.average[list(shapes).index("constant")]  # [rate, power]
-    losses = {name: swept.last[i] for i, name in enumerate(shapes)}
-    losses |= {str(p): averages[:, k] for k, p in enumerate(POWERS)}
+    swept = quadratic.sweep(problem, np.stack(list(shapes.values())), (0,))
+    averages = quadratic.sweep(problem, shapes["constant"][None]).average[0]  # [rate, power]
+    curves = dict(zip(shapes, swept.last, strict=True))
+    curves |= {str(p): averages[:, k] for k, p in enumerate(POWERS)}
     return Exact(
-        swept=swept,
-        schedules={name: float(losses[name].min()) for name in shapes},
-        averages={p: float(losses[str(p)].min()) for p in POWERS},
+        rates=swept.rates,
+        curves=curves,
+        schedules={name: float(curves[name].min()) for name in shapes},
+        averages={p: float(curves[str(p)].min()) for p in POWERS},
         best_schedule=quadratic.best_schedule(problem, steps),
         together=quadratic.best_together(problem, steps, iterations),
         kalman=quadratic.kalman(problem, steps),
-        best_rates={name: float(swept.rates[loss.argmin()]) for name, loss in losses.items()},
-        bands={name: bench.width(swept.rates, loss) for name, loss in losses.items()},
+        best_rates={name: float(swept.rates[curve.argmin()]) for name, curve in curves.items()},
+        bands={name: bench.width(swept.rates, curve) for name, curve in curves.items()},
     )

@@ -1,16 +1,16 @@
 """The noisy quadratic again, by simulation: the library's optimizer against exact moments."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from beliefnav import rules
-from experiments.certainty import quadratic
 from experiments.certainty.quadratic import POWERS
 from experiments.tasks import measuring
 from experiments.tasks.measuring import Setup
-from experiments.tasks.noisy_quadratic import STEPS, noisy_quadratic
+from experiments.tasks.noisy_quadratic import noisy_quadratic
 from experiments.tasks.rules import Rule
 
 SCHEDULES = ("constant", "cosine", "linear")
@@ -43,26 +43,36 @@ class Arm(NamedTuple):
         return abs(self.simulated - self.wrong) / self.standard_error
 
 
-def simulate(paths: int, seed: int) -> dict[str, Arm]:
-    """Simulate all arms with `beliefnav.rules.sgd` and compare."""
-    problem, shapes = quadratic.standard(), quadratic.schedules(STEPS)
-    swept = quadratic.sweep(problem, np.stack([shapes[name] for name in SCHEDULES]))
-    constant = swept.last[0]
+def simulate(
+    rates: np.ndarray, curves: Mapping[str, np.ndarray], paths: int, seed: int
+) -> dict[str, Arm]:
+    """Simulate all arms with `beliefnav.rules.sgd`, each at its best rate.
+
+    Args:
+        rates: that were tried [rate].
+        curves: name of a schedule, or p -> exact loss at all rates.
+        paths: number of simulated paths.
+        seed: of the paths.
+
+    Returns:
+        Schedule, or "average, p = P" -> what it came to.
+    """
     keys = jax.random.split(jax.random.key(seed), paths)
     rule, task = Rule(rules.sgd, ()), noisy_quadratic()
+    best = {name: int(curve.argmin()) for name, curve in curves.items()}
 
-    def arm(exact: float, losses: np.ndarray, at: int) -> Arm:
-        error = losses.std(ddof=1) / np.sqrt(paths)
-        return Arm(float(exact), float(losses.mean()), float(error), float(constant[at]))
+    def arm(name: str, losses: np.ndarray) -> Arm:
+        error, at = losses.std(ddof=1) / np.sqrt(paths), best[name]
+        wrong = curves["constant"][at]
+        return Arm(float(curves[name][at]), float(losses.mean()), float(error), float(wrong))
 
     found = {}
-    for i, name in enumerate(SCHEDULES):
-        best = [int(swept.last[i].argmin())]
-        best += [int(x) for x in swept.average[0].argmin(0)] if name == "constant" else []
-        setup = Setup(rule, name, POWERS if name == "constant" else ())
-        scores = measuring.train(task, setup, swept.rates[best], keys, ("test",))["test error"]
-        found[name] = arm(swept.last[i, best[0]], scores[0, :, 0], best[0])
-        for k, at in enumerate(best[1:]):
-            exact = swept.average[0, at, k]
-            found[f"average, p = {POWERS[k]}"] = arm(exact, scores[k + 1, :, k + 1], at)
+    for schedule in SCHEDULES:
+        powers = POWERS if schedule == "constant" else ()
+        names = [schedule, *map(str, powers)]  # each at its own rate, and read off its own path
+        chosen = rates[[best[name] for name in names]]
+        scores = measuring.train(task, Setup(rule, schedule, powers), chosen, keys, ("test",))
+        for k, name in enumerate(names):
+            label = name if name == schedule else f"average, p = {name}"
+            found[label] = arm(name, scores["test error"][k, :, k])
     return found

@@ -17,6 +17,7 @@ from experiments.tasks.measuring import Found
 from tests import oracles
 
 STEPS = 12
+COARSE = np.geomspace(0.05, 1.5, 12)
 
 
 def problem(seed: int = 0, size: int = 5) -> Quadratic:
@@ -124,7 +125,11 @@ def test_a_number_that_decides_is_told_from_one_that_does_not() -> None:
 
 
 def test_simulations_agree_with_the_moments_and_not_with_other_ones() -> None:
-    found = simulated.simulate(paths=60, seed=0)
+    given, shapes = quadratic.standard(), quadratic.schedules(300)
+    swept = quadratic.sweep(given, np.stack(list(shapes.values())), relative_rates=COARSE)
+    curves = dict(zip(shapes, swept.last, strict=True))
+    curves |= {str(p): swept.average[0, :, k] for k, p in enumerate(quadratic.POWERS)}
+    found = simulated.simulate(swept.rates, curves, paths=60, seed=0)
     assert set(found) >= {"constant", "cosine", "linear", "average, p = 0", "average, p = 8"}
     # Eight arms: beyond 4.5 standard errors of 60 paths once in 1,000 times.
     assert max(arm.deviation for arm in found.values()) < 4.5
