@@ -13,16 +13,15 @@ RULES = ("adam", "momentum", "muon")
 class Config(Options):
     """What to hand over in the end: the last iterate, an average, a schedule's end, or both.
 
-    A quick run has one network, one optimizer, few steps, and a part of the map.
+    A quick run has no network, one optimizer, and a part of the map.
     """
 
     QUICK = {
-        "tasks": ("noisy_quadratic", "digits_mlp"),
+        "tasks": ("noisy_quadratic",),
         "rules": ("adam",),
         "seeds": 2,
         "tuning_seeds": 1,
         "paths": 100,
-        "steps": 100,
         "iterations": 100,
     }
     LEAST = {"seeds": 2, "tuning_seeds": 1, "paths": 10, "steps": 1, "iterations": 1}

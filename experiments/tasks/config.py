@@ -18,7 +18,7 @@ class Config(Options):
     returns a `Task`, a `Rule`.
     """
 
-    QUICK = {"task": ("noisy_quadratic",), "seeds": 2, "tuning_seeds": 1}
+    QUICK = {"task": ("digits_mlp",), "seeds": 2, "tuning_seeds": 1}
     LEAST = {"seeds": 1, "tuning_seeds": 1}
 
     task: tuple[str, ...] = tuple(TASKS)
