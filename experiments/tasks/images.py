@@ -64,7 +64,7 @@ def fashion_cnn() -> Task:
         FileNotFoundError: Fashion-MNIST is not there; the error says how to get it.
     """
     parts = split(data_sets.load("fashion_mnist"), train=12000, validation=2000, test=4000)
-    return classification(parts, lambda *given: Convolutional(*given, widths=(8, 16)), 800, 64)
+    return classification(parts, lambda *given: Convolutional(*given, widths=(8, 16)), 600, 64)
 
 
 def split(data: data_sets.Data, train: int, validation: int, test: int) -> dict[str, Part]:
