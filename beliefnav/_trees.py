@@ -319,7 +319,7 @@ BOXES = (("flax.nnx", "Variable"), ("flax.core.meta", "AxisMetadata"))
 
 def _is_box(node: Any) -> bool:
     loaded = ((sys.modules.get(module), name) for module, name in BOXES)
-    return any(isinstance(node, getattr(module, name, ())) for module, name in loaded if module)
+    return any(isinstance(node, vars(module).get(name, ())) for module, name in loaded if module)
 
 
 def named_leaves(tree: PyTree) -> list[tuple[str, Any]]:

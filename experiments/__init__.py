@@ -11,5 +11,7 @@ EXPERIMENTS = (
     "interpolation",
     "task_switch",
     "plasticity",
+    "certainty",
+    "tasks",
     "device_check",
 )

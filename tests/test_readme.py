@@ -18,6 +18,7 @@ from beliefnav.atlas.problems import quadratic
 from beliefnav.atlas.table import exact
 from experiments.__main__ import EXPERIMENTS
 from experiments.benchmarks.__main__ import BENCHMARKS
+from experiments.tasks import measuring
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -217,6 +218,15 @@ def suspects_the_opposite_task(names: Names, printed: str) -> None:
     assert float(re.findall(r"\d\.\d+", printed)[0]) < 0.2
 
 
+@says("experiments/tasks/README.md", "A task or rule of your own")
+def is_a_task(names: Names, printed: str) -> None:
+    task, setup = names["parabola"](), measuring.Setup(names["lion"])
+    scores = measuring.train(task, setup, (0.01,), jax.random.split(jax.random.key(0), 5))
+    starts = [task.score(task.init(jax.random.key(seed)), "test").error for seed in range(5)]
+    # A hundred steps of 0.01 are about one standard deviation of the start.
+    assert scores["test error"].mean() < np.mean(starts)
+
+
 @pytest.mark.parametrize("place", CHECKS, ids=": ".join)
 def test_code_runs_and_is_right(
     place: Place, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
@@ -241,8 +251,8 @@ def test_the_front_page_is_short() -> None:
 
 
 def test_every_experiment_has_its_readme() -> None:
-    # device_check claims nothing: it says whether a device computes what a CPU does.
-    for name in {*EXPERIMENTS, "benchmarks"} - {"device_check"}:
+    # Two claim nothing: one says whether a device computes what a CPU does, one is a bench.
+    for name in {*EXPERIMENTS, "benchmarks"} - {"device_check", "tasks"}:
         text = (ROOT / "experiments" / name / "README.md").read_text()
         runs = f"python -m experiments.{name} " if name == "benchmarks" else f"experiments {name}\n"
         assert runs in text, name

@@ -15,6 +15,7 @@ may say besides has a default here, most often a refusal that names what would h
 | the linear-Gaussian form | `Belief.linear_gaussian` | smoothing, whatever is parallel in time |
 | another way to a likelihood | `Belief.conjugate`, `Belief.proper` | likelihoods |
 | when tasks switched | `Belief.run_lengths` | `beliefnav.filters.change_points` |
+| whether its mean is an average | `Belief.averages` | `beliefnav.wrappers.iterate_averaging` |
 | where the optimum is, the hazard | `Posterior` | `beliefnav.sample_params`, policies |
 
 A belief that is made of others says for each of these what it makes of theirs, or refuses.
@@ -465,6 +466,10 @@ class Belief(Checked):
         """The same belief with every variance multiplied by ``factor``."""
         del factor
         raise declared(self, "change the units of", "scaled(factor)")
+
+    def averages(self) -> bool:
+        """Whether its state has the ``mean`` of what was observed and the ``sample_size`` of it."""
+        return False
 
     def proper(self) -> bool:
         """Whether every observation is known to be predicted by a proper density."""

@@ -40,9 +40,9 @@ from jax.typing import ArrayLike
 from beliefnav import _trees
 from beliefnav._checks import is_number
 from beliefnav._format import number
-from beliefnav.beliefs import LocalLevel, PolynomialLevel
+from beliefnav.beliefs import PolynomialLevel
 from beliefnav.beliefs._discounting import mean_gain
-from beliefnav.beliefs.contract import Fact
+from beliefnav.beliefs.contract import Belief, Fact
 from beliefnav.navigation import check_real
 from beliefnav.wrappers.contract import Optimizer, wrapper
 from beliefnav.wrappers.task_switches import TwoHypothesisState
@@ -50,8 +50,6 @@ from beliefnav.wrappers.task_switches import TwoHypothesisState
 __all__ = ["IterateAveragingState", "iterate_averaging"]
 
 PyTree = Any
-
-Level = LocalLevel | PolynomialLevel
 
 MEMORY = PolynomialLevel(2.0)
 """Weights near $t^2$, of the last third of the path: it forgets the start, and averages noise."""
@@ -126,7 +124,7 @@ class IterateAveragingState(NamedTuple):
 
 
 def iterate_averaging_facts(
-    memory: Level = MEMORY,
+    memory: Belief = MEMORY,
     every: ArrayLike = 1,
     variance: bool = False,
 ) -> tuple[Fact, ...]:
@@ -144,7 +142,7 @@ def iterate_averaging_facts(
 @wrapper(iterate_averaging_facts)
 def iterate_averaging(
     inner: optax.GradientTransformation,
-    memory: Level = MEMORY,
+    memory: Belief = MEMORY,
     every: ArrayLike = 1,
     variance: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
@@ -371,7 +369,7 @@ def _switches(inner_state: PyTree) -> list[Array]:
 
 
 def _check(memory: Any, every: Any) -> None:
-    if not isinstance(memory, LocalLevel | PolynomialLevel):
+    if not (isinstance(memory, Belief) and memory.averages()):
         raise TypeError(
             "iterate_averaging: memory must be a belief about a level, such as "
             "beliefs.PolynomialLevel(2.0), beliefs.LocalLevel(0.999) or, for the plain average, "

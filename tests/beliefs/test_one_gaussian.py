@@ -501,8 +501,8 @@ def test_hyper_parameters_that_do_not_fit_are_named(kind: str, field: str):
         (jnp.ones(2), jnp.zeros(1), r"\(2,\).*\(1,\)"),
         (jnp.ones(2), {"a": jnp.zeros(2), "b": jnp.zeros(())}, r"\(2,\).*\(\)"),
         ({"a": jnp.ones(3)}, {"a": jnp.zeros(2)}, r"\(3,\).*\(2,\)"),
-        ({"a": 1.0}, {"b": jnp.zeros(2)}, "structure"),
-        ([1.0, 1.0], jnp.zeros(2), "structure"),
+        ({"a": 1.0}, {"b": jnp.zeros(2)}, "be like the parameters"),
+        ([1.0, 1.0], jnp.zeros(2), "be like the parameters"),
     ):
         filter_ = ALL[kind](dataclasses.replace(GOOD, **{field: value})).filter()
         with pytest.raises(ValueError, match=f"{name}: {field} .*{shapes}"):

@@ -61,9 +61,9 @@ AROUND = {
 }
 """Wrappers that are not put around every belief.
 
-The first two take one type, the third what says enough of both. `independent` asks of the two that it runs side by side that one says
-something of the gradient, and the other of the curvature: it is put around one that reads all there
-is, one whose density is of all entries, one that has none.
+The first two take one type, the third what says enough of both. `independent` asks of the two that
+it runs side by side that one says something of the gradient, and the other of the curvature: it is
+put around one that reads all there is, one whose density is of all entries, one that has none.
 """
 
 DEEPER = (

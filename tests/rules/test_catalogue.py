@@ -305,6 +305,10 @@ def test_nothing_is_counted_unless_asked() -> None:
 EXCEPTIONS = {
     ("experiments/classify/__init__.py", "LEARNING_RATES"): "numbers of the paper",
     ("experiments/classify/__init__.py", "CLAIMED"): "the rules that the paper is about",
+    ("experiments/certainty/config.py", "RULES"): "those inside of averages",
+    ("experiments/certainty/drawing.py", "COLOURS"): "of those",
+    ("experiments/tasks/config.py", "rule"): "those that run by default",
+    ("experiments/tasks/rules.py", "RULES"): "what the bench knows, with rates",
     ("experiments/plasticity/methods.py", "METHODS"): "methods of an experiment, with settings",
     ("tests/control/test_policy_contract.py", "POLICIES"): "policies, after which rules are named",
     ("tests/rules/test_assumptions.py", "NUMBERS"): "derived by hand",
@@ -313,6 +317,8 @@ EXCEPTIONS = {
     ("tests/rules/test_traced_equations.py", "AT_MOST"): "measured: equations of a step",
     ("tests/navigation/test_contrib_cases.py", "KINDS"): "one of each kind, where all take minutes",
     ("tests/navigation/test_contrib_cases.py", ""): "those that take no schedule",
+    ("tests/hosts/test_flax.py", "GIVEN"): "policies, after which rules are named",
+    ("tests/hosts/test_hosts.py", "SHAPES"): "one of each shape of state",
     ("tests/sharding/laws.py", "QUICK"): "one of each kind, where all take minutes",
     ("tests/test_readme.py", "named"): "those that the page names",
 }

@@ -66,10 +66,8 @@ class LocatedState(NamedTuple):
         infinite.
         """
         posterior = self.belief.posterior()
-        trees = (
-            *(getattr(posterior, name) for name in READ),
-            posterior.gradient_curvature_covariance,
-        )
+        believed = posterior._asdict()
+        trees = (believed[name] for name in (*READ, "gradient_curvature_covariance"))
         distance, variance = _trees.unzip(_distance, (0, 0), *trees)
         return posterior._replace(distance_mean=distance, distance_variance=variance)
 

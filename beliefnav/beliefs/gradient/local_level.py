@@ -212,6 +212,10 @@ class LocalLevel(Belief):
             prior(quantity, self.prior_sample_size, self.prior_mean, time),
         )
 
+    def averages(self) -> bool:
+        """Yes."""
+        return True
+
     def proper(self) -> bool:
         """Whether the prior is known not to be diffuse."""
         size = self.prior_sample_size

@@ -174,6 +174,10 @@ class PolynomialLevel(Belief):
             prior(quantity, self._prior_sample_size(), self.prior_mean, time),
         )
 
+    def averages(self) -> bool:
+        """Yes."""
+        return True
+
     def proper(self) -> bool:
         """Whether the prior is known not to be diffuse."""
         return self._level().proper()

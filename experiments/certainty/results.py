@@ -1,0 +1,186 @@
+"""What is claimed, and what ``metrics.json`` says."""
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import report
+from experiments.certainty import bench, quadratic
+from experiments.certainty.bench import Benched
+from experiments.certainty.quadratic import POWERS, Best, Quadratic
+from experiments.certainty.regimes import Compared, Decided, Place
+from experiments.certainty.simulated import Arm
+from experiments.tasks import measuring
+
+PREDICTIONS = Path(__file__).parent / "predictions.md"
+REVERSED = ("noise x 0.01", "noise x 0.001", "start variance 100", "start variance 1/h")
+"""Regimes in which the start is what there is to lose."""
+
+
+class Exact(NamedTuple):
+    """The standard problem.
+
+    Attributes:
+        rates: that were tried [rate].
+        curves: the name of a schedule, or p -> loss at all rates.
+        schedules: name -> loss of the last iterate at the best rate.
+        averages: p -> loss of the average at a constant rate, the best.
+        best_schedule: of all.
+        together: rates and gains, optimised together.
+        kalman: of a learner who knows all.
+        best_rates: "constant" or p -> the best rate.
+        bands: "constant", another schedule, or p -> width of the band of good rates.
+    """
+
+    rates: np.ndarray
+    curves: dict[str, np.ndarray]
+    schedules: dict[str, float]
+    averages: dict[int, float]
+    best_schedule: Best
+    together: Best
+    kalman: float
+    best_rates: dict[str, float]
+    bands: dict[str, float]
+
+
+class Results(NamedTuple):
+    """All parts of the experiment."""
+
+    exact: Exact
+    regimes: dict[str, Compared]
+    map: dict[Place, Compared]
+    carried_start: Decided
+    signal_to_noise: Decided
+    simulated: dict[str, Arm]
+    benched: Benched
+
+
+def claims(results: Results, *, quick: bool) -> list[report.Claim]:
+    """What must hold, each beside a control."""
+    exact, found = results.exact, results.regimes
+    least_schedule, average = exact.best_schedule.loss, exact.averages[0]
+    ratio = exact.best_rates["0"] / exact.best_rates["constant"]
+    made = [
+        report.at_most(
+            "plain average: loss, best of all schedules = 1", average / least_schedule, 0.9
+        ),
+        report.at_most("together: loss, plain average = 1", exact.together.loss / average, 0.97),
+        report.at_least(
+            "together: loss, Kalman filter = 1", exact.together.loss / exact.kalman, 1.0
+        ),
+        report.at_least("best rate of the plain average, that of the last iterate = 1", ratio, 2.0),
+    ]
+    for name in REVERSED:
+        loss = found[name].average_to_schedule
+        made.append(report.at_least(f"{name}: best average, best schedule = 1", loss, 1.1))
+    plain = found["noise x 0.01"]
+    made += [
+        report.at_least(
+            "noise x 0.01: plain average, constant rate = 1",
+            plain.plain_average / plain.constant,
+            1.0,
+        ),
+        report.at_least(
+            "map: share of problems that the carried start decides rightly",
+            results.carried_start.right,
+            0.9,
+        ),
+        report.at_least(
+            "map: the same minus that of signal to noise",
+            results.carried_start.right - results.signal_to_noise.right,
+            0.03,
+            0.03 if quick else 0.0,
+        ),
+        report.at_most(
+            "simulated against exact losses, largest difference in standard errors",
+            max(arm.deviation for arm in results.simulated.values()),
+            4.0,
+        ),
+        report.at_least(
+            "simulated averages against losses without averaging, smallest, in standard errors",
+            min(arm.deviation_of_wrong for name, arm in results.simulated.items() if "p =" in name),
+            8.0,
+            4.0 if quick else 0.0,
+        ),
+    ]
+    of_quadratic = results.benched.arms.get("noisy_quadratic", {})
+    for other in ("last", "cosine", "linear"):
+        if "adam, average" in of_quadratic:
+            high = bench.paired(of_quadratic, "adam", "average", other)[-1]
+            name = f"bench, noisy quadratic, Adam: average - {other}, upper end of its interval"
+            made.append(report.at_most(name, high, 0.0, 0.02 if quick else 0.0))
+    return made
+
+
+def metrics(results: Results) -> dict[str, Any]:
+    """What goes into metrics.json."""
+    exact, benched = results.exact, results.benched
+    return {
+        "predictions_sha256": hashlib.sha256(PREDICTIONS.read_bytes()).hexdigest(),
+        "quadratic": {
+            **exact.schedules,
+            "best_schedule": exact.best_schedule.loss,
+            "average": {str(p): loss for p, loss in exact.averages.items()},
+            "schedule_and_average": exact.together.loss,
+            "kalman": exact.kalman,
+            "best_rates": exact.best_rates,
+            "rates_together": exact.together.rates,
+        },
+        "regimes": {
+            name: compared._asdict() | {"winner": compared.winner}
+            for name, compared in results.regimes.items()
+        },
+        "map": {
+            "problems": len(results.map),
+            "wins": _count(results.map),
+            "carried_start": results.carried_start,
+            "signal_to_noise": results.signal_to_noise,
+        },
+        "simulated": {
+            name: arm._asdict() | {"deviation": arm.deviation}
+            for name, arm in results.simulated.items()
+        },
+        "networks": {
+            task: {arm: measuring.metrics(found) for arm, found in of_task.items()}
+            for task, of_task in benched.arms.items()
+        },
+        "differences": {
+            task: {
+                f"{rule}, {arm} - {other}": bench.paired(of_task, rule, arm, other)
+                for rule in dict.fromkeys(name.split(", ")[0] for name in of_task)
+                for arm in (*bench.ARMS, bench.FREE)
+                for other in ("last", "average", "cosine", "linear")
+                if arm != other
+            }
+            for task, of_task in benched.arms.items()
+        },
+        "bands": {"exact": exact.bands}
+        | {task: bench.bands(tuned) for task, tuned in benched.tuned.items()},
+    }
+
+
+def _count(found: dict[Place, Compared]) -> dict[str, int]:
+    winners = [compared.winner for compared in found.values()]
+    return {name: winners.count(name) for name in ("schedule", "average", "together", "alike")}
+
+
+def read(problem: Quadratic, steps: int, iterations: int) -> Exact:
+    """All that is asked of the standard problem."""
+    shapes = quadratic.schedules(steps)
+    swept = quadratic.sweep(problem, np.stack(list(shapes.values())), (0,))
+    averages = quadratic.sweep(problem, shapes["constant"][None]).average[0]  # [rate, power]
+    curves = dict(zip(shapes, swept.last, strict=True))
+    curves |= {str(p): averages[:, k] for k, p in enumerate(POWERS)}
+    return Exact(
+        rates=swept.rates,
+        curves=curves,
+        schedules={name: float(curves[name].min()) for name in shapes},
+        averages={p: float(curves[str(p)].min()) for p in POWERS},
+        best_schedule=quadratic.best_schedule(problem, steps),
+        together=quadratic.best_together(problem, steps, iterations),
+        kalman=quadratic.kalman(problem, steps),
+        best_rates={name: float(swept.rates[curve.argmin()]) for name, curve in curves.items()},
+        bands={name: bench.width(swept.rates, curve) for name, curve in curves.items()},
+    )
