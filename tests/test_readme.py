@@ -218,6 +218,25 @@ def suspects_the_opposite_task(names: Names, printed: str) -> None:
     assert float(re.findall(r"\d\.\d+", printed)[0]) < 0.2
 
 
+@says(named(HOSTS), "flax.nnx, an average", after=(DATA, (named(HOSTS), "flax.nnx")))
+@says(named(HOSTS), "equinox, an average", after=(DATA, (named(HOSTS), "equinox")))
+def has_statistics_of_the_average(names: Names, printed: str) -> None:
+    averaged, net, batch = names["averaged"], names["net"], names["batch"]
+    if "fresh" in names:
+        index, hidden = net.norm.batch_state_index, jax.vmap(averaged.hidden)
+        statistics, of_path = (s.get(index)[0] for s in (names["fresh"], names["state"]))
+    else:
+        hidden = averaged.hidden
+        statistics, of_path = averaged.norm.mean[...], net.norm.mean[...]
+    want = of_path
+    for t in range(50):
+        want = 0.9 * want + 0.1 * hidden(batch(t)[0]).mean(0)
+    np.testing.assert_allclose(statistics, want, rtol=1e-4, atol=1e-5)
+    # Those of the path, of which 0.9^50 is left, are others.
+    assert np.abs(of_path - want).max() > 1e-3
+    assert float(re.findall(r"\d\.\d+", printed)[-1]) < 0.2
+
+
 @says("experiments/tasks/README.md", "A task or rule of your own")
 def is_a_task(names: Names, printed: str) -> None:
     task, setup = names["parabola"](), measuring.Setup(names["lion"])

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from beliefnav import posterior, rules, wrappers
+from beliefnav import optimum, posterior, rules, wrappers
 from beliefnav.rules.catalogue import CATALOGUE
 from tests.hosts.hosts import HOSTS, Extra, Host, Optimizer, loss
 
@@ -25,8 +25,9 @@ SHAPES: dict[str, Callable[[], Optimizer]] = {
     "hazard_filter": lambda: rules.hazard_filter(0.01, examples=8),
     "muon": lambda: rules.muon(0.003),
     "two_hypothesis": lambda: wrappers.two_hypothesis(rules.adam(0.01), 0.05, 4.0, value_fn=loss),
+    "iterate_averaging": lambda: wrappers.iterate_averaging(rules.adam(0.01), variance=True),
 }
-"""One rule for each shape of state: moments, displacements, layers, matrices, another optimizer."""
+"""One for each shape of state: moments, displacements, layers, matrices, and two around others."""
 
 
 def nothing(params: PyTree) -> dict[str, Any]:
@@ -96,6 +97,21 @@ def assert_follows(host: Host, build: Callable[[], Optimizer], extra: Extra) -> 
 @pytest.mark.parametrize("host", HOSTS)
 def test_a_shape_of_state_steps_as_in_a_plain_loop(host: str, rule: str) -> None:
     assert_follows(HOSTS[host], SHAPES[rule], nothing)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_an_average_is_read_wherever_the_host_keeps_it(host: str) -> None:
+    init, step = plain(SHAPES["iterate_averaging"], nothing)
+    steps = HOSTS[host].train(spied(SHAPES["iterate_averaging"]()), nothing)
+    seen = next(steps)
+    params = layered(seen.params)
+    state = init(params)
+    for seen in steps:
+        params, state = step(layered(seen.opt_state.gradient), state, params)
+        got = optimum(seen.opt_state, seen.params)
+        assert jax.tree.structure(got) == jax.tree.structure(seen.params)
+        assert_close(got, optimum(state, params))
+    assert not np.allclose(jax.tree.leaves(got)[0], jax.tree.leaves(seen.params)[0], rtol=1e-4)
 
 
 FUNCTIONS: dict[str, Callable[[], Optimizer]] = {
