@@ -51,7 +51,8 @@ def secant(
 
     It measures how far the parameters moved, so that it is right under clipping, weight decay,
     masks, gradient accumulation and schedules; ``update`` needs ``params``. ``update`` also takes
-    ``curvature``, readings of a second sensor (`beliefnav.sensors`), if its noise is given.
+    ``curvature``, readings of a second sensor (`beliefnav.sensors`), if its noise is given;
+    ``optax.MultiSteps`` passes on the reading of the last part of a batch alone.
 
     The noise is followed with the memory of the curvature, `beliefs.UnknownNoise`, and its prior
     has three degrees of freedom, the fewest whole number at which posterior variances are finite.
@@ -144,7 +145,8 @@ def newton(
 
     ``update`` takes the Hessian as ``curvature=``: a matrix [n, n] over the raveled parameters
     (`beliefnav.sensors.hessian`), or, with ``diagonal``, a tree like them. At a step without a
-    reading say ``curvature=None``: the last one is used.
+    reading say ``curvature=None``: the last one is used. ``optax.MultiSteps`` passes on the reading
+    of the last part of a batch alone.
 
     Memory: 1 tree of the parameters' size, and a matrix [n, n]; 2 trees with ``diagonal``.
 
@@ -209,7 +211,8 @@ def sophia_like(
     discount $\beta_2$ and is read by a sensor, given as ``update(curvature=)`` at the steps at
     which there is a reading, and a plan that is followed for $\Delta t$ (exact hold). Sophia, on
     the same belief, cuts Newton's step off at a fixed size; here it saturates by itself, and a
-    saddle is left downhill.
+    saddle is left downhill. ``optax.MultiSteps`` passes on the reading of the last part of a batch
+    alone.
 
     Memory: 2 trees of the parameters' size.
 

@@ -37,7 +37,8 @@ def von(
     curvature that drifts, a known prior $N(0, 1/\delta)$, and Newton's plan, which stays where
     noise has made $h + \delta$ negative (the rule itself goes uphill there; see `ivon`).
 
-    ``update`` takes the reading as ``curvature=``, see `beliefnav.sensors.perturbed`.
+    ``update`` takes the reading as ``curvature=``, see `beliefnav.sensors.perturbed`;
+    ``optax.MultiSteps`` passes on that of the last part of a batch alone.
 
     Memory: 2 trees of the parameters' size.
 
@@ -105,6 +106,9 @@ def ivon(
     Assumes a gradient that drifts, a curvature that drifts and is positive, a known prior
     $N(0, 1/\delta)$, and Newton's plan.
 
+    ``update`` takes the reading as ``curvature=``; ``optax.MultiSteps`` passes on that of the last
+    part of a batch alone.
+
     Memory: 2 trees of the parameters' size.
 
     Args:
@@ -170,7 +174,8 @@ def bayesian_learning_rule(
     Newton's method, and on a quadratic loss the posterior after one step.
 
     ``update`` takes the Hessian [n, n] as ``curvature=``; with `beliefnav.sensors.hessian` at the
-    mean itself it is the Laplace approximation that follows.
+    mean itself it is the Laplace approximation that follows. ``optax.MultiSteps`` passes on the
+    reading of the last part of a batch alone.
 
     Memory: 1 tree of the parameters' size, and a matrix [n, n].
 

@@ -25,6 +25,7 @@ from beliefnav._checks import (
     UNIT_INTERVAL,
     Range,
 )
+from beliefnav.beliefs.contract import as_belief
 from beliefnav.rules._rule import Assumptions, Rule, rule
 from beliefnav.rules.catalogue import CATALOGUE, Entry, Peer
 
@@ -60,6 +61,32 @@ def readings(entry: Entry, last: ArrayLike = 1.0) -> dict[str, PyTree]:
         return {"curvature": diagonal}
     root = jnp.asarray(np.random.default_rng(0).normal(size=(SIZE, SIZE))) / 8
     return {"curvature": jnp.eye(SIZE) + root @ root.T}
+
+
+def reads(name: str) -> bool:
+    """Whether a step of a rule may read a curvature."""
+    entry = CATALOGUE[name]
+    sensor: Any = {"curvature_noise_variance": 1.0} if name == "secant" else {}
+    belief = entry.rule.assumptions(**entry.arguments, **sensor).belief
+    return as_belief(belief).filter().uses_curvature
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if reads(name)])
+def test_a_rule_that_takes_a_reading_says_what_becomes_of_it_in_parts(name: str) -> None:
+    text = " ".join((CATALOGUE[name].rule.__doc__ or "").split())
+    assert re.search(r"optax\.MultiSteps``[^.]* the last part", text)
+
+
+def test_of_a_batch_in_parts_the_last_reading_is_passed_on() -> None:
+    optimizer: Any = optax.MultiSteps(rules.newton(diagonal=True), 2).gradient_transformation()
+    params = jnp.zeros(2)
+    state = optimizer.init(params)
+    for gradient, curvature in ((1.0, 2.0), (3.0, 4.0)):
+        ones = jnp.ones(2)
+        updates, state = optimizer.update(
+            gradient * ones, state, params, curvature=curvature * ones
+        )
+    np.testing.assert_allclose(updates, -(1 + 3) / 2 / 4)
 
 
 def held(optimizer: optax.GradientTransformation) -> tuple[float, list[tuple[int, ...]]]:
