@@ -77,6 +77,7 @@ def test_a_rule_that_takes_a_reading_says_what_becomes_of_it_in_parts(name: str)
     assert re.search(r"optax\.MultiSteps``[^.]* the last part", text)
 
 
+@pytest.mark.usefixtures("dtype_promotion")
 def test_of_a_batch_in_parts_the_last_reading_is_passed_on() -> None:
     optimizer: Any = optax.MultiSteps(rules.newton(diagonal=True), 2).gradient_transformation()
     params = jnp.zeros(2)
