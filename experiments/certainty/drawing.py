@@ -52,10 +52,13 @@ def _draw_losses(axes: Any, results: Results) -> None:
     ):
         axes.axhline(loss, ls=style, lw=1, color="0.4", label=label)
     axes.set(
-        xlabel="largest rate", ylabel="expected loss in the end", xlim=(0.02, 2.1), ylim=(0.23, 0.8)
+        xlabel="largest rate",
+        ylabel="expected loss in the end",
+        xlim=(0.004, 2.1),
+        ylim=(0.23, 0.8),
     )
     axes.set_title("Noisy quadratic: exact lines, simulated points")
-    axes.legend(fontsize=7)
+    axes.legend(loc="upper left", fontsize=7)
 
 
 def _draw_rates(axes: Any, results: Results) -> None:
