@@ -482,9 +482,9 @@ def schedules() -> list[Row]:
     return [
         exact(
             "a fixed optimum, followed at once",
-            "optax.sgd, at the rates 1/(hn + R/(h v0)) of Robbins and Monro (1951)",
+            "optax.scale_by_schedule(1/(hn + R/(h v0))), the rates of Robbins and Monro (1951)",
             Assumptions(1.0, belief, control.to_optimum()),
-            optax.sgd(robbins_monro),
+            optax.scale_by_schedule(lambda count: -robbins_monro(count)),
             written_by=COMPOSED,
         )
     ]

@@ -1,6 +1,7 @@
 r"""The effective sample size $n$ that both discount models keep: $n \leftarrow \beta n + 1$."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,20 +70,21 @@ def mean_gain(sample_size: PyTree) -> PyTree:
     return jax.tree.map(lambda n: 1 / jnp.where(n > 0, n, 1), sample_size)
 
 
-def sample_sizes(discount: ArrayLike, prior: ArrayLike, seen: Array) -> Array:
+def sample_sizes(
+    discount: ArrayLike | Callable[[Array], Array], prior: ArrayLike, seen: Array
+) -> Array:
     r"""The sample sizes $n_0, \ldots, n_{T-1}$ before each observation of ``seen`` [step, ...].
 
-    The discount is one number, or one for each step.
+    The discount is that of all steps; a function gives that of each, from 0, 1, ....
     """
 
     def step(n: Any, inputs: tuple[Array, Array]) -> tuple[Any, Any]:
-        seen_now, discount_now = inputs
-        return discount_now * n + seen_now, n
+        seen_now, t = inputs
+        return (discount(t) if callable(discount) else discount) * n + seen_now, n
 
     dtype = jnp.result_type(float)
     start = jnp.broadcast_to(jnp.asarray(prior, dtype), seen.shape[1:])
-    discounts = jnp.broadcast_to(jnp.asarray(discount, dtype), len(seen))
-    return lax.scan(step, start, (seen.astype(dtype), discounts))[1]
+    return lax.scan(step, start, (seen.astype(dtype), jnp.arange(len(seen), dtype=dtype)))[1]
 
 
 def is_zero(prior: ArrayLike) -> bool:

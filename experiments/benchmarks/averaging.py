@@ -28,6 +28,7 @@ class Config(Options):
     """Options of the benchmark."""
 
     QUICK = {"num_params": (100_000,), "repeats": 5}
+    LEAST = {"num_params": 1000, "leaves": 1, "repeats": 1}
 
     num_params: tuple[int, ...] = (6_000_000, 16_000_000)
     """Numbers of float32 parameters."""

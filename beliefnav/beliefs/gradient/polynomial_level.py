@@ -204,14 +204,13 @@ class PolynomialLevel(Belief):
         """
         del displacement, curvature
         self._check_drift()
-        seen = jnp.isfinite(gradient)
+        seen = _trees.is_observed(gradient)
         before, size = context or (self.prior_steps, self._prior_sample_size())
         ages: Any = jnp.arange(len(gradient), dtype=jnp.result_type(float)) + before
-        discounts = self._discount(ages)
-        sizes = _discounting.sample_sizes(discounts, size, seen)
+        sizes = _discounting.sample_sizes(lambda t: self._discount(t + before), size, seen)
         drift: Any = self._known_noise() * self._drift(ages, sizes)
         drift = drift.astype(_trees.wide_dtype(gradient.dtype))
-        after = discounts[-1] * sizes[-1] + seen[-1].astype(sizes.dtype)
+        after = self._discount(ages[-1]) * sizes[-1] + seen[-1].astype(sizes.dtype)
         return (gradient, drift), (before + len(gradient), after)
 
     def prior(self) -> Gaussian:
@@ -252,7 +251,9 @@ class PolynomialLevel(Belief):
         noise_variance = self._known_noise()
         ages: Any = jnp.arange(stream.num_steps, dtype=jnp.result_type(float)) + self.prior_steps
         size = self._prior_sample_size()
-        sizes = _discounting.sample_sizes(self._discount(ages), size, stream.seen)
+        sizes = _discounting.sample_sizes(
+            lambda t: self._discount(t + self.prior_steps), size, stream.seen
+        )
         if improper := _discounting.is_zero(self.prior_steps):
             first = _discounting.first_observation(self.name, "prior_steps", stream)
             stream, sizes, ages, start = stream.drop_first(), sizes[1:], ages[1:], (first, 1.0)
