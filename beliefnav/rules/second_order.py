@@ -29,8 +29,8 @@ def secant(
     discount: ArrayLike = 0.1,
     *,
     noise_variance: ArrayLike | None = None,
-    gradient_variance: ArrayLike = 1e4,
-    curvature_variance: ArrayLike = 300.0,
+    gradient_variance: ArrayLike = 1.0,
+    curvature_variance: ArrayLike = 1.0,
     gradient_drift: ArrayLike = 0.01,
     curvature_discount: ArrayLike = 0.999,
     curvature_noise_variance: ArrayLike | None = None,
@@ -58,13 +58,14 @@ def secant(
     has three degrees of freedom, the fewest whole number at which posterior variances are finite.
     With a ``noise_variance`` it is known; that takes one tree of memory less.
 
-    The prior of the curvature is wide in units of the noise, and not infinite. A curvature of many
-    times $\sqrt{P_h}\, \sigma$ is far out in it, and is underestimated until the data overrule the
-    prior. On parabolas of curvature 0.1, 1 and 10, seen through noise of the standard deviation 0.1
-    for 200 steps, all 90 % intervals hold the truth, being wider than they need be for a curvature
-    that does not change; without drift and forgetting 89 % to 91 % do. In a network of 5,000
-    parameters on digits, which act on each other's gradients, 85 % of the intervals hold the
-    diagonal of the Hessian (600 steps, one seed).
+    The priors are in units of the noise, which is a statement about the landscape. The defaults are
+    those of gradients of small batches in a network, where curvatures are far smaller than the
+    noise: along 1,000 steps of Adam in a network on digits, 95 % of the 90 % intervals held the
+    diagonal of the Hessian; with variances of 1e4 and 300 only 4 % did, and the root mean square
+    error of the curvature was 23 times as large. Where the noise is small they are wrong: on
+    parabolas of curvature 1 and 10, seen through noise of the standard deviation 0.1, curvatures
+    lie 10 and 100 standard deviations out, and no interval holds them. There, state wide priors,
+    and whether anything drifts, as in the example, with which 85 % to 95 % of the intervals do.
 
     Memory: 7 trees of the parameters' size; 6 trees with a ``noise_variance``.
 

@@ -104,6 +104,7 @@ def run(config: Config) -> report.Report:
         "posterior_over_prior": spread,
         "sensor_error": sensor_error,
         "rank_correlation": correlations,
+        "coverage_in_network": {name: run_.coverage for name, run_ in networks.items()},
         "test_accuracy": {name: run_.accuracy for name, run_ in networks.items()},
     }
     return report.Report(claims, results)
@@ -153,11 +154,14 @@ class NetworkRun(NamedTuple):
     Attributes:
         exact: the diagonal of the Hessian of the training loss, a tree.
         believed: name -> a tree.
+        coverage: name of a secant belief -> the fraction of the exact entries inside its central
+            interval of probability `LEVEL`.
         accuracy: fraction of the test set that is classified correctly.
     """
 
     exact: Any
     believed: dict[str, Any]
+    coverage: dict[str, float]
     accuracy: float
 
     def correlations(self) -> dict[str, dict[str, float]]:
@@ -248,9 +252,19 @@ def on_network(config: Config, name: str, optimizer: optax.GradientTransformatio
     for part in tqdm(np.array_split(np.arange(config.network_steps), chunks), f"digits, {name}"):
         carry = train(carry, (indices[part], step_keys[part]))
     params, _, (_, states, averages) = carry
-    believed = {name: state.posterior().curvature_mean for name, state in states.items()}
+    posteriors = {name: state.posterior() for name, state in states.items()}
+    believed = {name: of.curvature_mean for name, of in posteriors.items()}
     exact = hessian_diagonal(problem.training_loss, params)
-    return NetworkRun(exact, believed | averages, float(problem.test_accuracy(params)))
+    covered = {name: coverage(of, exact) for name, of in posteriors.items()}
+    return NetworkRun(exact, believed | averages, covered, float(problem.test_accuracy(params)))
+
+
+def coverage(posterior: beliefs.Posterior, exact: Any) -> float:
+    """The fraction of the exact curvatures inside the central interval of probability `LEVEL`."""
+    flat = (posterior.curvature_mean, posterior.curvature_variance, exact)
+    mean, variance, truth = (np.asarray(ravel_pytree(tree)[0]) for tree in flat)
+    half = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(variance)
+    return float(np.mean(np.abs(mean - truth) < half))
 
 
 def average_of(sensor: str) -> str:

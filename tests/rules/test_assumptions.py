@@ -50,7 +50,7 @@ NUMBERS: dict[str, dict[str, float]] = {
         "horizon": 100,
         "gradient": 0.01,
         "curvature": 1000,
-        "curvature prior": 300,
+        "curvature prior": 1,
         "noise": 1000,
     },
     "l2_init": {"horizon": 0},
