@@ -5,6 +5,7 @@ with the gradient, and read; the policy turns what it says into a direction.
 """
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -16,7 +17,7 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from beliefnav import _probe
-from beliefnav._checks import POSITIVE
+from beliefnav._checks import NON_NEGATIVE, POSITIVE
 from beliefnav._probe import Probe
 from beliefnav._trees import (
     arrays,
@@ -25,6 +26,7 @@ from beliefnav._trees import (
     fitted,
     is_observed,
     named_leaves,
+    spread,
     unboxed,
     wide,
     wide_dtype,
@@ -298,7 +300,7 @@ def navigator(
         >>> posterior(state).gradient_mean.tolist(), posterior(state).gradient_variance.tolist()
         ([1.0, 2.0, 0.0], [4.0, 4.0, inf])
     """
-    POSITIVE.check("navigator", "learning_rate", learning_rate)
+    POSITIVE.check_annotated("navigator", "learning_rate", learning_rate, float)
     check_drift(drift)
     return optax.chain(
         scale_by_navigation(belief, policy, count_missing=count_missing),
@@ -352,8 +354,8 @@ def optimum(
         A tree like the parameters, of their dtypes.
 
     Raises:
-        ValueError: nothing in the state believes where the optimum is, or the parameters are not
-            like those that it is about.
+        ValueError: nothing in the state believes where the optimum is, the parameters are not like
+            those that it is about, or ``value_fn`` returns more than one number.
 
     Example:
         Some arrays are averaged, and the others stay as they are.
@@ -378,8 +380,10 @@ def optimum(
     mean = jax.tree.map(lambda m, p: m.astype(p.dtype), mean, params)
     if value_fn is None:
         return mean
-    ours, theirs = value_fn(mean), value_fn(params)
-    better = (ours <= theirs) | (jnp.isfinite(ours) & ~jnp.isfinite(theirs))
+    ours, theirs = (jnp.asarray(value_fn(x)) for x in (mean, params))
+    if ours.shape:
+        raise ValueError(f"optimum: value_fn must return one number, got shape {ours.shape}.")
+    better = jnp.isfinite(ours) & ((ours <= theirs) | ~jnp.isfinite(theirs))
     return jax.tree.map(lambda m, p: jnp.where(better, m, p), mean, params)
 
 
@@ -398,14 +402,14 @@ def sample_params(opt_state: PyTree, key: Array, scale: PyTree | ArrayLike = 1.0
         opt_state: the state of an optimizer that contains one belief about the optimum, such as
             `beliefnav.rules.hazard_filter`, or an average that holds a variance.
         key: a random key.
-        scale: $c \ge 0$, a number, or a tree of them like the parameters.
+        scale: $c \ge 0$, a number, or a tree of them like the parameters; 0 gives the mean.
 
     Returns:
         A tree like the parameters, of their dtypes; of an average, of its own, float32 or wider.
 
     Raises:
         ValueError: the state contains no belief about the optimum, more than one belief, or an
-            average without a variance.
+            average without a variance; ``scale`` is negative, or does not fit the parameters.
     """
     opt_state = unboxed(opt_state)
     optima = _optima(opt_state, None)
@@ -423,11 +427,25 @@ def sample_params(opt_state: PyTree, key: Array, scale: PyTree | ArrayLike = 1.0
     (state,) = _optimum_states(opt_state)
     like = state.previous_params if isinstance(state, NavigationState) else mean
     noise = optax.tree.random_like(key, mean)
+    NON_NEGATIVE.check_leaves("sample_params", "scale", scale)
+    scales = spread("sample_params", "scale", scale, mean)
 
-    def leaf(p: Array, m: Array, v: Array, e: Array, c: ArrayLike) -> Array:
-        return (m + jnp.sqrt(c * v) * e).astype(p.dtype)
+    def leaf(p: Array, m: Array, v: Array, e: Array, c: Array) -> Array:
+        return (m + jnp.where(c > 0, jnp.sqrt(c * v), 0) * e).astype(p.dtype)
 
-    return jax.tree.map(leaf, like, mean, variance, noise, jax.tree.broadcast(scale, mean))
+    return jax.tree.map(leaf, like, mean, variance, noise, scales)
+
+
+def forwarding(inner: Any) -> optax.GradientTransformationExtraArgs:
+    """An optimizer whose ``update`` may be called with more than it takes, and gets what it takes.
+
+    ``optax.with_extra_args_support`` drops all more from what is not declared to take any, such as
+    ``optax.MultiSteps``, whose ``update`` passes it on.
+    """
+    kinds = {p.kind for p in inspect.signature(inner.update).parameters.values()}
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return optax.GradientTransformationExtraArgs(inner.init, inner.update)
+    return optax.with_extra_args_support(inner)
 
 
 def open_probes(opt_state: PyTree, coordinates: Mapping[str, Array]) -> PyTree:

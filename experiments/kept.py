@@ -42,7 +42,9 @@ from tqdm import tqdm
 from beliefnav._files import written_beside
 
 PROJECT = ("beliefnav", "models", "experiments")
-PACKAGES = ("beliefnav", "jax", "optax", "numpyro", "arviz", "numpy")
+PACKAGES = (
+    *("beliefnav", "jax", "jaxlib", "equinox", "optax", "numpyro", "arviz", "numpy", "scipy"),
+)
 DAMAGED = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error),  # the file
     *(ValueError, KeyError, TypeError, AttributeError),  # what is in it
@@ -142,7 +144,8 @@ def code_of(module: str) -> str | None:
     """The digest of the code of a module, loaded or not; ``None`` of one that is not there."""
     package, *rest = module.split(".")
     found = importlib.util.find_spec(package)
-    assert found is not None and found.origin is not None
+    if found is None or found.origin is None:
+        return None
     path = Path(found.origin).parent.joinpath(*rest)
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return digest(path.read_text()) if path.is_file() else None
@@ -191,8 +194,11 @@ def _plain(options: Mapping[str, Any]) -> dict[str, Any]:
 def _is_array(value: Any) -> bool:
     if not isinstance(value, np.ndarray | np.generic | jax.Array):
         return False
-    if np.asarray(value).dtype.hasobject:
-        raise TypeError("Cannot keep an array of objects; keep numbers, or what JSON can hold.")
+    if np.asarray(value).dtype.kind not in "biufcSU":
+        raise TypeError(
+            f"Cannot keep an array of {np.asarray(value).dtype}; keep numbers of a dtype of NumPy's "
+            "own, or what JSON can hold."
+        )
     return True
 
 

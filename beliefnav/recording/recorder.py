@@ -11,7 +11,7 @@ from jax import Array
 
 from beliefnav._probe import FIELDS, gather
 from beliefnav._trees import arrays, listed, named_leaves
-from beliefnav.navigation import navigation_states, open_probes
+from beliefnav.navigation import forwarding, navigation_states, open_probes
 
 PyTree = Any
 
@@ -109,7 +109,7 @@ def record(
             raise ValueError(f"record: coordinates must be at least 1, got {coordinates}.")
         if key is None:
             raise ValueError("record: coordinates are drawn at random; give a key.")
-    inner = optax.with_extra_args_support(optimizer)
+    inner = forwarding(optimizer)
 
     def init(params: PyTree) -> Any:
         _check_debugging()

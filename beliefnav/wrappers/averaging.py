@@ -38,18 +38,20 @@ from jax import Array, lax
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import is_number
+from beliefnav._checks import Range, is_number
 from beliefnav._format import number
 from beliefnav.beliefs import PolynomialLevel
 from beliefnav.beliefs._discounting import mean_gain
 from beliefnav.beliefs.contract import Belief, Fact
-from beliefnav.navigation import check_real
+from beliefnav.navigation import check_real, forwarding
 from beliefnav.wrappers.contract import Optimizer, wrapper
 from beliefnav.wrappers.task_switches import TwoHypothesisState
 
 __all__ = ["IterateAveragingState", "iterate_averaging"]
 
 PyTree = Any
+
+WHOLE = Range(lambda x: x >= 1 and x % 1 == 0, "a positive whole number")
 
 MEMORY = PolynomialLevel(2.0)
 """Weights near $t^2$, of the last third of the path: it forgets the start, and averages noise."""
@@ -100,8 +102,13 @@ class IterateAveragingState(NamedTuple):
         gain, size = jax.tree.leaves((self.next_gain, self.average.sample_size))
         mean, variance = _taken(mean, self.path_variance, gain, own)
         known = (gain > 0) | (size > 0)
-        present = jax.tree.map(lambda m, p: jnp.where(known, m, p.astype(m.dtype)), mean, own)
-        return present, variance
+
+        def present(m: Array, p: Array) -> Array:
+            # An entry that was never taken in is 0.
+            taken = known & (_trees.is_observed(p) | (m != 0))
+            return jnp.where(taken, m, p.astype(m.dtype))
+
+        return jax.tree.map(present, mean, own), variance
 
     def forgotten(self, probability: Array, fresh: "IterateAveragingState") -> Any:
         r"""The state after the task has switched with a probability $\pi$; its inner state stays.
@@ -182,9 +189,14 @@ def iterate_averaging(
     a schedule that falls to 0 does better; the two together are best of all where both are tuned.
 
     The default, p = 2, is a compromise. On 200 curvatures 1, 1/2, ..., 1/200, with gradients of the
-    variance h, after 300 steps at the constant rate that is best for each, its loss is 0.61 of that
-    of the last iterate from a start of variance 1, and 1.03 of it from one of variance 100. Of the
-    plain average these are 0.55 and 3.8, of p = 8 they are 0.72 and 0.63.
+    variance h, after 300 steps at the constant rate that is best for each, its loss is 0.60 of that
+    of the last iterate from a start of variance 1, and 0.25 of it from one of variance 100 (there
+    at the largest rates that are stable). Of the plain average these are 0.54 and 1.2, of p = 8
+    they are 0.71 and 0.31.
+
+    In float32 an average stands still where its correction, $(\theta_t - \bar\theta)/n$, is less than
+    $6 \cdot 10^{-8}$ of it. Of more than some $10^5$ steps, read one in a hundred,
+    ``every=100``: the average is the same, and its corrections are a hundred times as large.
 
     An entry that is not finite is not taken in, and the rest of the average goes on; it counts in
     the sample size, which is one number for all. Averages are held in float32 or wider: in bfloat16
@@ -225,7 +237,7 @@ def iterate_averaging(
         without the average, and ``init`` starts one at any time.
 
     Raises:
-        ValueError: ``every`` is known and no positive whole number; at ``init``, a parameter is no
+        ValueError: ``every`` is known, and no positive whole number; at ``init``, a parameter is no
             real floating-point array; at ``update``, ``params`` is missing.
         TypeError: ``inner`` is no optimizer, or ``memory`` no level.
 
@@ -256,7 +268,7 @@ def iterate_averaging(
     _check(memory, every)
     if not isinstance(inner, Optimizer):
         raise TypeError(f"iterate_averaging: inner must be an optax optimizer, got {inner!r}.")
-    wrapped, filter_ = optax.with_extra_args_support(inner), memory.shared_filter()
+    wrapped, filter_ = forwarding(inner), memory.shared_filter()
 
     def started(params: PyTree, inner_state: Any) -> Any:
         """At these parameters, with nothing averaged."""
@@ -303,7 +315,11 @@ def iterate_averaging(
         updates = _after(updates, mean if spread is None else spread, state.averaged_calls)
         if switches := _switches(inner_state):
             there = jax.tree.map(lambda p, u: (p + u).astype(p.dtype), params, updates)
-            after = after.forgotten(jnp.max(jnp.stack(switches)), started(there, None))
+            probability = jnp.max(jnp.stack(switches))
+            stages = zip(_stages(state.inner_state), _stages(inner_state), strict=True)
+            for earlier, now in stages:  # what was said of a step counts once
+                probability = jnp.where(earlier == now, 0, probability)
+            after = after.forgotten(probability, started(there, None))
         return updates, after
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -368,6 +384,16 @@ def _switches(inner_state: PyTree) -> list[Array]:
     return [x.switch_probability for x in leaves if is_switch(x)]
 
 
+def _stages(inner_state: PyTree) -> list[Array]:
+    """The numbers of steps that every ``optax.MultiSteps`` inside has taken."""
+
+    def is_part(x: Any) -> bool:
+        return isinstance(x, optax.MultiStepsState)
+
+    leaves = jax.tree.leaves(inner_state, is_leaf=is_part)
+    return [x.gradient_step for x in leaves if is_part(x)]
+
+
 def _check(memory: Any, every: Any) -> None:
     if not (isinstance(memory, Belief) and memory.averages()):
         raise TypeError(
@@ -375,5 +401,4 @@ def _check(memory: Any, every: Any) -> None:
             "beliefs.PolynomialLevel(2.0), beliefs.LocalLevel(0.999) or, for the plain average, "
             f"beliefs.LocalLevel(1.0); got {memory!r}."
         )
-    if isinstance(every, int | float) and not (every >= 1 and every == int(every)):
-        raise ValueError(f"iterate_averaging: every must be a positive whole number, got {every}.")
+    WHOLE.check_annotated("iterate_averaging", "every", every, float)

@@ -13,7 +13,7 @@ from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
 from beliefnav._format import counted, number, reciprocal
 from beliefnav._trees import arrays, copied, fitted, is_function, named_leaves, path_name, unboxed
 from beliefnav.beliefs.contract import Fact
-from beliefnav.navigation import NavigationState
+from beliefnav.navigation import NavigationState, forwarding
 from beliefnav.wrappers.contract import Forgetting, Optimizer, wrapper
 
 __all__ = ["TwoHypothesisState", "two_hypothesis"]
@@ -171,7 +171,7 @@ def two_hypothesis(
     _check_numbers(hazard, examples)
     if not isinstance(inner, Optimizer):
         raise TypeError(f"two_hypothesis: inner must be an optax optimizer, got {inner!r}.")
-    wrapped = optax.with_extra_args_support(inner)
+    wrapped = forwarding(inner)
     own_value_fn = value_fn
 
     def init(params: PyTree) -> Any:

@@ -76,7 +76,7 @@ def find(kind: str, name: str, known: Mapping[str, Named]) -> Named:
         return known[name]
     try:
         return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise OptionError(
             f"Cannot find the {kind} {name!r}. This is because of: {error}; write MODULE:NAME, "
             "with a module that Python can import from here."

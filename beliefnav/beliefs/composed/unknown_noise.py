@@ -313,7 +313,8 @@ class UnknownNoise(Belief):
 class _LogarithmicNoise(Belief):
     r"""A drifting noise for likelihoods: it keeps $\log s^2$, so that small numbers stay numbers.
 
-    While nothing surprises, as zeros after zeros, $s^2$ falls as $\beta^t$.
+    While nothing surprises, as zeros after zeros, $s^2$ falls as $\beta^t$. The square of an
+    innovation still has to be a number: in float32 one below 1e-19 is taken for 0.
     """
 
     noise: UnknownNoise

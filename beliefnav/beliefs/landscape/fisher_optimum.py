@@ -194,7 +194,7 @@ class FisherOptimum(Belief):
         alone = jnp.asarray(self.examples * y**2)
         h = alone if h is None else jnp.where(h == 0, alone, h.astype(d.dtype))
         # What would overflow below is not observed either.
-        sizes = jnp.isfinite(y) & jnp.isfinite(self.examples * h) & jnp.isfinite(h * d)
+        sizes = _trees.is_observed(y) & jnp.isfinite(self.examples * h) & jnp.isfinite(h * d)
         seen = sizes & (h > jnp.finfo(d.dtype).tiny)
         weight = jnp.asarray(self.examples * jnp.where(seen, h, 0))
         h = jnp.where(seen, h, 1)
