@@ -196,8 +196,8 @@ def _is_array(value: Any) -> bool:
         return False
     if np.asarray(value).dtype.kind not in "biufcSU":
         raise TypeError(
-            f"Cannot keep an array of {np.asarray(value).dtype}; keep numbers of a dtype of NumPy's "
-            "own, or what JSON can hold."
+            f"Cannot keep an array of {np.asarray(value).dtype}; keep numbers of a dtype that is "
+            "NumPy's own, or what JSON can hold."
         )
     return True
 

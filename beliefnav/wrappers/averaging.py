@@ -194,8 +194,8 @@ def iterate_averaging(
     at the largest rates that are stable). Of the plain average these are 0.54 and 1.2, of p = 8
     they are 0.71 and 0.31.
 
-    In float32 an average stands still where its correction, $(\theta_t - \bar\theta)/n$, is less than
-    $6 \cdot 10^{-8}$ of it. Of more than some $10^5$ steps, read one in a hundred,
+    In float32 an average stands still where its correction, $(\theta_t - \bar\theta)/n$, is less
+    than $6 \cdot 10^{-8}$ of it. Of more than some $10^5$ steps, read one in a hundred,
     ``every=100``: the average is the same, and its corrections are a hundred times as large.
 
     An entry that is not finite is not taken in, and the rest of the average goes on; it counts in
