@@ -420,7 +420,7 @@ def test_its_defaults_are_honest_about_small_batches_in_a_network():
         logits = jnp.tanh(inputs[batch] @ params["a"]) @ params["b"]
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
 
-    def shares(**priors: float) -> np.ndarray:
+    def shares(**priors: float) -> float:
         belief = rules.secant.assumptions(1.0, **priors).belief
         filter_, adam = as_belief(belief).filter(), optax.adam(3e-3)
 
@@ -444,7 +444,7 @@ def test_its_defaults_are_honest_about_small_batches_in_a_network():
         read, exact = run()
         half = jax.tree.map(lambda v: stats.norm.ppf(0.95) * np.sqrt(v), read.curvature_variance)
         inside = jax.tree.map(lambda m, h, e: abs(m - h) < e, read.curvature_mean, exact, half)
-        return np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(inside)]))
+        return float(np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(inside)])))
 
     # Measured: 1.00, wider than they need be; with the wide priors of the parabolas 0.32.
     assert shares() >= 0.85

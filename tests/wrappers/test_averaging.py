@@ -683,6 +683,7 @@ def test_what_a_step_is_given_reaches_what_stands_inside_of_multi_steps() -> Non
         return posterior(state).curvature_mean
 
     want = believed(optax.MultiSteps(rule, 2).gradient_transformation())
+    parts: Any
     for parts in (optax.MultiSteps(rule, 2), optax.MultiSteps(rule, 2).gradient_transformation()):
         np.testing.assert_array_equal(believed(averaging(parts, every=2)), want)
         recorded = recording.record(parts, coordinates={"": [0]}, capacity=4)
@@ -714,7 +715,7 @@ def test_one_switch_is_forgotten_once_in_parts_too() -> None:
 
 
 def test_an_entry_that_was_never_taken_in_stays_as_it_is() -> None:
-    params = jnp.array([1.0, -jnp.inf, 3e20])
+    params: Any = jnp.array([1.0, -jnp.inf, 3e20])
     optimizer = averaging(optax.sgd(0.1), variance=True)
     state = optimizer.init(params)
     for _ in range(3):
