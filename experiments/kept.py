@@ -42,9 +42,7 @@ from tqdm import tqdm
 from beliefnav._files import written_beside
 
 PROJECT = ("beliefnav", "models", "experiments")
-PACKAGES = (
-    *("beliefnav", "jax", "jaxlib", "equinox", "optax", "numpyro", "arviz", "numpy", "scipy"),
-)
+PACKAGES = "beliefnav jax jaxlib equinox optax numpyro arviz numpy scipy".split()
 DAMAGED = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error),  # the file
     *(ValueError, KeyError, TypeError, AttributeError),  # what is in it

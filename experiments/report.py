@@ -22,6 +22,17 @@ KEPT = "kept"
 """The folder, in that of a run, of results that a later run may use again."""
 
 
+def interval(values: np.ndarray) -> list[float]:
+    """Mean over seeds with its 95 % interval, by Student's t; of one seed just the mean."""
+    from scipy import stats
+
+    mean, count = float(np.mean(values)), len(values)
+    if count < 2:
+        return [mean, mean, mean]
+    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
+    return [mean, mean - half, mean + half]
+
+
 class Claim(NamedTuple):
     """A statement with a number: ``value relation bound``, give or take the tolerance."""
 

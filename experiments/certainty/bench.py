@@ -12,6 +12,7 @@ from tqdm import tqdm
 from experiments.certainty.config import Config
 from experiments.certainty.quadratic import POWERS
 from experiments.kept import Kept
+from experiments.report import interval
 from experiments.tasks import measuring
 from experiments.tasks.catalogue import TASKS
 from experiments.tasks.measuring import Budget, Found, Setup, Tuned
@@ -94,7 +95,7 @@ def arms(tuned: dict[str, Tuned]) -> dict[str, Found]:
 def paired(of_task: dict[str, Found], rule: str, arm: str, other: str) -> list[float]:
     """Test error of one arm minus another's on the same seeds: mean, and its 95 % interval."""
     ours, theirs = (of_task[f"{rule}, {name}"].scores["test error"] for name in (arm, other))
-    return measuring.interval(ours - theirs)
+    return interval(ours - theirs)
 
 
 # --- the band of good rates ---------------------------------------------------------------------

@@ -8,6 +8,7 @@ import numpy as np
 from experiments import figures
 from experiments.certainty import bench, regimes
 from experiments.certainty.results import Results
+from experiments.report import interval
 from experiments.tasks import measuring
 
 WINNERS = {
@@ -126,7 +127,7 @@ def _draw_arms(axes: Any, of_task: dict[str, measuring.Found], score: str) -> No
     arms = (*bench.ARMS, bench.FREE)
     rules = list(dict.fromkeys(name.split(", ")[0] for name in of_task))
     for k, rule in enumerate(rules):
-        found = [measuring.interval(of_task[f"{rule}, {arm}"].scores[score]) for arm in arms]
+        found = [interval(of_task[f"{rule}, {arm}"].scores[score]) for arm in arms]
         mean, low, high = np.array(found).T
         y = np.arange(len(arms))[::-1] - 0.2 * (k - (len(rules) - 1) / 2)
         axes.errorbar(

@@ -9,7 +9,8 @@ import numpy as np
 from experiments import figures
 from experiments.figures import BLACK, BLUE, GREEN, ORANGE, PURPLE, RED, SKY, WIDTH
 from experiments.plasticity.methods import METHODS
-from experiments.plasticity.results import AT_ONCE, Result, interval, last
+from experiments.plasticity.results import AT_ONCE, Result, last
+from experiments.report import interval
 
 MAIN = {
     "adam_3e-3": BLACK,

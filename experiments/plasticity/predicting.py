@@ -10,9 +10,10 @@ from jax import Array
 from beliefnav import sample_params
 from experiments.plasticity import network
 from experiments.plasticity.methods import METHODS
-from experiments.plasticity.results import Result, interval
+from experiments.plasticity.results import Result
 from experiments.plasticity.streams import Stream
 from experiments.plasticity.training import batches, life
+from experiments.report import interval
 
 DRAWS = 50
 BINS = 15

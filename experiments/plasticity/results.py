@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy import stats
 
 from experiments.kept import Kept
 from experiments.plasticity.config import Config
 from experiments.plasticity.methods import METHODS, Method
 from experiments.plasticity.streams import Stream
 from experiments.plasticity.training import Lives, live
+from experiments.report import interval
 
 SUSPICION = 0.5
 """Probability of a switch from which on it counts as an alarm."""
@@ -98,15 +98,6 @@ def _sweep(
     ranked = np.where(np.isfinite(scores), scores, worst)
     best = int(ranked.argmax() if stream.classifies else ranked.argmin())
     return settings[best], scores.tolist()
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Mean over seeds with its 95 % interval, by Student's t; of one seed just the mean."""
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return [mean, mean, mean]
-    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return [mean, mean - half, mean + half]
 
 
 def tenth(stream_length: int) -> int:

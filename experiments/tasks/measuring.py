@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array, lax
-from scipy import stats
 
 from experiments import training
 from experiments.kept import Kept
+from experiments.report import interval
 from experiments.tasks.averaging import averaging
 from experiments.tasks.rules import Rule
 from experiments.tasks.task import SPLITS, Task
@@ -184,15 +184,6 @@ def tune(
         for rate, reading in chosen
     ]
     return Tuned(rates, tuning, found[0], found[1] if setup.powers else None)
-
-
-def interval(values: np.ndarray) -> list[float]:
-    """Mean over seeds with its 95 % interval, by Student's t; of one seed just the mean."""
-    mean, count = float(np.mean(values)), len(values)
-    if count < 2:
-        return [mean, mean, mean]
-    half = float(stats.t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
-    return [mean, mean - half, mean + half]
 
 
 def metrics(found: Found) -> dict[str, Any]:

@@ -310,8 +310,8 @@ def lives(switch: np.ndarray) -> Lives:
 def test_interval_is_that_of_students_t() -> None:
     values = np.array([0.1, 0.4, 0.2, 0.5])
     want = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    np.testing.assert_allclose(results.interval(values), [0.3, want.low, want.high])
-    assert results.interval(np.array([0.7])) == [0.7, 0.7, 0.7]
+    np.testing.assert_allclose(report.interval(values), [0.3, want.low, want.high])
+    assert report.interval(np.array([0.7])) == [0.7, 0.7, 0.7]
 
 
 def test_alarms_count_delays_misses_and_false_ones() -> None:
