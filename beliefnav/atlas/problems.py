@@ -10,6 +10,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from beliefnav import sensors
+from beliefnav.navigation import forwarding
 
 __all__ = [
     "DIAGONAL",
@@ -150,7 +151,7 @@ def trajectory(
     Returns:
         The raveled parameters, relative to the start.
     """
-    extended = optax.with_extra_args_support(optimizer)
+    extended = forwarding(optimizer)
     start, _ = ravel_pytree(problem.params)
 
     def step(carry: PyTree, now: tuple[Array, Array]) -> tuple[PyTree, Array]:
