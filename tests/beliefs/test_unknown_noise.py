@@ -231,6 +231,39 @@ def test_the_belief_scales_with_the_stream(prior: tuple[float, float]):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("two_sensors", [False, True])
+def test_one_number_of_degrees_of_freedom_counts_every_sensor(two_sensors: bool):
+    """Where all entries are observed, sharing the number changes nothing but its shape."""
+    rng = np.random.default_rng(0)
+    belief = UnknownNoise(SECANT, S2, NU)
+    y, c = jnp.asarray(rng.normal(size=(2, 5, 3)))
+    one, each = belief.shared_filter(), belief.filter()
+    states = one.init(y[0]), each.init(y[0])
+    for t in range(len(y)):
+        readings, moved = (y[t], c[t] if two_sensors else None), jnp.full(3, 0.1)
+        states = tuple(
+            f.update(f.predict(s, moved), *readings)
+            for f, s in zip((one, each), states, strict=True)
+        )
+        shared_state, state = states
+        want = NU + (t + 1) * (2 if two_sensors else 1)
+        assert shared_state.noise_degrees_of_freedom == want
+        np.testing.assert_allclose(state.noise_degrees_of_freedom, want, rtol=1e-14)
+        # The same numbers in another order: roundings of float64.
+        np.testing.assert_allclose(shared_state.noise_scale, state.noise_scale, rtol=1e-13)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_likelihood_of_a_shared_drifting_noise_counts_every_sensor():
+    """Where all entries are observed, it is that of a noise that counts for each entry."""
+    rng = np.random.default_rng(1)
+    recorded = jnp.asarray(rng.normal(size=(3, 5, 3)))
+    belief = UnknownNoise(SECANT, S2, NU, 0.9)
+    want = filters.log_likelihood(belief, *recorded)
+    np.testing.assert_allclose(filters.log_likelihood(shared(belief), *recorded), want, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
 def test_discounting_forgets_by_the_recursion():
     y, d, c = recording(3)
     y = y.at[6:].multiply(30.0)

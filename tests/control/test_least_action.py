@@ -94,6 +94,40 @@ def test_steps_do_not_grow_with_the_points(wells: LeastActionPath):
         np.testing.assert_allclose(wells.params[0, :, component], at, rtol=0, atol=0.05)
 
 
+@pytest.mark.usefixtures("x64")
+def test_a_discounted_path_with_a_terminal_value_is_a_linear_solve():
+    r"""Three steps of h = 0.5 at discount 1.2 on a parabola, worth (x - 2)^2 at the end.
+
+    The action is quadratic in the points, so that a linear solve minimises it.
+    """
+    h, discount, curvature = 0.5, 1.2, 3.0
+    kept = np.exp(-discount * h * np.arange(4))
+
+    def cost(x: Any) -> Any:
+        path = np.concatenate([[1.0], x])
+        kinetic = (np.diff(path) / h) ** 2 / 2
+        running = h * np.sum(kept[:3] * (kinetic + curvature * path[:3] ** 2 / 2))
+        return running + kept[3] * (path[3] - 2) ** 2
+
+    # Differences of a quadratic by steps of 1 are its Hessian and its gradient at 0.
+    unit, zero = np.eye(3), cost(np.zeros(3))
+    hessian = np.array([[cost(a + b) - cost(a) - cost(b) + zero for a in unit] for b in unit])
+    slope = np.array([(cost(a) - cost(-a)) / 2 for a in unit])
+    want = np.linalg.solve(hessian, -slope)
+    path = least_action_path(
+        Objective(discount=discount),
+        lambda x: curvature * x**2 / 2,
+        jnp.asarray(1.0),
+        duration=1.5,
+        num_points=4,
+        node=0.0,
+        terminal_value=lambda x: (x - 2) ** 2,
+    )
+    assert path.status == CONVERGED
+    np.testing.assert_allclose(path.params, [1.0, *want], rtol=1e-8)
+    np.testing.assert_allclose(path.action, cost(want), rtol=1e-10)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_a_free_end_is_at_rest_and_a_terminal_value_pulls_it():

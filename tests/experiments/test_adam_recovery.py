@@ -119,6 +119,18 @@ def test_known_curvature_is_planned_as_by_riccati() -> None:
     assert solution.first_move["optimal"] == pytest.approx((np.sqrt(5) - 1) / 2, abs=2e-3)
 
 
+def test_an_averaged_plan_weighs_the_plan_of_each_curvature_by_its_probability() -> None:
+    """With one move to go a known curvature h has the gain 1/(1 + h): the loss is -s + h s^2/2."""
+    problem = dual.make_problem(0.8, 0.3, GRID)
+    (gain, *_), (low, high) = dual.PLANS["averaged"](problem), problem.curvatures
+    probability = 1 / (1 + np.exp(-np.asarray(problem.log_odds)))  # of the high curvature
+    assert low < high
+    want = (1 - probability) / (1 + low) + probability / (1 + high)
+    np.testing.assert_allclose(gain, want, rtol=1e-5)
+    # The mean curvature at the same belief, to say which end of the odds is which.
+    np.testing.assert_allclose(problem.mean, low + probability * (high - low), rtol=1e-5)
+
+
 def test_following_a_known_quadratic_costs_what_its_value_function_says() -> None:
     """Without noise, on a known curvature, the cost is that of the recursion of its rate."""
     curvature, gradient = jnp.array([0.5, 2.0]), jnp.array([1.0, -1.0])

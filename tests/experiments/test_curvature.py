@@ -3,8 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from scipy import stats
 
+from beliefnav.beliefs import Posterior
 from experiments import curvature, report
 from experiments.options import OptionError
 
@@ -19,6 +23,17 @@ def test_quick_run_holds_its_claims(tmp_path: Path) -> None:
         assert len(beliefs) == 8
         # The curvature of a cross-entropy network is mostly Gauss-Newton: that sensor must see it.
         assert beliefs["secant + Gauss-Newton sensor"]["within"] > 0.8
+
+
+def test_coverage_is_of_the_central_interval_of_90_percent() -> None:
+    """Truths at quantiles of a standard normal: those from 5 % to 95 % lie inside."""
+    quantiles = stats.norm.ppf((np.arange(1000) + 0.5) / 1000)
+    of_params = curvature.Calibration(quantiles, np.zeros(1000), np.ones(1000))
+    assert of_params.coverage == pytest.approx(0.9)
+    posterior = Posterior(
+        curvature_mean={"w": jnp.ones(1000)}, curvature_variance={"w": jnp.full(1000, 4.0)}
+    )
+    assert curvature.coverage(posterior, {"w": 1 + 2 * quantiles}) == pytest.approx(0.9)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from scipy import stats
 from experiments import plasticity, report
 from experiments.kept import Kept
 from experiments.options import OptionError
-from experiments.plasticity import methods, network, results, surgery, training
+from experiments.plasticity import methods, network, predicting, results, surgery, training
 from experiments.plasticity.config import Config
 from experiments.plasticity.methods import METHODS, Seen, Setup
 from experiments.plasticity.streams import STREAMS, Stream, Task
@@ -172,6 +172,52 @@ def test_resets_begin_anew_where_they_are_told() -> None:
     # Every second step, of tasks of 50 steps.
     often = {"learning_rate": 1e-2, "period": 2 / 50}
     assert_close(follow(methods.periodic(often, setup), setup.start)[2], oracle[2])
+
+
+def test_random_resets_are_as_many_as_tasks() -> None:
+    """One in 50 steps of tasks of 50: of 4,000 keys 80 are expected, with a deviation of 8.9."""
+    setup = setup_of()
+    learner = methods.random_resets({"learning_rate": 1e-2}, setup)
+    params, state = learner.update(setup.start, learner.state, seen(setup.start, 0))
+    now = seen(params, 1)
+
+    def count_after(key: jax.Array) -> Any:
+        return optax.tree.get(learner.update(params, state, now._replace(key=key))[1], "count")
+
+    counts = jax.jit(jax.vmap(count_after))(jax.random.split(jax.random.key(0), 4000))
+    assert set(np.unique(counts)) == {1, 2}
+    assert abs(np.sum(counts == 1) - 80) < 4 * 8.9
+
+
+def test_methods_are_told_of_a_task_at_its_first_step() -> None:
+    """The step at which targets first come from the new task; not at the first task."""
+
+    def draw(key_stream: jax.Array, key_task: jax.Array) -> Task:
+        inputs = jax.random.normal(key_stream, (8, 6))
+        targets = jnp.full(8, jax.random.randint(key_task, (), 0, 3))
+        return Task(inputs, targets, inputs, targets)
+
+    stream = Stream(draw, tasks=3, epochs=1, examples=8, widths=WIDTHS, batch_size=2)
+
+    def make(settings: Any, setup: Setup) -> methods.Learner:
+        del settings, setup
+
+        def update(params: Any, state: Any, seen: Seen) -> tuple[Any, Any]:
+            return params, state.at[seen.step].set(seen.boundary)
+
+        return methods.Learner(jnp.zeros(12, bool), update)
+
+    method = methods.Method("writes down what it is told", make, {})
+    told = training.life(stream, method, {}, jax.random.key(0))[0][1]
+    assert np.flatnonzero(told).tolist() == [4, 8]
+
+
+def test_calibration_error_is_the_mean_gap_of_confidence_and_accuracy() -> None:
+    """Four predictions with confidence 0.9, of which 3 are right, and two with 0.6, both right."""
+    confidence = np.array([0.9, 0.9, 0.9, 0.9, 0.6, 0.6])
+    probabilities = np.stack([confidence, 1 - confidence], 1)
+    got = predicting.calibration_error(probabilities, np.array([0, 0, 0, 1, 0, 0]))
+    assert got == pytest.approx((4 * (0.9 - 0.75) + 2 * (1 - 0.6)) / 6)
 
 
 def test_soft_reset_without_drift_is_gradient_descent_and_drifts_when_it_helps() -> None:

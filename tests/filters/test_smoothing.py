@@ -561,6 +561,30 @@ def test_paths_have_the_moments_of_the_smoother_at_and_between_all_steps(name: s
 
 
 @pytest.mark.usefixtures("x64")
+def test_paths_under_unknown_noise_are_student_over_all_steps_together():
+    r"""One unit is shared by all steps, so that a path is a multivariate Student t.
+
+    With $n$ readings and $d$ steps, the squared distance of a path from the smoothed mean, in the
+    covariance in units of $s^2 = (\nu_0 s_0^2 + \text{surprise}) / (\nu_0 + n)$ and divided
+    by $d$, has the law $F(d, \nu_0 + n)$. Normal paths would have a chi-squared one.
+    """
+    y = np.array([0.6, -1.1, np.nan, 0.4, 1.5])
+    hyper = {"autocorrelation": 0.8, "process_variance": 0.3, "noise_variance": 0.5}
+    joint = oracles.joint(oracles.ornstein_uhlenbeck_model(y, **hyper))
+    degrees = DEGREES + joint.num_readings
+    unit = (DEGREES * SCALE + joint.surprise) / degrees
+    belief = UnknownNoise(OrnsteinUhlenbeck(**hyper), SCALE, DEGREES)
+    recording = Recording(jnp.asarray(y))
+    drawn = jit(lambda recording: draw_paths(belief, recording, 20_000))(recording)
+    away = np.asarray(drawn.gradient, np.float64) - joint.smoothed_mean[:, 0]
+    covariance = joint.smoothed_covariance[:, 0, :, 0]
+    distance = np.einsum("ns,sn->n", away, np.linalg.solve(covariance, away.T))
+    got = distance / (len(y) * unit)
+    # One degree of freedom more, or a unit that is not drawn: p below 1e-6.
+    assert stats.kstest(got, stats.f(len(y), degrees).cdf).pvalue > 1e-3
+
+
+@pytest.mark.usefixtures("x64")
 def test_paths_follow_the_key():
     case = first_leaf(CASES["optimum"])
     run = jit(
