@@ -10,8 +10,11 @@ claimed is one of
 - ``exact``: equal but for rounding;
 - ``limit``: equal in the limit of a small parameter, at the order that is measured;
 - ``approximate``: not equal, for the reason given;
-- ``not derivable``: from no belief and policy, for the reason given; the deviation is that of the
-  nearest rule that is.
+- ``no model known``: no belief that is a model of gradients is known to give the rule, for the
+  reason given; the deviation is that of the nearest rule of which one is.
+
+``exact`` says that two programs are equal, not that the rule was derived. `forbidding` says what
+kind of belief a row has, and which gradients would speak against it.
 
 `explain` says what a call of an optimizer assumes, optax's own included.
 

@@ -16,7 +16,9 @@ import jax
 from tqdm import tqdm
 
 from beliefnav._files import check_writable, written_beside
-from beliefnav.atlas.measuring import Measurement, assumptions_of, measure
+from beliefnav._format import counted
+from beliefnav.atlas.forbidding import KINDS, forbids, kind
+from beliefnav.atlas.measuring import Measurement, assumptions_of, inside, measure
 from beliefnav.atlas.problems import network, quadratic
 from beliefnav.atlas.table import COMPOSED, EXACT, FORMULA, LIMIT, SHIPPED, Row, rows
 from beliefnav.rules._rule import Fact
@@ -31,6 +33,26 @@ Each rule beside an independent implementation, for 500 steps on the same gradie
 to the way that they went. The table says what it is claimed to be at most, on any machine;
 `python -m beliefnav.atlas` prints what it is on yours. A limit is one of a small parameter s: its
 deviation is that at s = 1e-4, and vanishes as the power of s that is called its order.
+
+**What `exact` does not say.** Two programs that take the same steps are equal; that does not derive
+one of them. Every rule that moves each parameter against the mean m of its gradient, by any amount
+u, is the ballistic step on a curvature of (m/u)^2. What a row is worth depends on its belief:
+"""
+FORBIDDING = """\
+A belief of gradients can be wrong, which the column "forbids" says. Named there are streams of
+gradients that speak against the belief: it predicts each gradient from those before, and its errors
+or their sizes depend on those of the step before. Of 200 streams of 400 steps and 4 entries, at
+least 90 % of the named ones do so, and at most 5 % of those that the belief itself predicts.
+`correlated` gradients keep three quarters from step to step, `unrelated` ones have a constant mean
+and noise, and `bursts` are three times as large in every second 20 steps
+(`beliefnav.atlas.forbidding`). "Nothing" stands where a belief has no model of gradients.
+
+None of this says anything of the curvature of a loss. Rules such as RMSprop and Adam read the mean
+square of gradients as curvature; gradients alone cannot contradict that.
+
+The column "choices" has the number of assumptions that a rule is made of, beside the numbers that
+the other implementation is given. There are more choices than numbers everywhere: a belief that
+takes the steps of a known rule can be found, and the choices say what one has to believe for it.
 """
 
 
@@ -114,9 +136,26 @@ def markdown(chosen: Sequence[Row], broken: Sequence[Row] = ()) -> str:
         A page in markdown.
     """
     exact = [row.written_by for row in chosen if row.verdict == EXACT]
-    columns = ("rule", "assumptions", "compared with", "deviation", "verdict", "reason")
+    columns = (
+        *("rule", "assumptions", "its belief is", "choices", "forbids"),
+        *("compared with", "deviation", "verdict", "reason"),
+    )
+    small = quadratic(1)
+    assumed = [inside(assumptions_of(row, small)) for row in chosen]
+    kinds = [kind(one) for one in assumed]
     lines = [
         HEAD,
+        "| the belief is | rows | of them exact |",
+        "|---|---|---|",
+        *(
+            f"| {name} | {kinds.count(name)} | "
+            f"{sum(k == name and r.verdict == EXACT for k, r in zip(kinds, chosen, strict=True))} |"
+            for name in KINDS
+        ),
+        "",
+        FORBIDDING,
+        f"{sum(bool(forbids(one)) for one in assumed)} of {len(chosen)} rows forbid something.",
+        "",
         f"Of {len(chosen)} rows, {len(exact)} are exact:",
         "",
         "| compared with | exact rows |",
@@ -128,12 +167,16 @@ def markdown(chosen: Sequence[Row], broken: Sequence[Row] = ()) -> str:
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
     ]
-    small = quadratic(1)
-    for row in chosen:
-        assumed, bound = summary(assumptions_of(row, small).facts()), f"≤ {row.bound:g}"
+    for row, one, what in zip(chosen, assumed, kinds, strict=True):
+        facts, bound = assumptions_of(row, small).facts(), f"≤ {row.bound:g}"
+        number = "" if row.numbers is None else f" for {counted(row.numbers, 'number')}"
         order = f", order {row.order:g}" if row.verdict == LIMIT else ""
         verdict = row.verdict + order + (" (does not hold)" if row in broken else "")
-        cells = (row.rule, assumed, row.compared_with, bound, verdict, row.reason)
+        cells = (
+            *(row.rule, summary(facts), what, f"{len(facts)}{number}"),
+            *(", ".join(forbids(one)) or "nothing", row.compared_with),
+            *(bound, verdict, row.reason),
+        )
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
 

@@ -27,9 +27,9 @@ _NESTEROV: dict[Any, Any] = {
 }
 _STORAGE = ("mu_dtype", "accumulator_dtype")
 _REASONS: dict[Any, str] = {
-    optax.amsgrad: "the largest of past posterior means is the posterior mean of no prior",
-    optax.lamb: "its trust ratio is optimal for no quadratic cost of moving",
-    optax.lars: "its trust ratio is optimal for no quadratic cost of moving",
+    optax.amsgrad: "no model is known whose posterior mean is the largest of past ones",
+    optax.lamb: "no model of gradients is known that has its trust ratio for a curvature",
+    optax.lars: "no model of gradients is known that has its trust ratio for a curvature",
 }
 
 
@@ -87,7 +87,7 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
         inside does.
 
     Raises:
-        ValueError: it does not follow from a belief and a policy, an argument has no counterpart,
+        ValueError: no belief and policy are known of it, an argument has no counterpart,
             nothing is known of it, or it was built before; around a wrapper, a keyword argument
             could be that of both. The error says which.
         TypeError: an argument is missing, or nobody takes it.
@@ -127,7 +127,7 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
     name = _name(optimizer)
     if optimizer in _REASONS:
         raise ValueError(
-            f"{name} does not follow from a belief and a policy. This is because "
+            f"Cannot explain {name} by a belief and a policy. This is because "
             f"{_REASONS[optimizer]}."
         )
     if optimizer not in _PEERS:

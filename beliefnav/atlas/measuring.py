@@ -1,7 +1,7 @@
 """How far a rule is from its peer."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from beliefnav.atlas.problems import Problem, network, quadratic, trajectory
 from beliefnav.atlas.table import EXACT, LIMIT, Row
 from beliefnav.rules._rule import Assumptions, Fact
 
-__all__ = ["Measurement", "assumptions_of", "measure"]
+__all__ = ["Measurement", "assumptions_of", "inside", "measure"]
 
 ORDER_TOLERANCE = 0.15
 """The problems hand the largest deviation over to each other along the way."""
@@ -29,7 +29,7 @@ class Measurement(NamedTuple):
         compared_with: the independent implementation.
         deviation: the largest over the problems and their steps of $|\theta - \theta'|$, relative
             to how far the peer's $\theta'$ moved at most; of a limit, at its smallest parameter.
-        verdict: what is claimed: ``exact``, ``limit``, ``approximate`` or ``not derivable``.
+        verdict: what is claimed: ``exact``, ``limit``, ``approximate`` or ``no model known``.
         holds: whether this measurement bears it out: a rule deviates by no more than the bound of
             its row (in float32, an exact one by no more than 1e-4), a limit is approached at its
             order to within `ORDER_TOLERANCE`, and the others do differ.
@@ -95,6 +95,11 @@ def _holds(row: Row, deviation: float, order: float | None) -> bool:
 def assumptions_of(row: Row, problem: Problem) -> Assumptions | Wrapped:
     """What a row says of its rule; of a limit, at the smallest parameter that is measured."""
     return row.ours(problem, SCALES[-1]) if row.verdict == LIMIT else row.ours(problem)
+
+
+def inside(assumed: Assumptions | Wrapped | Any) -> Assumptions:
+    """What the optimizer inside all wrappers assumes."""
+    return inside(assumed.inner) if isinstance(assumed, Wrapped) else assumed
 
 
 def _deviations(row: Row, problem: Problem, scales: Array) -> Array:

@@ -1,5 +1,6 @@
 """The rows of the atlas: each rule with what it is compared with, and what is claimed of it."""
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ __all__ = [
     "EXACT",
     "FORMULA",
     "LIMIT",
-    "NOT_DERIVABLE",
+    "NO_MODEL",
     "SHIPPED",
     "Row",
     "rows",
@@ -33,7 +34,7 @@ __all__ = [
 
 Optimizer = optax.GradientTransformation
 
-NOT_DERIVABLE = "not derivable"
+NO_MODEL = "no model known"
 
 SHIPPED, COMPOSED, FORMULA = (
     "optax as it ships",
@@ -42,7 +43,7 @@ SHIPPED, COMPOSED, FORMULA = (
 )
 """Who wrote what a row is compared with; a formula may stand around an optimizer of optax."""
 
-_AT_MOST = {EXACT: 1e-12, LIMIT: 1e-3, APPROXIMATE: 1.0, NOT_DERIVABLE: 1.0}
+_AT_MOST = {EXACT: 1e-12, LIMIT: 1e-3, APPROXIMATE: 1.0, NO_MODEL: 1.0}
 """Verdict -> what a deviation in float64 is claimed to be at most; room is left for machines."""
 
 
@@ -52,10 +53,10 @@ class Row(NamedTuple):
     Attributes:
         rule: its name.
         compared_with: the independent implementation.
-        verdict: ``exact``, ``limit``, ``approximate`` or ``not derivable``.
+        verdict: ``exact``, ``limit``, ``approximate`` or ``no model known``.
         reason: why, if it is not exact; for a limit, of what.
         ours: from a problem, and for a limit from its small parameter, to the assumptions. Of a
-            rule that is not derivable, the nearest one that is.
+            rule of which no model is known, the nearest one that has one.
         peer: from a problem to the independent implementation.
         sensor: what both get as ``curvature``.
         peer_sensor: what the peer gets instead.
@@ -66,6 +67,7 @@ class Row(NamedTuple):
             the same verdict.
         read: ``(state, parameters) ->`` the parameters that are compared; ``None``: as they are.
         peer_read: the same of the peer.
+        numbers: how many numbers the peer is given; of a row that is not exact ``None``.
     """
 
     rule: str
@@ -82,6 +84,7 @@ class Row(NamedTuple):
     at_most: float | None = None
     read: Callable[[Any, Any], Any] | None = None
     peer_read: Callable[[Any, Any], Any] | None = None
+    numbers: int | None = None
 
     @property
     def bound(self) -> float:
@@ -142,7 +145,10 @@ def textbook(
     """The demonstration of a rule in the catalogue, equal to a peer with the same arguments."""
     entry = CATALOGUE[rule]
     ours, theirs = entry.rule.assumptions(**entry.arguments), peer(**entry.arguments)
-    return exact(rule, compared_with, ours, theirs, sensor, **options)
+    bound = inspect.signature(entry.rule).bind(**entry.arguments)
+    bound.apply_defaults()
+    numbers = sum(type(value) in (int, float) for value in bound.arguments.values())
+    return exact(rule, compared_with, ours, theirs, sensor, numbers=numbers, **options)
 
 
 def recovered() -> list[Row]:
@@ -169,6 +175,7 @@ def recovered() -> list[Row]:
             rules.sgd.assumptions(0.005, momentum=0.9),
             optax.sgd(0.005, momentum=0.9),
             written_by=SHIPPED,
+            numbers=2,
         ),
         exact(
             "nesterov",
@@ -176,6 +183,7 @@ def recovered() -> list[Row]:
             rules.sgd.assumptions(0.005, momentum=0.9, nesterov=True),
             optax.sgd(0.005, momentum=0.9, nesterov=True),
             written_by=SHIPPED,
+            numbers=2,
         ),
         differs(
             "nadam with a prior",
@@ -190,21 +198,23 @@ def recovered() -> list[Row]:
         differs(
             "amsgrad",
             "optax.amsgrad",
-            NOT_DERIVABLE,
+            NO_MODEL,
             adam,
             optax.amsgrad(0.01),
-            "The largest of past posterior means is the posterior mean of no prior: evidence for a "
-            "smaller curvature is ignored. The deviation is that of adam.",
+            "The largest of past means of Adam's curvature is a filter that takes the same steps, "
+            "but of no known model: evidence for a smaller curvature is ignored. The deviation is "
+            "that of adam.",
             written_by=SHIPPED,
         ),
         differs(
             "lamb",
             "optax.lamb",
-            NOT_DERIVABLE,
+            NO_MODEL,
             adam,
             optax.lamb(0.01),
-            "Its trust ratio scales the step by |params| / |step|, which is optimal for no "
-            "quadratic cost of moving. The deviation is that of adam.",
+            "Its trust ratio |params| / |step| is a curvature that is read off parameters and "
+            "posterior, as any factor of a step is; no known model of gradients has it. The "
+            "deviation is that of adam.",
             written_by=SHIPPED,
         ),
     ]
@@ -295,6 +305,7 @@ def geometries() -> list[Row]:
             EXACT,
             natural(sensors.fisher, damped),
             whole,
+            numbers=2,
         ),
         Row(
             "natural_gradient, Kronecker",
@@ -302,6 +313,7 @@ def geometries() -> list[Row]:
             EXACT,
             natural(sensors.fisher_kronecker, factors),
             product,
+            numbers=2,
         ),
         Row(
             "natural_gradient, Kronecker",
@@ -374,6 +386,7 @@ def geometries() -> list[Row]:
             rules.muon.assumptions(0.003, 0.0, nesterov=False),
             peers.muon(0.003, ns_coeffs=(1.875, -1.25, 0.375), ns_steps=20),
             written_by=COMPOSED,
+            numbers=5,
         ),
         differs(
             "muon",
@@ -416,6 +429,7 @@ def averages() -> list[Row]:
             "the mean of all iterates (Polyak and Ruppert)",
             averaged(adam, beliefs.LocalLevel(1.0)),
             peers.plain_average(inner),
+            numbers=4,
             **read,
         ),
         exact(
@@ -423,6 +437,7 @@ def averages() -> list[Row]:
             "polynomial-decay averaging of Shamir and Zhang (2013)",
             averaged(adam, beliefs.PolynomialLevel(3.0)),
             peers.polynomial_decay(inner, 3.0),
+            numbers=5,
             **read,
         ),
         exact(
@@ -430,6 +445,7 @@ def averages() -> list[Row]:
             "optax.ema of the weights, corrected for its bias",
             averaged(adam, beliefs.LocalLevel(0.99)),
             peers.exponential_average(inner, 0.99, debias=True),
+            numbers=5,
             **read,
         ),
         exact(
@@ -437,6 +453,7 @@ def averages() -> list[Row]:
             "optax.incremental_update of the weights",
             averaged(adam, beliefs.LocalLevel(0.99, prior_sample_size=100.0)),
             peers.exponential_average(inner, 0.99, debias=False),
+            numbers=5,
             **read,
         ),
         exact(
@@ -444,6 +461,7 @@ def averages() -> list[Row]:
             "algorithm 1 of Izmailov et al. (2018), a cycle of 10",
             averaged(adam, beliefs.LocalLevel(1.0), every=10),
             peers.stochastic_weight_averaging(inner, 10),
+            numbers=5,
             **read,
         ),
         differs(
@@ -486,6 +504,7 @@ def schedules() -> list[Row]:
             Assumptions(1.0, belief, control.to_optimum()),
             optax.scale_by_schedule(lambda count: -robbins_monro(count)),
             written_by=COMPOSED,
+            numbers=3,
         )
     ]
 

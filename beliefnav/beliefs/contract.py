@@ -8,6 +8,7 @@ may say besides has a default here, most often a refusal that names what would h
 | online inference, and what it reads | `Belief.filter` | optimizers, `beliefnav.filters` |
 | diagnostics, the predictive density | `Filter.diagnose` | recordings, likelihoods |
 | how surprising a reading was, online | `Filter.weigh` | `beliefnav.beliefs.UnknownNoise` |
+| which beliefs it holds apart, if of models | `Belief.parts`, `Belief.modelled` | the atlas |
 | one number for all entries | `Belief.shared_filter` | `beliefnav.beliefs.shared` |
 | what it assumes, in words | `Belief.facts` | `beliefnav.explain` |
 | the joint program | `Belief.program`, `Belief.positive_program` | simulation, NUTS over latents |
@@ -458,6 +459,10 @@ class Belief(Checked):
         del quantity, time
         return (Fact("belief", self.name, (type(self).__doc__ or "").split("\n")[0]),)
 
+    def parts(self) -> "tuple[Belief, ...]":
+        """Beliefs that are held each as if the others did not exist; by default itself alone."""
+        return (self,)
+
     def shared_filter(self) -> Filter:
         """Online inference that keeps one sample size or variance for all entries."""
         raise declared(self, "keep one sample size for all entries of", "shared_filter()")
@@ -496,6 +501,10 @@ class Belief(Checked):
         """The joint NumPyro program of latents and observations on a stream that was read."""
         del stream
         raise declared(self, "simulate or sample the latents of", "program(stream)")
+
+    def modelled(self) -> bool:
+        """Whether its filter is that of a generative model; by default, if it has a program."""
+        return type(self).program is not Belief.program
 
     def positive_program(self, stream: Stream) -> Any:
         """The same with a curvature that is known to be positive."""

@@ -56,6 +56,10 @@ class Independent(Belief):
         gradient, curvature = as_belief(self.gradient).name, as_belief(self.curvature).name
         return f"independent(gradient={gradient}, curvature={curvature})"
 
+    def parts(self) -> tuple[Belief, ...]:
+        """The two."""
+        return as_belief(self.gradient), as_belief(self.curvature)
+
     def _filter(self, one: Filter, other: Filter) -> Filter:
         def init(params: PyTree) -> IndependentState:
             state = IndependentState(one.init(params), other.init(params))

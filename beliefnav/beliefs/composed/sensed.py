@@ -127,6 +127,10 @@ class Sensed(Belief):
         """The belief in other units, about the same readings."""
         return Sensed(as_belief(self.belief).scaled(factor), self.dense, self.required)
 
+    def modelled(self) -> bool:
+        """As the belief, of readings."""
+        return as_belief(self.belief).modelled()
+
     def program(self, stream: Stream) -> Any:
         """Refuse: nothing is said of gradients."""
         del stream
