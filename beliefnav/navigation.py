@@ -300,7 +300,8 @@ def navigator(
         >>> posterior(state).gradient_mean.tolist(), posterior(state).gradient_variance.tolist()
         ([1.0, 2.0, 0.0], [4.0, 4.0, inf])
     """
-    POSITIVE.check_annotated("navigator", "learning_rate", learning_rate, float)
+    kind = optax.ScalarOrSchedule
+    POSITIVE.check_annotated("navigator", "learning_rate", learning_rate, kind)
     check_drift(drift)
     return optax.chain(
         scale_by_navigation(belief, policy, count_missing=count_missing),
