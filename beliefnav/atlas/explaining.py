@@ -2,16 +2,17 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
+import jax
 import optax
 
 from beliefnav import rules
 from beliefnav.rules._rule import Assumptions, Fact, Rule, table
 from beliefnav.rules.catalogue import CATALOGUE, Peer
-from beliefnav.wrappers.contract import Optimizer, Wrapper
+from beliefnav.wrappers.contract import Optimizer, Telling, Wrapper
 
-__all__ = ["Wrapped", "explain"]
+__all__ = ["Held", "Wrapped", "explain"]
 
 _PEERS: dict[Any, tuple[str, Any]] = {
     entry.peer.build: (entry.peer.name.removeprefix("optax."), entry.rule)
@@ -72,19 +73,50 @@ class Wrapped(NamedTuple):
         return table(self.facts())
 
 
-def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
+class Held(NamedTuple):
+    """What the state of an optimizer holds, in numbers.
+
+    Attributes:
+        told: one by one; of averages inside of one another, the outer one first.
+    """
+
+    told: tuple[Fact, ...]
+
+    def facts(self) -> tuple[Fact, ...]:
+        """The numbers one by one."""
+        return self.told
+
+    def __str__(self) -> str:
+        """The facts as a table, at most 100 columns wide."""
+        return table(self.told)
+
+
+@overload
+def explain(
+    optimizer: Callable[..., Any] | Assumptions | Wrapped | Optimizer, *args: Any, **kwargs: Any
+) -> Assumptions | Wrapped: ...
+
+
+@overload
+def explain(optimizer: tuple[Any, ...], params: Any = None, /) -> Held: ...
+
+
+def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held:
     """The assumptions that a call of an optimizer encodes. Printed, a sentence for each.
+
+    Or the numbers that the state of an average holds.
 
     Args:
         optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called. Or a wrapper of
             `beliefnav.wrappers`; then the first argument is what it wraps: such a function, whose
-            arguments follow, or an optimizer. `Assumptions` are returned as they are.
-        *args: its arguments.
+            arguments follow, or an optimizer. `Assumptions` are returned as they are. Or the state
+            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it.
+        *args: its arguments; of a state, the present parameters, if you like.
         **kwargs: its keyword arguments; around a wrapper, also those of the wrapper.
 
     Returns:
         What the optimizer is built from; of a wrapper, what it assumes and what the optimizer
-        inside does.
+        inside does; of a state, the numbers it holds.
 
     Raises:
         ValueError: it does not follow from a belief and a policy, an argument has no counterpart,
@@ -124,6 +156,14 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
             "Cannot explain an optimizer that was built before. This is because it does not say "
             "what built it; give the function and its arguments, as in explain(optax.adam, 1e-3)."
         )
+    if not callable(optimizer):
+        if told := _told(optimizer, *args, **kwargs):
+            return Held(told)
+        raise ValueError(
+            "Cannot explain this. This is because it is no function of an optimizer, nor a state "
+            "with an average in it; give a function and its arguments, as in "
+            "explain(optax.adam, 1e-3)."
+        )
     name = _name(optimizer)
     if optimizer in _REASONS:
         raise ValueError(
@@ -143,6 +183,16 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
     elif given.get("momentum") is None:
         given.pop("nesterov", None)  # it looks ahead on nothing
     return ours.assumptions(**_translated(name, given, inspect.signature(ours)))
+
+
+def _told(state: Any, params: Any = None) -> tuple[Fact, ...]:
+    """What all averages in a state hold."""
+
+    def is_part(x: Any) -> bool:
+        return isinstance(x, Telling)
+
+    parts = [x for x in jax.tree.leaves(state, is_leaf=is_part) if is_part(x)]
+    return tuple(fact for x in parts for fact in (*x.told(params), *_told(x.inner_state, params)))
 
 
 def _wrapped(wrapper: Wrapper[...], inner: Any, *args: Any, **kwargs: Any) -> Wrapped:

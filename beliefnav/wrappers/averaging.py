@@ -93,10 +93,10 @@ class IterateAveragingState(NamedTuple):
         params, mean = _trees.arrays(params), self.average.mean
         own = _matched(params, mean)
         if own is None:
-            count = len(jax.tree.leaves(params)), len(jax.tree.leaves(mean))
+            given, averaged = (_trees.listed(_described(tree)) for tree in (params, mean))
             raise ValueError(
                 "Cannot say where the optimum is. This is because params are not like those that "
-                f"are averaged: a tree of {count[0]} arrays, not of {count[1]} of the same shapes."
+                f"are averaged: they are {given}, and the average is of {averaged}."
             )
         # A host may keep arrays in boxes, also scalars.
         gain, size = jax.tree.leaves((self.next_gain, self.average.sample_size))
@@ -109,6 +109,36 @@ class IterateAveragingState(NamedTuple):
             return jnp.where(taken, m, p.astype(m.dtype))
 
         return jax.tree.map(present, mean, own), variance
+
+    def told(self, params: PyTree = None) -> tuple[Fact, ...]:
+        """The numbers that are held, and that they do not say what to hand over.
+
+        Args:
+            params: the present ones; ``None``: their distance from the average is not told.
+        """
+        calls, size = jax.tree.leaves((self.averaged_calls, self.average.sample_size))
+        facts = [
+            Fact("steps", number(float(calls)), "Since the start, or since the task switched."),
+            Fact(
+                "next iterate",
+                f"1 of {number(1 + float(size))}",
+                "Its weight in the average that it is taken into.",
+            ),
+        ]
+        if self.path_variance is not None:
+            sentence = "Of the iterates around the average: root mean square over all entries."
+            facts.append(Fact("spread", number(_root_mean(self.path_variance)), sentence))
+        if params is not None:
+            mean, _ = self.believed_optimum(params)
+            own = _matched(_trees.arrays(params), mean)
+            squares = jax.tree.map(lambda m, p: jnp.square(p - m), mean, own)
+            sentence = "From the average to the parameters: root mean square over all entries."
+            facts.append(Fact("distance", number(_root_mean(squares)), sentence))
+        sentence = (
+            "Whether the average, the last iterate or a schedule is best does not follow from "
+            "these numbers: compare losses of the parameters and of averages of two memories."
+        )
+        return (*facts, Fact("what to hand over", "not told", sentence))
 
     def forgotten(self, probability: Array, fresh: "IterateAveragingState") -> Any:
         r"""The state after the task has switched with a probability $\pi$; its inner state stays.
@@ -363,6 +393,20 @@ def _matched(tree: PyTree, like: PyTree) -> PyTree:
         return _trees.boxed_as(tree, like)
     alike = jax.tree.map(lambda x, y: jnp.shape(x) == jnp.shape(y), own, like)
     return own if all(jax.tree.leaves(alike)) else None
+
+
+def _root_mean(squares: PyTree) -> float:
+    """The root of the mean over all entries of all arrays."""
+    count = sum(x.size for x in jax.tree.leaves(squares))
+    return float(jnp.sqrt(optax.tree.sum(squares) / max(count, 1)))
+
+
+def _described(tree: PyTree) -> list[str]:
+    """The name and the shape of every array."""
+    return [
+        f"{name!r} {list(jnp.shape(x))}".removeprefix("'' ")
+        for name, x in _trees.named_leaves(tree)
+    ]
 
 
 def _own(p: Any) -> Any:

@@ -82,6 +82,7 @@ MEMORIES: dict[str, tuple[Any, Weights]] = {
     "by default": (beliefs.PolynomialLevel(2.0), polynomial(2.0)),
     "polynomial": (beliefs.PolynomialLevel(7.5), polynomial(7.5)),
     "exponential": (beliefs.LocalLevel(0.9), lambda t: 0.9 ** (t[-1] - t)),
+    "shared": (beliefs.shared(beliefs.LocalLevel(0.9)), lambda t: 0.9 ** (t[-1] - t)),
 }
 
 
@@ -254,12 +255,42 @@ def test_the_outer_belief_about_the_optimum_is_the_one_to_read() -> None:
 
 def test_what_believes_nothing_of_the_optimum_is_refused() -> None:
     params = tree(0)
-    with pytest.raises(ValueError, match="this belief is about gradients"):
-        optimum(rules.adam(0.1).init(params), params)
-    with pytest.raises(ValueError, match="Expected one belief.*found 0"):
-        optimum(optax.adam(0.1).init(params), params)
-    with pytest.raises(ValueError, match="Cannot say where the optimum is.*params are not like"):
-        optimum(averaging(optax.sgd(0.1)).init(params), {"w": params["w"]})
+    for plain in (rules.adam(0.1), optax.adam(0.1)):
+        with pytest.raises(ValueError, match="nothing in the optimizer.*wrappers.iterate_averagin"):
+            optimum(plain.init(params), params)
+    state = averaging(optax.sgd(0.1)).init(params)
+    others = {"v": params["w"], "b": params["b"]}  # equal shapes, in the same order
+    told = r"they are {}, and the average is of 'b/0' \[3\], 'w' \[4, 3\]\."
+    for wrong, given in (
+        ({"w": params["w"]}, r"'w' \[4, 3\]"),
+        (others, r"'b/0' \[3\], 'v' \[4, 3\]"),
+        ({**params, "w": jnp.ones(3)}, r"'b/0' \[3\], 'w' \[3\]"),
+    ):
+        with pytest.raises(ValueError, match=told.format(given)):
+            optimum(state, wrong)
+    with pytest.raises(ValueError, match=r"they are \[2\], and the average is of \[3\]\."):
+        optimum(averaging(optax.sgd(0.1)).init(jnp.ones(3)), jnp.ones(2))
+
+
+def test_of_two_averages_of_the_same_parameters_one_is_chosen() -> None:
+    """Inside of one another the outer one is read; in a chain none is."""
+    other = beliefs.PolynomialLevel(2.0)
+    nested = averaging(averaging(optax.sgd(0.1), PLAIN), other)
+    chained = optax.chain(averaging(optax.sgd(0.1), PLAIN), averaging(optax.identity(), other))
+    for optimizer in (nested, chained):
+        path, state = follow(optimizer, tree(0), 4)
+        steps = np.arange(1.0, 5.0)
+        plain, memory = (weighted(path, w(steps))[0] for w in (np.ones_like, polynomial(2.0)))
+        inner, outer = state if optimizer is chained else (state.inner_state, state)
+        assert_close(optimum(inner, path[-1]), plain)
+        assert_close(optimum(outer, path[-1]), memory)
+    with pytest.raises(ValueError, match=r"2 parts of the.* say it of 'b/0'; pass .*state\[0\]"):
+        optimum(state, path[-1])
+    # One of them is about a part of the parameters.
+    masked = optax.masked(averaging(optax.identity(), other), {"w": True, "b": False})
+    path, state = follow(optax.chain(averaging(optax.sgd(0.1), PLAIN), masked), tree(0), 4)
+    with pytest.raises(ValueError, match="2 parts of the optimizer state say it of 'w'"):
+        optimum(state, path[-1])
 
 
 def test_arguments_reach_the_optimizer_inside_or_are_ignored() -> None:
@@ -631,6 +662,40 @@ def test_what_it_assumes_in_words() -> None:
     assert atlas.explain(averaging, optax.sgd(0.1)).facts()[2].value == "every step"
     state: Any = told.optimizer().init(tree(0))
     assert float(state.next_gain) == 0 and int(state.averaged_calls) == 0
+
+
+def test_its_state_says_what_it_holds_and_that_this_does_not_decide() -> None:
+    """In numbers, against the path; the averages of a nest one after the other."""
+    inner = averaging(optax.sgd(0.1), PLAIN)
+    path, state = follow(averaging(inner, beliefs.PolynomialLevel(2.0), variance=True), tree(0), 12)
+    told = explain(state, path[-1])
+    facts = {fact.subject: fact.value for fact in told.facts()[:5]}
+    assert list(facts)[-1] == "what to hand over" and facts.pop("what to hand over") == "not told"
+    seen = weighted(path[:-1], polynomial(2.0)(np.arange(1.0, 12.0)))[1]
+    mean = weighted(path, polynomial(2.0)(np.arange(1.0, 13.0)))[0]
+    spread, distance = (
+        np.sqrt(np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(squares)])))
+        for squares in (seen, jax.tree.map(lambda m, p: (m - p) ** 2, mean, path[-1]))
+    )
+    assert facts["steps"] == "12" and facts["next iterate"] == "1 of 4.667"  # 3 / (12 + 2)
+    got = [float(facts[name]) for name in ("spread", "distance")]
+    np.testing.assert_allclose(got, [spread, distance], rtol=1e-3)  # four digits are said
+    assert [fact.subject for fact in told.facts()[5:]] == [
+        "steps",
+        "next iterate",
+        "distance",
+        "what to hand over",
+    ]
+    assert "compare losses" in str(told) and max(map(len, str(told).split("\n"))) <= 100
+    # Without the parameters, and wherever it stands.
+    alone = explain((optax.EmptyState(), state.inner_state))
+    assert [fact.subject for fact in alone.facts()] == [
+        "steps",
+        "next iterate",
+        "what to hand over",
+    ]
+    with pytest.raises(ValueError, match="nor a state with an average in it"):
+        explain(optax.adam(0.1).init(tree(0)))
 
 
 def test_what_cannot_be_built_is_refused() -> None:
