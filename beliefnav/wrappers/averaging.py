@@ -39,7 +39,7 @@ from jax.typing import ArrayLike
 
 from beliefnav import _trees
 from beliefnav._checks import Range, is_number
-from beliefnav._format import number
+from beliefnav._format import counted, number
 from beliefnav.beliefs import PolynomialLevel
 from beliefnav.beliefs._discounting import mean_gain
 from beliefnav.beliefs.contract import Belief, Fact
@@ -110,20 +110,20 @@ class IterateAveragingState(NamedTuple):
 
         return jax.tree.map(present, mean, own), variance
 
+    def memory(self) -> float:
+        """How many iterates are remembered: the sample size, as it is predicted."""
+        return float(jax.tree.leaves(self.average.sample_size)[0])
+
     def told(self, params: PyTree = None) -> tuple[Fact, ...]:
-        """The numbers that are held, and that they do not say what to hand over.
+        """The numbers that are held.
 
         Args:
             params: the present ones; ``None``: their distance from the average is not told.
         """
-        calls, size = jax.tree.leaves((self.averaged_calls, self.average.sample_size))
+        (calls,) = jax.tree.leaves(self.averaged_calls)
         facts = [
             Fact("steps", number(float(calls)), "Since the start, or since the task switched."),
-            Fact(
-                "next iterate",
-                f"1 of {number(1 + float(size))}",
-                "Its weight in the average that it is taken into.",
-            ),
+            Fact("memory", counted(self.memory(), "iterate"), "That many are remembered."),
         ]
         if self.path_variance is not None:
             sentence = "Of the iterates around the average: root mean square over all entries."
@@ -134,11 +134,7 @@ class IterateAveragingState(NamedTuple):
             squares = jax.tree.map(lambda m, p: jnp.square(p - m), mean, own)
             sentence = "From the average to the parameters: root mean square over all entries."
             facts.append(Fact("distance", number(_root_mean(squares)), sentence))
-        sentence = (
-            "Whether the average, the last iterate or a schedule is best does not follow from "
-            "these numbers: compare losses of the parameters and of averages of two memories."
-        )
-        return (*facts, Fact("what to hand over", "not told", sentence))
+        return tuple(facts)
 
     def forgotten(self, probability: Array, fresh: "IterateAveragingState") -> Any:
         r"""The state after the task has switched with a probability $\pi$; its inner state stays.

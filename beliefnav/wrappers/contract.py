@@ -40,9 +40,13 @@ class Forgetting(Protocol):
 
 @runtime_checkable
 class Telling(Protocol):
-    """The state of a wrapper that says which numbers it holds, and what they are worth."""
+    """The state of a wrapper that says which numbers its average holds."""
 
     inner_state: Any
+
+    def memory(self) -> float:
+        """How many iterates it remembers."""
+        ...
 
     def told(self, params: Any) -> tuple[Fact, ...]:
         """The numbers, as far as they can be told with the parameters or without (``None``)."""

@@ -664,38 +664,62 @@ def test_what_it_assumes_in_words() -> None:
     assert float(state.next_gain) == 0 and int(state.averaged_calls) == 0
 
 
-def test_its_state_says_what_it_holds_and_that_this_does_not_decide() -> None:
-    """In numbers, against the path; the averages of a nest one after the other."""
+def test_its_state_says_what_it_holds() -> None:
+    """In numbers, against the path; of averages inside of one another the outer one first."""
     inner = averaging(optax.sgd(0.1), PLAIN)
     path, state = follow(averaging(inner, beliefs.PolynomialLevel(2.0), variance=True), tree(0), 12)
     told = explain(state, path[-1])
-    facts = {fact.subject: fact.value for fact in told.facts()[:5]}
-    assert list(facts)[-1] == "what to hand over" and facts.pop("what to hand over") == "not told"
+    facts = {fact.subject: fact.value for fact in told.facts()[:4]}
+    assert list(facts) == ["steps", "memory", "spread", "distance"]
     seen = weighted(path[:-1], polynomial(2.0)(np.arange(1.0, 12.0)))[1]
     mean = weighted(path, polynomial(2.0)(np.arange(1.0, 13.0)))[0]
     spread, distance = (
         np.sqrt(np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(squares)])))
         for squares in (seen, jax.tree.map(lambda m, p: (m - p) ** 2, mean, path[-1]))
     )
-    assert facts["steps"] == "12" and facts["next iterate"] == "1 of 4.667"  # 3 / (12 + 2)
+    assert facts["steps"] == "12" and facts["memory"] == "3.667 iterates"  # 11 / (2 + 1)
     got = [float(facts[name]) for name in ("spread", "distance")]
     np.testing.assert_allclose(got, [spread, distance], rtol=1e-3)  # four digits are said
-    assert [fact.subject for fact in told.facts()[5:]] == [
-        "steps",
-        "next iterate",
-        "distance",
-        "what to hand over",
-    ]
-    assert "compare losses" in str(told) and max(map(len, str(told).split("\n"))) <= 100
+    rest = [(fact.subject, fact.value) for fact in told.facts()[4:]]
+    assert [name for name, _ in rest] == ["steps", "memory", "distance", "to hand over"]
+    assert rest[1][1] == "11 iterates" and rest[-1][1] == "not told"
     # Without the parameters, and wherever it stands.
     alone = explain((optax.EmptyState(), state.inner_state))
-    assert [fact.subject for fact in alone.facts()] == [
-        "steps",
-        "next iterate",
-        "what to hand over",
-    ]
+    assert [fact.subject for fact in alone.facts()] == ["steps", "memory", "to hand over"]
     with pytest.raises(ValueError, match="nor a state with an average in it"):
         explain(optax.adam(0.1).init(tree(0)))
+
+
+def test_losses_say_what_to_hand_over_and_what_would_have_been_better() -> None:
+    """A path that travels, and one that is noise around the optimum, 0."""
+    long, short = beliefs.PolynomialLevel(2.0), beliefs.PolynomialLevel(8.0)
+    noise = np.random.default_rng(0).normal(size=(60, 50))
+    ramp = np.linspace(10, 5, 60)[:, None] * np.ones(50)
+
+    def loss(params: jax.Array) -> Any:
+        return jnp.sum(params**2) / 2
+
+    for seen, handed, trained in (
+        (ramp, "the parameters", "a schedule"),
+        (noise, "memory 19.67", "an average"),
+        (ramp - 7 + noise, "memory 6.556", "a schedule"),
+    ):
+        for first, second in ((long, short), (short, long)):
+            optimizer = averaging(averaging(optax.identity(), first), second)
+            state = optimizer.init(jnp.asarray(seen[0]))
+            for params in map(jnp.asarray, seen):
+                _, state = optimizer.update(jnp.zeros(50), state, params)
+            params = jnp.asarray(seen[-1])
+            told = explain(state, params, loss)
+            facts = {fact.subject: fact.value for fact in told.facts()}
+            assert (facts["to hand over"], facts["to train with"]) == (handed, trained)
+            np.testing.assert_allclose(float(facts["loss of parameters"]), loss(params), rtol=1e-3)
+            losses = [float(fact.value) for fact in told.facts() if fact.subject == "loss"]
+            want = [loss(optimum(part, params)) for part in (state, state.inner_state)]
+            np.testing.assert_allclose(losses, want, rtol=1e-3)
+            assert max(map(len, str(told).split("\n"))) <= 100
+    alone = explain(state.inner_state, params, loss)
+    assert "to train with" not in [fact.subject for fact in alone.facts()]
 
 
 def test_what_cannot_be_built_is_refused() -> None:
