@@ -214,6 +214,12 @@ def iterate_averaging(
     better than any schedule without one; where the start is still remembered along flat directions,
     a schedule that falls to 0 does better; the two together are best of all where both are tuned.
 
+    Which of these it is, the losses of two averages say, one around the other: where p = 8 is lower
+    than p = 2 at the rate that is best for p = 2, a schedule ends lower than either. Of the exact
+    problems of the experiment that is right on 95 %, and no number that an average holds by itself
+    decides as much; ``beliefnav.explain(state, params, value_fn)`` compares, and
+    ``.github/AVERAGES.md`` has the numbers. `combined_average` makes averages of other powers.
+
     The default, p = 2, is a compromise. On 200 curvatures 1, 1/2, ..., 1/200, with gradients of the
     variance h, after 300 steps at the constant rate that is best for each, its loss is 0.60 of that
     of the last iterate from a start of variance 1, and 0.25 of it from one of variance 100 (there
