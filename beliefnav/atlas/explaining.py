@@ -102,7 +102,7 @@ def explain(
 
 @overload
 def explain(
-    optimizer: tuple[Any, ...], params: Any = None, value_fn: Callable[[Any], Any] | None = None
+    optimizer: optax.OptState, params: Any = None, value_fn: Callable[[Any], Any] | None = None
 ) -> Held: ...
 
 

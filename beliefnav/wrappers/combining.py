@@ -130,8 +130,9 @@ def _profile(power: float, steps: int, last: int) -> np.ndarray:
 def _combined(others: np.ndarray, first: Any, *leaves: Any) -> Array:
     """The first, and how far the others are from it: equal ones come out to the digit."""
     dtype = jnp.result_type(first)
-    first, *leaves = (
-        _trees.wide(jnp.asarray(x), _trees.wide_dtype(dtype)) for x in (first, *leaves)
+    start = _trees.wide(jnp.asarray(first), _trees.wide_dtype(dtype))
+    moved = (
+        float(c) * (_trees.wide(jnp.asarray(x), start.dtype) - start)
+        for c, x in zip(others, leaves, strict=True)
     )
-    moved = (float(c) * (x - first) for c, x in zip(others, leaves, strict=True))
-    return sum(moved, start=first).astype(dtype)
+    return sum(moved, start=start).astype(dtype)

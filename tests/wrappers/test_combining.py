@@ -57,7 +57,7 @@ def test_it_is_the_nearest_profile_and_misses_the_average_by_its_error(parts: in
         wanted = profile(power)
         np.testing.assert_allclose(found.coefficients.sum(), 1, rtol=1e-12)
         missed = found.coefficients @ kept - wanted
-        size = np.linalg.norm(wanted)
+        size = float(np.linalg.norm(wanted))
         np.testing.assert_allclose(found.error, np.linalg.norm(missed) / size, rtol=1e-7)
         # Stationary: what remains is orthogonal to all directions in which the sum stays 1.
         slopes = (kept[1:] - kept[0]) @ missed
