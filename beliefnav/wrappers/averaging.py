@@ -218,7 +218,8 @@ def iterate_averaging(
     than p = 2 at the rate that is best for p = 2, a schedule ends lower than either. Of the exact
     problems of the experiment that is right on 95 %, and no number that an average holds by itself
     decides as much; ``beliefnav.explain(state, params, value_fn)`` compares, and
-    ``.github/AVERAGES.md`` has the numbers. `combined_average` makes averages of other powers.
+    ``.github/AVERAGES.md`` has the numbers. `beliefnav.wrappers.combining` makes averages of other
+    powers.
 
     The default, p = 2, is a compromise. On 200 curvatures 1, 1/2, ..., 1/200, with gradients of the
     variance h, after 300 steps at the constant rate that is best for each, its loss is 0.60 of that

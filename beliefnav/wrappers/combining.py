@@ -89,7 +89,7 @@ def combined_average(
         ...         taken += [optimum(part, params) for part in (state.inner_state, state)]
         ...         steps += [t, t]
         >>> found = {
-        ...     power: wrappers.combined_average(taken, [1.0, 8.0] * 4, steps, power)
+        ...     power: wrappers.combining.combined_average(taken, [1.0, 8.0] * 4, steps, power)
         ...     for power in (0.0, 2.0, 4.0, 8.0)
         ... }
         >>> [round(average.error, 2) for average in found.values()]

@@ -53,7 +53,7 @@ def test_it_is_the_nearest_profile_and_misses_the_average_by_its_error(parts: in
     powers = [*POWERS] * parts
     kept = np.stack([profile(p, t) for p, t in zip(powers, steps, strict=True)])
     for power in (0.0, 0.5, 2.0, 4.0, 16.0):
-        found = wrappers.combined_average(taken, powers, steps, power)
+        found = wrappers.combining.combined_average(taken, powers, steps, power)
         wanted = profile(power)
         np.testing.assert_allclose(found.coefficients.sum(), 1, rtol=1e-12)
         missed = found.coefficients @ kept - wanted
@@ -73,10 +73,10 @@ def test_it_is_the_nearest_profile_and_misses_the_average_by_its_error(parts: in
 def test_an_average_that_is_there_is_given_back() -> None:
     _, taken, steps = run(1)
     for i, power in enumerate(POWERS):
-        found = wrappers.combined_average(taken, POWERS, steps, power)
+        found = wrappers.combining.combined_average(taken, POWERS, steps, power)
         assert found.error < 1e-10
         np.testing.assert_allclose(found.mean, taken[i], rtol=1e-10, atol=1e-12)
-    alone = wrappers.combined_average(taken[:1], POWERS[:1], steps[:1], 4.0)
+    alone = wrappers.combining.combined_average(taken[:1], POWERS[:1], steps[:1], 4.0)
     np.testing.assert_array_equal(alone.mean, taken[0])
     gap = np.linalg.norm(profile(1.0) - profile(4.0)) / np.linalg.norm(profile(4.0))
     np.testing.assert_allclose(alone.error, gap, rtol=1e-10)
@@ -91,13 +91,13 @@ def test_snapshots_along_the_way_bring_the_error_down(parts: int) -> None:
     steps = [1000 * k // parts for k in range(1, parts + 1) for _ in POWERS]
     nothing = [jnp.zeros(1)] * len(steps)
     for power, error in zip((0.0, 2.0, 4.0), DOCUMENTED[parts], strict=True):
-        found = wrappers.combined_average(nothing, [*POWERS] * parts, steps, power)
+        found = wrappers.combining.combined_average(nothing, [*POWERS] * parts, steps, power)
         np.testing.assert_allclose(found.error, error, atol=0.006)  # two digits
 
 
 def test_what_stood_still_stays_and_dtypes_are_kept() -> None:
     tree = {"a": jnp.full(3, 0.1), "b": [jnp.full((2, 2), 1 / 3, jnp.bfloat16), None]}
-    found = wrappers.combined_average([tree] * 4, [*POWERS] * 2, [50, 50, 100, 100], 3.0)
+    found = wrappers.combining.combined_average([tree] * 4, [*POWERS] * 2, [50, 50, 100, 100], 3.0)
     assert jax.tree.structure(found.mean) == jax.tree.structure(tree)
     jax.tree.map(np.testing.assert_array_equal, found.mean, tree)
     assert [x.dtype for x in jax.tree.leaves(found.mean)] == [jnp.float32, jnp.bfloat16]
@@ -106,12 +106,12 @@ def test_what_stood_still_stays_and_dtypes_are_kept() -> None:
 def test_what_cannot_be_combined_is_refused() -> None:
     one = [jnp.ones(2)]
     with pytest.raises(ValueError, match="must be as many.*got 1, 2 and 1"):
-        wrappers.combined_average(one, [1.0, 2.0], [10], 1.0)
+        wrappers.combining.combined_average(one, [1.0, 2.0], [10], 1.0)
     with pytest.raises(ValueError, match="at least one; got 0, 0 and 0"):
-        wrappers.combined_average([], [], [], 1.0)
+        wrappers.combining.combined_average([], [], [], 1.0)
     with pytest.raises(ValueError, match="a power must be a non-negative, finite number, got -1"):
-        wrappers.combined_average(one, [-1.0], [10], 1.0)
+        wrappers.combining.combined_average(one, [-1.0], [10], 1.0)
     for steps in (0, 2.5):
         wrong: Any = [steps]
         with pytest.raises(ValueError, match="steps must be positive whole numbers"):
-            wrappers.combined_average(one, [1.0], wrong, 1.0)
+            wrappers.combining.combined_average(one, [1.0], wrong, 1.0)
