@@ -25,14 +25,9 @@ from typing import TYPE_CHECKING, Any
 from beliefnav import beliefs, control, objective
 from beliefnav.beliefs import Belief, Posterior
 from beliefnav.control import Policy
-from beliefnav.navigation import (
-    navigator,
-    optimum,
-    posterior,
-    sample_params,
-    scale_by_navigation,
-)
+from beliefnav.navigation import navigator, scale_by_navigation
 from beliefnav.objective import Objective
+from beliefnav.reading import optimum, posterior, sample_params
 
 if TYPE_CHECKING:
     from beliefnav import atlas, filters, inference, recording, rules, sensors, wrappers

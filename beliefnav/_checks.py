@@ -9,7 +9,7 @@ import dataclasses
 import math
 import textwrap
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple, get_args, get_origin
 
 import equinox as eqx
 import jax
@@ -103,7 +103,10 @@ class Range(NamedTuple):
             raise ValueError(f"{owner}: {name} must be {self.description}, got {_shown(value)}.")
 
     def check_annotated(self, owner: str, name: str, value: Any, annotation: Any) -> None:
-        """As `check`, and raise on ``None`` unless the annotation of the value has it.
+        """As `check`, of what the annotation of the parameter has: numbers and arrays in any case.
+
+        ``None``, a schedule or a record of its own passes only where the annotation names it, and a
+        tree only where the annotation is ``Any``.
 
         Args:
             owner: what the parameter belongs to, for the message.
@@ -112,11 +115,12 @@ class Range(NamedTuple):
             annotation: of the parameter.
 
         Raises:
-            TypeError: see `check`.
+            TypeError: the annotation does not have it; see `check`.
             ValueError: see `check`.
         """
-        if value is None and annotation is not Any and type(None) not in get_args(annotation):
-            raise TypeError(f"{owner}: {name} must be {self.description}, got None.")
+        number = isinstance(value, int | float) or _is_real(value)
+        if not number and not _is_annotated(value, annotation):
+            raise TypeError(f"{owner}: {name} must be {self.description}, got {_shown(value)}.")
         self.check(owner, name, value)
 
     def _nearly_contains(self, x: float) -> bool:
@@ -153,6 +157,12 @@ def _is_real(value: Any) -> bool:
     kinds = (np.bool_, np.integer, np.floating)
     known = isinstance(value, np.ndarray | np.generic | jax.Array)
     return known and any(jnp.issubdtype(value.dtype, kind) for kind in kinds)
+
+
+def _is_annotated(value: Any, annotation: Any) -> bool:
+    """Whether a value is of one of the types of an annotation."""
+    kinds = get_args(annotation) or (annotation,)
+    return Any in kinds or isinstance(value, tuple(get_origin(kind) or kind for kind in kinds))
 
 
 def _is_tree(value: Any) -> bool:

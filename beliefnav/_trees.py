@@ -277,12 +277,31 @@ def boxed_as(tree: PyTree, like: PyTree) -> PyTree:
     """The arrays of a tree in the nodes of another, such as the boxes of a host for parameters.
 
     Returns:
-        A tree of the structure of ``like``; ``None`` if its arrays are not as many, of one shape.
+        A tree of the structure of ``like``; ``None`` if its arrays are not as many, of one shape,
+        or have other names.
     """
     leaves, (others, treedef) = jax.tree.leaves(tree), jax.tree.flatten(like)
     if [*map(jnp.shape, leaves)] != [*map(jnp.shape, others)]:
         return None
+    names = zip(_outside(unboxed(tree)), _outside(unboxed(like)), strict=True)
+    if any(p[: len(q)] != q[: len(p)] for p, q in names):
+        return None
     return treedef.unflatten(leaves)
+
+
+def _outside(tree: PyTree) -> list[tuple[str, ...]]:
+    """The path of every leaf, without the end that is that of all: the way into a box."""
+    paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
+
+    def way_into_a_box(n: int) -> bool:
+        ends = [path[-n:] for path in paths]
+        return ends.count(ends[0]) == len(ends) and not any(
+            isinstance(key, jax.tree_util.DictKey) for key in ends[0]
+        )
+
+    depth = min(map(len, paths), default=0)
+    inside = next((n for n in range(depth, 0, -1) if way_into_a_box(n)), 0)
+    return [_names(path[: len(path) - inside]) for path in paths]
 
 
 def _is_empty(node: Any) -> bool:

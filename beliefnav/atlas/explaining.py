@@ -2,16 +2,20 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
+import jax
+import numpy as np
 import optax
 
 from beliefnav import rules
+from beliefnav._format import number
+from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions, Fact, Rule, table
 from beliefnav.rules.catalogue import CATALOGUE, Peer
-from beliefnav.wrappers.contract import Optimizer, Wrapper
+from beliefnav.wrappers.contract import Optimizer, Telling, Wrapper
 
-__all__ = ["Wrapped", "explain"]
+__all__ = ["Held", "Wrapped", "explain"]
 
 _PEERS: dict[Any, tuple[str, Any]] = {
     entry.peer.build: (entry.peer.name.removeprefix("optax."), entry.rule)
@@ -72,19 +76,56 @@ class Wrapped(NamedTuple):
         return table(self.facts())
 
 
-def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
+class Held(NamedTuple):
+    """What the state of an optimizer holds, in numbers.
+
+    Attributes:
+        told: one by one; of averages inside of one another, the outer one first.
+    """
+
+    told: tuple[Fact, ...]
+
+    def facts(self) -> tuple[Fact, ...]:
+        """The numbers one by one."""
+        return self.told
+
+    def __str__(self) -> str:
+        """The facts as a table, at most 100 columns wide."""
+        return table(self.told)
+
+
+@overload
+def explain(
+    optimizer: Callable[..., Any] | Assumptions | Wrapped | Optimizer, *args: Any, **kwargs: Any
+) -> Assumptions | Wrapped: ...
+
+
+@overload
+def explain(
+    optimizer: optax.OptState, params: Any = None, value_fn: Callable[[Any], Any] | None = None
+) -> Held: ...
+
+
+def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held:
     """The assumptions that a call of an optimizer encodes. Printed, a sentence for each.
+
+    Or the numbers that the state of an average holds, and, given a loss, what to hand over and
+    whether a schedule would have done better: where the state has averages of two memories, and the
+    shorter one has the lower loss, the other still carries where the path came from. No number that
+    an average holds by itself decides that.
 
     Args:
         optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called. Or a wrapper of
             `beliefnav.wrappers`; then the first argument is what it wraps: such a function, whose
-            arguments follow, or an optimizer. `Assumptions` are returned as they are.
-        *args: its arguments.
+            arguments follow, or an optimizer. `Assumptions` are returned as they are. Or the state
+            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it.
+        *args: its arguments; of a state, if you like, the present parameters and ``value_fn``, a
+            loss as a function of them, as of held-out data.
         **kwargs: its keyword arguments; around a wrapper, also those of the wrapper.
 
     Returns:
         What the optimizer is built from; of a wrapper, what it assumes and what the optimizer
-        inside does.
+        inside does; of a state, the numbers it holds.
 
     Raises:
         ValueError: no belief and policy are known of it, an argument has no counterpart,
@@ -110,6 +151,21 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
         >>> [(fact.subject, fact.value) for fact in wrapped.facts()[:3]]
         [('task length', '100 steps'), ('evidence', '32 examples a batch'),
          ('task prior', 'the initial parameters')]
+
+        Of a state: two averages of one path, whose start is far away, and still carried.
+
+        >>> import jax.numpy as jnp
+        >>> from beliefnav.beliefs import PolynomialLevel
+        >>> inner = wrappers.iterate_averaging(optax.sgd(0.01), PolynomialLevel(2.0))
+        >>> optimizer = wrappers.iterate_averaging(inner, PolynomialLevel(8.0))
+        >>> params = jnp.array([10.0])
+        >>> state = optimizer.init(params)
+        >>> for _ in range(100):
+        ...     updates, state = optimizer.update(params, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> told = explain(state, params, lambda p: jnp.sum(p**2) / 2)
+        >>> [(fact.subject, fact.value) for fact in told.facts() if fact.subject.startswith("to")]
+        [('to hand over', 'the parameters'), ('to train with', 'a schedule')]
     """
     if isinstance(optimizer, Assumptions | Wrapped):
         if args or kwargs:
@@ -123,6 +179,14 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
         raise ValueError(
             "Cannot explain an optimizer that was built before. This is because it does not say "
             "what built it; give the function and its arguments, as in explain(optax.adam, 1e-3)."
+        )
+    if not callable(optimizer):
+        if told := _told(optimizer, *args, **kwargs):
+            return Held(told)
+        raise ValueError(
+            "Cannot explain this. This is because it is no function of an optimizer, nor a state "
+            "with an average in it; give a function and its arguments, as in "
+            "explain(optax.adam, 1e-3)."
         )
     name = _name(optimizer)
     if optimizer in _REASONS:
@@ -143,6 +207,50 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped:
     elif given.get("momentum") is None:
         given.pop("nesterov", None)  # it looks ahead on nothing
     return ours.assumptions(**_translated(name, given, inspect.signature(ours)))
+
+
+def _told(
+    state: Any, params: Any = None, value_fn: Callable[[Any], Any] | None = None
+) -> tuple[Fact, ...]:
+    """What all averages in a state hold, and what their losses say."""
+    parts = _averages(state)
+    if value_fn is None or params is None:
+        facts = [fact for part in parts for fact in part.told(params)]
+        sentence = "The losses decide, not these numbers: give params and value_fn."
+        return (*facts, Fact("to hand over", "not told", sentence)) if parts else ()
+    losses = [float(value_fn(optimum(part, params))) for part in parts]
+    facts = []
+    for part, loss in zip(parts, losses, strict=True):
+        facts += [*part.told(params), Fact("loss", number(loss), "Of this average.")]
+    own = float(value_fn(params))
+    best = np.nanargmin([own, *losses]) if np.isfinite([own, *losses]).any() else 0
+    handed = f"memory {number(parts[best - 1].memory())}" if best else "the parameters"
+    facts += [
+        Fact("loss of parameters", number(own), "As they are."),
+        Fact("to hand over", handed, "It has the lowest of these losses."),
+    ]
+    if len(parts) > 1:
+        order = np.argsort([part.memory() for part in parts])
+        travels = losses[order[0]] < losses[order[-1]]
+        sentence = (
+            "The shorter memory has the lower loss: the longer one still carries where the path "
+            "came from, and a rate that falls would have forgotten it."
+            if travels
+            else "The longer memory has no higher loss: noise is what there is to lose, and a rate "
+            "that stays, with an average, loses less than one that falls."
+        )
+        facts.append(Fact("to train with", "a schedule" if travels else "an average", sentence))
+    return tuple(facts)
+
+
+def _averages(state: Any) -> list[Telling]:
+    """All averages in a state; of those inside of one another, the outer one first."""
+
+    def is_part(x: Any) -> bool:
+        return isinstance(x, Telling)
+
+    parts = [x for x in jax.tree.leaves(state, is_leaf=is_part) if is_part(x)]
+    return [each for part in parts for each in (part, *_averages(part.inner_state))]
 
 
 def _wrapped(wrapper: Wrapper[...], inner: Any, *args: Any, **kwargs: Any) -> Wrapped:

@@ -18,6 +18,7 @@ __all__ = [
     "average",
     "bayesian_learning_rule",
     "block_diagonal",
+    "diagonal_swag",
     "exponential_average",
     "full_ballistic",
     "full_matrix_adagrad",
@@ -412,6 +413,26 @@ def stochastic_weight_averaging(inner: Any, cycle: int) -> Optimizer:
         return shown, mean
 
     return _beside(inner, lambda params: (params, params), take)
+
+
+def diagonal_swag(inner: Any, cycle: int) -> Optimizer:
+    """Algorithm 1 of Maddox et al. (2019) without its matrix D, from the first step on."""
+
+    def take(memory: Any, iterate: PyTree, t: Array) -> Any:
+        _, mean, square = memory
+        n, now = t // cycle - 1, t % cycle == 0
+
+        def leaf(m: Array, x: Array) -> Array:
+            return jnp.where(now, (n * m + x) / (n + 1), m)
+
+        mean = jax.tree.map(leaf, mean, iterate)
+        square = jax.tree.map(lambda s, x: leaf(s, x**2), square, iterate)
+        return jax.tree.map(lambda m, s: s - m**2, mean, square), mean, square
+
+    def start(params: PyTree) -> Any:
+        return (jax.tree.map(jnp.zeros_like, params),) * 3
+
+    return _beside(inner, start, take)
 
 
 def lookahead(inner: Any, period: int, step_size: float) -> Optimizer:

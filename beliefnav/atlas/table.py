@@ -15,8 +15,8 @@ from beliefnav.atlas import peers
 from beliefnav.atlas.explaining import Wrapped, explain
 from beliefnav.atlas.problems import DIAGONAL, HESSIAN, HUTCHINSON, Problem, Sensor
 from beliefnav.drift import Decay
-from beliefnav.navigation import optimum
 from beliefnav.objective import Objective
+from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions
 from beliefnav.rules.catalogue import APPROXIMATE, CATALOGUE, EXACT, LIMIT, Peer
 
@@ -418,8 +418,11 @@ def variational() -> list[Row]:
 def averages() -> list[Row]:
     """Averages of iterates, compared in what they say to evaluate."""
 
-    def averaged(rule: Any, memory: Any, every: int = 1) -> Wrapped | Assumptions:
-        return explain(wrappers.iterate_averaging, rule, memory=memory, every=every)
+    def averaged(rule: Any, memory: Any, every: int = 1, **options: Any) -> Wrapped | Assumptions:
+        return explain(wrappers.iterate_averaging, rule, memory=memory, every=every, **options)
+
+    def spread(state: Any, params: Any) -> Any:
+        return state.believed_optimum(params)[1]
 
     adam, sgd = rules.adam.assumptions(0.01), rules.sgd.assumptions(0.05)
     inner, read = optax.adam(0.01), {"read": optimum, "peer_read": peers.average}
@@ -464,6 +467,15 @@ def averages() -> list[Row]:
             numbers=5,
             **read,
         ),
+        exact(
+            "adam, spread of 1 in 10 iterates",
+            "variance of diagonal SWAG of Maddox et al. (2019), a cycle of 10",
+            averaged(adam, beliefs.LocalLevel(1.0), every=10, variance=True),
+            peers.diagonal_swag(inner, 10),
+            numbers=5,
+            read=spread,
+            peer_read=peers.average,
+        ),
         differs(
             "sgd, exponential average of 1 in 5",
             "optax.lookahead",
@@ -497,6 +509,8 @@ def schedules() -> list[Row]:
     def robbins_monro(count: Any) -> Any:
         return 1 / (curvature * (count + 1.0) + noise / (curvature * variance))
 
+    period = {"init_value": 0.0, "peak_value": 0.1, "warmup_steps": 1, "decay_steps": 100}
+    warm_restarts = optax.sgdr_schedule([period] * 5)
     return [
         exact(
             "a fixed optimum, followed at once",
@@ -505,7 +519,19 @@ def schedules() -> list[Row]:
             optax.scale_by_schedule(lambda count: -robbins_monro(count)),
             written_by=COMPOSED,
             numbers=3,
-        )
+        ),
+        differs(
+            "a fixed optimum, followed at once",
+            "optax.sgdr_schedule, warm restarts every 100 steps",
+            APPROXIMATE,
+            Assumptions(1.0, belief, control.to_optimum()),
+            optax.scale_by_learning_rate(warm_restarts),
+            "A restart is what the rates 1/(hn + R/(h v0)) do at a switch of the task, when n is 0 "
+            "again; of switches at times set beforehand there is no belief. In between they fall "
+            "as one over the step, and not as a cosine.",
+            at_most=3.0,
+            written_by=COMPOSED,
+        ),
     ]
 
 

@@ -11,7 +11,8 @@ from jax import Array
 
 from beliefnav._probe import FIELDS, gather
 from beliefnav._trees import arrays, listed, named_leaves
-from beliefnav.navigation import forwarding, navigation_states, open_probes
+from beliefnav.navigation import forwarding, open_probes
+from beliefnav.reading import navigation_states
 
 PyTree = Any
 

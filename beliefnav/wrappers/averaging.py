@@ -39,7 +39,7 @@ from jax.typing import ArrayLike
 
 from beliefnav import _trees
 from beliefnav._checks import Range, is_number
-from beliefnav._format import number
+from beliefnav._format import counted, number
 from beliefnav.beliefs import PolynomialLevel
 from beliefnav.beliefs._discounting import mean_gain
 from beliefnav.beliefs.contract import Belief, Fact
@@ -93,10 +93,10 @@ class IterateAveragingState(NamedTuple):
         params, mean = _trees.arrays(params), self.average.mean
         own = _matched(params, mean)
         if own is None:
-            count = len(jax.tree.leaves(params)), len(jax.tree.leaves(mean))
+            given, averaged = (_trees.listed(_described(tree)) for tree in (params, mean))
             raise ValueError(
                 "Cannot say where the optimum is. This is because params are not like those that "
-                f"are averaged: a tree of {count[0]} arrays, not of {count[1]} of the same shapes."
+                f"are averaged: they are {given}, and the average is of {averaged}."
             )
         # A host may keep arrays in boxes, also scalars.
         gain, size = jax.tree.leaves((self.next_gain, self.average.sample_size))
@@ -109,6 +109,32 @@ class IterateAveragingState(NamedTuple):
             return jnp.where(taken, m, p.astype(m.dtype))
 
         return jax.tree.map(present, mean, own), variance
+
+    def memory(self) -> float:
+        """How many iterates are remembered: the sample size, as it is predicted."""
+        return float(jax.tree.leaves(self.average.sample_size)[0])
+
+    def told(self, params: PyTree = None) -> tuple[Fact, ...]:
+        """The numbers that are held.
+
+        Args:
+            params: the present ones; ``None``: their distance from the average is not told.
+        """
+        (calls,) = jax.tree.leaves(self.averaged_calls)
+        facts = [
+            Fact("steps", number(float(calls)), "Since the start, or since the task switched."),
+            Fact("memory", counted(self.memory(), "iterate"), "That many are remembered."),
+        ]
+        if self.path_variance is not None:
+            sentence = "Of the iterates around the average: root mean square over all entries."
+            facts.append(Fact("spread", number(_root_mean(self.path_variance)), sentence))
+        if params is not None:
+            mean, _ = self.believed_optimum(params)
+            own = _matched(_trees.arrays(params), mean)
+            squares = jax.tree.map(lambda m, p: jnp.square(p - m), mean, own)
+            sentence = "From the average to the parameters: root mean square over all entries."
+            facts.append(Fact("distance", number(_root_mean(squares)), sentence))
+        return tuple(facts)
 
     def forgotten(self, probability: Array, fresh: "IterateAveragingState") -> Any:
         r"""The state after the task has switched with a probability $\pi$; its inner state stays.
@@ -187,6 +213,13 @@ def iterate_averaging(
     rate. Where noise is what is left to reduce, a constant and rather large rate and an average do
     better than any schedule without one; where the start is still remembered along flat directions,
     a schedule that falls to 0 does better; the two together are best of all where both are tuned.
+
+    Which of these it is, the losses of two averages say, one around the other: where p = 8 is lower
+    than p = 2 at the rate that is best for p = 2, a schedule ends lower than either. Of the exact
+    problems of the experiment that is right on 95 %, and no number that an average holds by itself
+    decides as much; ``beliefnav.explain(state, params, value_fn)`` compares, and
+    ``.github/AVERAGES.md`` has the numbers. `beliefnav.wrappers.combining` makes averages of other
+    powers.
 
     The default, p = 2, is a compromise. On 200 curvatures 1, 1/2, ..., 1/200, with gradients of the
     variance h, after 300 steps at the constant rate that is best for each, its loss is 0.60 of that
@@ -363,6 +396,20 @@ def _matched(tree: PyTree, like: PyTree) -> PyTree:
         return _trees.boxed_as(tree, like)
     alike = jax.tree.map(lambda x, y: jnp.shape(x) == jnp.shape(y), own, like)
     return own if all(jax.tree.leaves(alike)) else None
+
+
+def _root_mean(squares: PyTree) -> float:
+    """The root of the mean over all entries of all arrays."""
+    count = sum(x.size for x in jax.tree.leaves(squares))
+    return float(jnp.sqrt(optax.tree.sum(squares) / max(count, 1)))
+
+
+def _described(tree: PyTree) -> list[str]:
+    """The name and the shape of every array."""
+    return [
+        f"{name!r} {list(jnp.shape(x))}".removeprefix("'' ")
+        for name, x in _trees.named_leaves(tree)
+    ]
 
 
 def _own(p: Any) -> Any:

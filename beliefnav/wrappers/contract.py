@@ -7,7 +7,7 @@ import optax
 
 from beliefnav.beliefs.contract import Fact
 
-__all__ = ["Forgetting", "Optimizer", "Wrapper", "wrapper"]
+__all__ = ["Forgetting", "Optimizer", "Telling", "Wrapper", "wrapper"]
 
 P = ParamSpec("P")
 
@@ -35,6 +35,21 @@ class Forgetting(Protocol):
 
     def forgotten(self, probability: Any, fresh: Any) -> Any:
         """The state after a switch with a probability, but for its inner state, which stays."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """The state of a wrapper that says which numbers its average holds."""
+
+    inner_state: Any
+
+    def memory(self) -> float:
+        """How many iterates it remembers."""
+        ...
+
+    def told(self, params: Any) -> tuple[Fact, ...]:
+        """The numbers, as far as they can be told with the parameters or without (``None``)."""
         ...
 
 

@@ -269,8 +269,8 @@ def two_hypothesis(
 
 def _check_numbers(hazard: Any, examples: Any) -> None:
     refuse_schedule("wrappers.two_hypothesis", "hazard", hazard)
-    UNIT_INTERVAL.check("two_hypothesis", "hazard", hazard)
-    POSITIVE.check("two_hypothesis", "examples", examples)
+    UNIT_INTERVAL.check_annotated("two_hypothesis", "hazard", hazard, float)
+    POSITIVE.check_annotated("two_hypothesis", "examples", examples, float)
 
 
 def _evidence(value: Any, prior_value: Any, examples: ArrayLike) -> tuple[Array, Array]:

@@ -71,6 +71,8 @@ def test_wrappers_take_them_too() -> None:
 
 WRONG = ("0.1", b"0.1", 1j, [], {}, object(), [object()], np.array(["0.1"]), np.array([1j]))
 """What is no number and no array of real ones."""
+TREES = ([0.5], {"a": 0.5}, (0.5,))
+"""Trees of numbers, which only an argument that says so may be."""
 
 
 def refused(build: Any, owner: str, name: str, values: Any, kind: type[Exception]) -> None:
@@ -94,6 +96,7 @@ def test_what_is_no_number_is_named_by_every_rule() -> None:
                 wrong.append(None)
             if annotation is not optax.ScalarOrSchedule:
                 wrong.append(optax.constant_schedule(0.1))
+            wrong += TREES if annotation is not Any else ()
             refused(build, owner, name, wrong, TypeError)
             nans = (
                 np.nan,
@@ -114,7 +117,8 @@ def test_what_is_no_number_is_named_by_every_belief() -> None:
             if fields[name] is int:  # of arrays in static fields equinox warns first
                 wrong, nans = wrong[:-2], nans[:-1]
             none = [] if type(None) in get_args(fields[name]) else [None]
-            refused(build, type(belief).__name__, name, [*wrong, *none], TypeError)
+            more = () if fields[name] is Any else (*TREES, lambda: 0.5)
+            refused(build, type(belief).__name__, name, [*wrong, *none, *more], TypeError)
             refused(build, type(belief).__name__, name, nans, ValueError)
 
 

@@ -202,10 +202,9 @@ def test_draws_come_from_the_belief() -> None:
         assert error.max() < 5 / np.sqrt(4000)
         ratio = draws[name].var(0) / variance[name]
         assert np.abs(ratio - 1).max() < 5 * np.sqrt(2 / 4000)
-    with pytest.raises(ValueError, match="this belief is about gradients"):
-        sample_params(rules.adam(0.1).init(params), keys[0])
-    with pytest.raises(ValueError, match="Expected one belief"):
-        sample_params(optax.adam(0.1).init(params), keys[0])
+    for plain in (rules.adam(0.1), optax.adam(0.1)):
+        with pytest.raises(ValueError, match="nothing in the optimizer state believes it"):
+            sample_params(plain.init(params), keys[0])
 
 
 def test_the_hazard_filter_is_recorded() -> None:

@@ -82,6 +82,7 @@ MEMORIES: dict[str, tuple[Any, Weights]] = {
     "by default": (beliefs.PolynomialLevel(2.0), polynomial(2.0)),
     "polynomial": (beliefs.PolynomialLevel(7.5), polynomial(7.5)),
     "exponential": (beliefs.LocalLevel(0.9), lambda t: 0.9 ** (t[-1] - t)),
+    "shared": (beliefs.shared(beliefs.LocalLevel(0.9)), lambda t: 0.9 ** (t[-1] - t)),
 }
 
 
@@ -254,12 +255,42 @@ def test_the_outer_belief_about_the_optimum_is_the_one_to_read() -> None:
 
 def test_what_believes_nothing_of_the_optimum_is_refused() -> None:
     params = tree(0)
-    with pytest.raises(ValueError, match="this belief is about gradients"):
-        optimum(rules.adam(0.1).init(params), params)
-    with pytest.raises(ValueError, match="Expected one belief.*found 0"):
-        optimum(optax.adam(0.1).init(params), params)
-    with pytest.raises(ValueError, match="Cannot say where the optimum is.*params are not like"):
-        optimum(averaging(optax.sgd(0.1)).init(params), {"w": params["w"]})
+    for plain in (rules.adam(0.1), optax.adam(0.1)):
+        with pytest.raises(ValueError, match="nothing in the optimizer.*wrappers.iterate_averagin"):
+            optimum(plain.init(params), params)
+    state = averaging(optax.sgd(0.1)).init(params)
+    others = {"v": params["w"], "b": params["b"]}  # equal shapes, in the same order
+    told = r"they are {}, and the average is of 'b/0' \[3\], 'w' \[4, 3\]\."
+    for wrong, given in (
+        ({"w": params["w"]}, r"'w' \[4, 3\]"),
+        (others, r"'b/0' \[3\], 'v' \[4, 3\]"),
+        ({**params, "w": jnp.ones(3)}, r"'b/0' \[3\], 'w' \[3\]"),
+    ):
+        with pytest.raises(ValueError, match=told.format(given)):
+            optimum(state, wrong)
+    with pytest.raises(ValueError, match=r"they are \[2\], and the average is of \[3\]\."):
+        optimum(averaging(optax.sgd(0.1)).init(jnp.ones(3)), jnp.ones(2))
+
+
+def test_of_two_averages_of_the_same_parameters_one_is_chosen() -> None:
+    """Inside of one another the outer one is read; in a chain none is."""
+    other = beliefs.PolynomialLevel(2.0)
+    nested = averaging(averaging(optax.sgd(0.1), PLAIN), other)
+    chained = optax.chain(averaging(optax.sgd(0.1), PLAIN), averaging(optax.identity(), other))
+    for optimizer in (nested, chained):
+        path, state = follow(optimizer, tree(0), 4)
+        steps = np.arange(1.0, 5.0)
+        plain, memory = (weighted(path, w(steps))[0] for w in (np.ones_like, polynomial(2.0)))
+        inner, outer = state if optimizer is chained else (state.inner_state, state)
+        assert_close(optimum(inner, path[-1]), plain)
+        assert_close(optimum(outer, path[-1]), memory)
+    with pytest.raises(ValueError, match=r"2 parts of the.* say it of 'b/0'; pass .*state\[0\]"):
+        optimum(state, path[-1])
+    # One of them is about a part of the parameters.
+    masked = optax.masked(averaging(optax.identity(), other), {"w": True, "b": False})
+    path, state = follow(optax.chain(averaging(optax.sgd(0.1), PLAIN), masked), tree(0), 4)
+    with pytest.raises(ValueError, match="2 parts of the optimizer state say it of 'w'"):
+        optimum(state, path[-1])
 
 
 def test_arguments_reach_the_optimizer_inside_or_are_ignored() -> None:
@@ -631,6 +662,64 @@ def test_what_it_assumes_in_words() -> None:
     assert atlas.explain(averaging, optax.sgd(0.1)).facts()[2].value == "every step"
     state: Any = told.optimizer().init(tree(0))
     assert float(state.next_gain) == 0 and int(state.averaged_calls) == 0
+
+
+def test_its_state_says_what_it_holds() -> None:
+    """In numbers, against the path; of averages inside of one another the outer one first."""
+    inner = averaging(optax.sgd(0.1), PLAIN)
+    path, state = follow(averaging(inner, beliefs.PolynomialLevel(2.0), variance=True), tree(0), 12)
+    told = explain(state, path[-1])
+    facts = {fact.subject: fact.value for fact in told.facts()[:4]}
+    assert list(facts) == ["steps", "memory", "spread", "distance"]
+    seen = weighted(path[:-1], polynomial(2.0)(np.arange(1.0, 12.0)))[1]
+    mean = weighted(path, polynomial(2.0)(np.arange(1.0, 13.0)))[0]
+    spread, distance = (
+        np.sqrt(np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(squares)])))
+        for squares in (seen, jax.tree.map(lambda m, p: (m - p) ** 2, mean, path[-1]))
+    )
+    assert facts["steps"] == "12" and facts["memory"] == "3.667 iterates"  # 11 / (2 + 1)
+    got = [float(facts[name]) for name in ("spread", "distance")]
+    np.testing.assert_allclose(got, [spread, distance], rtol=1e-3)  # four digits are said
+    rest = [(fact.subject, fact.value) for fact in told.facts()[4:]]
+    assert [name for name, _ in rest] == ["steps", "memory", "distance", "to hand over"]
+    assert rest[1][1] == "11 iterates" and rest[-1][1] == "not told"
+    # Without the parameters, and wherever it stands.
+    alone = explain((optax.EmptyState(), state.inner_state))
+    assert [fact.subject for fact in alone.facts()] == ["steps", "memory", "to hand over"]
+    with pytest.raises(ValueError, match="nor a state with an average in it"):
+        explain(optax.adam(0.1).init(tree(0)))
+
+
+def test_losses_say_what_to_hand_over_and_what_would_have_been_better() -> None:
+    """A path that travels, and one that is noise around the optimum, 0."""
+    long, short = beliefs.PolynomialLevel(2.0), beliefs.PolynomialLevel(8.0)
+    noise = np.random.default_rng(0).normal(size=(60, 50))
+    ramp = np.linspace(10, 5, 60)[:, None] * np.ones(50)
+
+    def loss(params: jax.Array) -> Any:
+        return jnp.sum(params**2) / 2
+
+    for seen, handed, trained in (
+        (ramp, "the parameters", "a schedule"),
+        (noise, "memory 19.67", "an average"),
+        (ramp - 7 + noise, "memory 6.556", "a schedule"),
+    ):
+        for first, second in ((long, short), (short, long)):
+            optimizer = averaging(averaging(optax.identity(), first), second)
+            state = optimizer.init(jnp.asarray(seen[0]))
+            for params in map(jnp.asarray, seen):
+                _, state = optimizer.update(jnp.zeros(50), state, params)
+            params = jnp.asarray(seen[-1])
+            told = explain(state, params, loss)
+            facts = {fact.subject: fact.value for fact in told.facts()}
+            assert (facts["to hand over"], facts["to train with"]) == (handed, trained)
+            np.testing.assert_allclose(float(facts["loss of parameters"]), loss(params), rtol=1e-3)
+            losses = [float(fact.value) for fact in told.facts() if fact.subject == "loss"]
+            want = [loss(optimum(part, params)) for part in (state, state.inner_state)]
+            np.testing.assert_allclose(losses, want, rtol=1e-3)
+            assert max(map(len, str(told).split("\n"))) <= 100
+    alone = explain(state.inner_state, params, loss)
+    assert "to train with" not in [fact.subject for fact in alone.facts()]
 
 
 def test_what_cannot_be_built_is_refused() -> None:

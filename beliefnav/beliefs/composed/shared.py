@@ -40,6 +40,10 @@ class Shared(Belief):
         """Those of the belief: what is shared is storage."""
         return as_belief(self.belief).facts(quantity, time)
 
+    def averages(self) -> bool:
+        """As the belief."""
+        return as_belief(self.belief).averages()
+
     def proper(self) -> bool:
         """As the belief."""
         return as_belief(self.belief).proper()
