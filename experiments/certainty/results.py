@@ -7,14 +7,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import report
-from experiments.certainty import bench, quadratic
+from experiments.certainty import bench, draws, judging, quadratic
 from experiments.certainty.bench import Benched
+from experiments.certainty.classifiers import INPUTS
+from experiments.certainty.draws import ARMS, SCORES, Drawn
+from experiments.certainty.judging import Judged
 from experiments.certainty.quadratic import POWERS, Best, Quadratic
 from experiments.certainty.regimes import Compared, Decided, Place
 from experiments.certainty.simulated import Arm
 from experiments.tasks import measuring
 
 PREDICTIONS = Path(__file__).parent / "predictions.md"
+COMPARED = ("last", "cosine", "linear", "cosine + average", "linear + average", bench.FREE)
+"""Arms that the average at a constant rate is held against."""
 REVERSED = ("noise x 0.01", "noise x 0.001", "start variance 100", "start variance 1/h")
 """Regimes in which the start is what there is to lose."""
 
@@ -55,6 +60,12 @@ class Results(NamedTuple):
     signal_to_noise: Decided
     simulated: dict[str, Arm]
     benched: Benched
+    drawn: dict[str, Drawn]
+
+    @property
+    def judged(self) -> dict[str, Judged]:
+        """The predictions."""
+        return judging.judge(self.benched, self.exact.bands)
 
 
 def claims(results: Results, *, quick: bool) -> list[report.Claim]:
@@ -149,16 +160,78 @@ def metrics(results: Results) -> dict[str, Any]:
         "differences": {
             task: {
                 f"{rule}, {arm} - {other}": bench.paired(of_task, rule, arm, other)
-                for rule in dict.fromkeys(name.split(", ")[0] for name in of_task)
+                for rule in bench.rules_of(of_task)
                 for arm in (*bench.ARMS, bench.FREE)
                 for other in ("last", "average", "cosine", "linear")
                 if arm != other
             }
             for task, of_task in benched.arms.items()
         },
+        "tally": {other: bench.tally(benched, other) for other in COMPARED},
         "bands": {"exact": exact.bands}
         | {task: bench.bands(tuned) for task, tuned in benched.tuned.items()},
+        "predictions": results.judged,
+        "judged": _outcomes(results.judged),
+        "draws": {name: of_draws(drawn) for name, drawn in results.drawn.items()},
+        "draws_against_temperature": _against_temperature(results.drawn),
     }
+
+
+def of_draws(drawn: Drawn) -> dict[str, Any]:
+    """What metrics.json says of draws on a network.
+
+    Intervals are bootstrapped over seeds and test examples; differences are paired.
+    """
+
+    def said(arm: str) -> dict[str, Any]:
+        every = [(name, score) for name in INPUTS for score in SCORES]
+        scores: dict[str, Any] = {name: {} for name in INPUTS}
+        differences: dict[str, Any] = {name: {} for name in INPUTS}
+        for name, score in every:
+            scores[name][score] = draws.bootstrap(drawn.of(score, arm, name))
+            differences[name][score] = against_temperature(drawn, score, arm, name)
+        return {
+            "number": drawn.numbers[arm],
+            "scores": scores,
+            "minus_temperature": differences,
+        }
+
+    low, middle, high = np.median(drawn.multiples, axis=0)
+    return {
+        "settings": {"rate": drawn.rate, "power": drawn.power},
+        "derived_multiple": {"median": middle, "least": low, "largest": high},
+        "arms": {arm: said(arm) for arm in ARMS},
+    }
+
+
+def against_temperature(drawn: Drawn, score: str, arm: str, inputs: str) -> list[float]:
+    """A score of an arm minus that of the tempered mean, with its paired interval."""
+    ours, theirs = (drawn.of(score, name, inputs) for name in (arm, "temperature"))
+    return draws.bootstrap(ours - theirs)
+
+
+def _against_temperature(found: dict[str, Drawn]) -> dict[str, dict[str, int]]:
+    """For each arm, on how many of all networks and inputs it is clearly better, worse, neither.
+
+    By nats and Brier score; a difference is clear if its interval leaves out 0.
+    """
+    counts = {}
+    for arm in ARMS:
+        if arm == "temperature":
+            continue
+        of_arm = counts[arm] = {"better": 0, "worse": 0, "neither": 0}
+        for drawn in found.values():
+            for score in ("nats", "brier"):
+                for name in INPUTS:
+                    _, low, high = against_temperature(drawn, score, arm, name)
+                    of_arm["better" if high < 0 else "worse" if low > 0 else "neither"] += 1
+    return counts
+
+
+def _outcomes(judged: dict[str, Judged]) -> dict[str, int]:
+    outcomes = [each.outcome for each in judged.values()]
+    names = {"held": judging.HELD, "failed": judging.FAILED, "open": judging.OPEN}
+    return {name: outcomes.count(outcome) for name, outcome in names.items()}
 
 
 def _count(found: dict[Place, Compared]) -> dict[str, int]:
