@@ -92,9 +92,11 @@ def arms(tuned: dict[str, Tuned]) -> dict[str, Found]:
     return named
 
 
-def paired(of_task: dict[str, Found], rule: str, arm: str, other: str) -> list[float]:
-    """Test error of one arm minus another's on the same seeds: mean, and its 95 % interval."""
-    ours, theirs = (of_task[f"{rule}, {name}"].scores["test error"] for name in (arm, other))
+def paired(
+    of_task: dict[str, Found], rule: str, arm: str, other: str, score: str = "test error"
+) -> list[float]:
+    """A score of one arm minus another's on the same seeds: mean, and its 95 % interval."""
+    ours, theirs = (of_task[f"{rule}, {name}"].scores[score] for name in (arm, other))
     return interval(ours - theirs)
 
 

@@ -60,7 +60,8 @@ class _Evidence(NamedTuple):
 
     def paired(self, task: str, rule: str, arm: str, other: str) -> list[float]:
         """Mean and 95 % interval of the difference in test error."""
-        self.arm(task, rule, arm), self.arm(task, rule, other)
+        for name in (arm, other):
+            self.arm(task, rule, name)
         return bench.paired(self.benched.arms[task], rule, arm, other)
 
     def band(self, task: str, rule: str, arm: str) -> float:

@@ -61,7 +61,8 @@ def test_the_temperature_is_where_the_slope_of_the_loss_is_0(confidence: float) 
         expected = (special.softmax(inverse * logits, 1) * logits).sum(1)
         return float((expected - logits[np.arange(400), labels]).mean())
 
-    want = 1 / optimize.brentq(slope, 1e-3, 100)
+    inverse: Any = optimize.brentq(slope, 1e-3, 100)
+    want = 1 / inverse
 
     def loss(temperature: float) -> float:
         found = special.softmax(logits / temperature, 1)
