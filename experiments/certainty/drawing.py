@@ -9,7 +9,7 @@ from experiments import figures
 from experiments.certainty import bench, draws, regimes
 from experiments.certainty.classifiers import INPUTS
 from experiments.certainty.draws import Drawn
-from experiments.certainty.results import Results, against_temperature
+from experiments.certainty.results import Results, difference
 from experiments.report import interval
 from experiments.tasks import measuring
 
@@ -137,6 +137,7 @@ def _draw_arms(axes: Any, of_task: dict[str, measuring.Found], score: str) -> No
             mean, y, xerr=[mean - low, high - mean], fmt="o", ms=4, color=COLOURS[rule], label=rule
         )
     axes.set_yticks(np.arange(len(arms))[::-1], arms)
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", color="0.9")
 
 
@@ -146,7 +147,9 @@ def _draw_bands(axes: Any, widths: dict[str, float]) -> None:
     rules = list(dict.fromkeys(name.split(", ")[0] for name in widths))
     for k, rule in enumerate(rules):
         x = [widths[f"{rule}, {arm}"] for arm in arms]
-        axes.semilogx(x, _places(arms, k, len(rules)), "o", ms=4, color=COLOURS[rule])
+        axes.plot(x, _places(arms, k, len(rules)), "o", ms=4, color=COLOURS[rule])
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("largest / smallest good rate")
     axes.set_yticks(np.arange(len(arms))[::-1], arms)
     axes.grid(axis="x", color="0.9")
@@ -166,7 +169,7 @@ def draw_draws(path: Path, found: dict[str, Drawn]) -> None:
         for column, (task, drawn) in enumerate(found.items()):
             for panel, (score, label) in zip(axes[:, column], names.items(), strict=True):
                 for k, inputs in enumerate(INPUTS):
-                    of_arms = [against_temperature(drawn, score, arm, inputs) for arm in arms]
+                    of_arms = [difference(drawn, score, inputs, arm, "temperature") for arm in arms]
                     mean, low, high = np.array(of_arms).T
                     error, y = [mean - low, high - mean], _places(arms, k, len(INPUTS))
                     panel.errorbar(mean, y, xerr=error, fmt="o", ms=4, label=inputs)

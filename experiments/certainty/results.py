@@ -1,6 +1,7 @@
 """What is claimed, and what ``metrics.json`` says."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,7 +123,12 @@ def claims(results: Results, *, quick: bool) -> list[report.Claim]:
             4.0 if quick else 0.0,
         ),
     ]
-    return made + _claims_of_bench(results.benched, quick=quick)
+    made += _claims_of_bench(results.benched, quick=quick)
+    if results.drawn:
+        counts = draws_against(results.drawn, "draws", "temperature")
+        name = "draws: comparisons clearly better than the tempered mean, minus clearly worse"
+        made.append(report.at_most(name, counts["better"] - counts["worse"], 0.0))
+    return made
 
 
 def _claims_of_bench(benched: Benched, *, quick: bool) -> list[report.Claim]:
@@ -191,7 +197,14 @@ def metrics(results: Results) -> dict[str, Any]:
         "predictions": results.judged,
         "judged": _outcomes(results.judged),
         "draws": {name: of_draws(drawn) for name, drawn in results.drawn.items()},
-        "draws_against_temperature": _against_temperature(results.drawn),
+        "draws_against": {
+            "temperature": {
+                arm: draws_against(results.drawn, arm, "temperature")
+                for arm in ARMS
+                if arm != "temperature"
+            },
+            "permuted": {"draws": draws_against(results.drawn, "draws", "permuted")},
+        },
     }
 
 
@@ -201,48 +214,45 @@ def of_draws(drawn: Drawn) -> dict[str, Any]:
     Intervals are bootstrapped over seeds and test examples; differences are paired.
     """
 
-    def said(arm: str) -> dict[str, Any]:
-        every = [(name, score) for name in INPUTS for score in SCORES]
-        scores: dict[str, Any] = {name: {} for name in INPUTS}
-        differences: dict[str, Any] = {name: {} for name in INPUTS}
-        for name, score in every:
-            scores[name][score] = draws.bootstrap(drawn.of(score, arm, name))
-            differences[name][score] = against_temperature(drawn, score, arm, name)
-        return {
-            "number": drawn.numbers[arm],
-            "scores": scores,
-            "minus_temperature": differences,
-        }
+    def everywhere(value: Callable[[str, str], list[float]]) -> dict[str, dict[str, list[float]]]:
+        return {name: {score: value(score, name) for score in SCORES} for name in INPUTS}
 
     low, middle, high = np.median(drawn.multiples, axis=0)
     return {
         "settings": {"rate": drawn.rate, "power": drawn.power},
         "derived_multiple": {"median": middle, "least": low, "largest": high},
-        "arms": {arm: said(arm) for arm in ARMS},
+        "arms": {
+            arm: {
+                "number": drawn.numbers[arm],
+                "scores": everywhere(
+                    lambda score, name, arm=arm: draws.bootstrap(drawn.of(score, arm, name))
+                ),
+                "minus_temperature": everywhere(
+                    lambda score, name, arm=arm: difference(drawn, score, name, arm, "temperature")
+                ),
+            }
+            for arm in ARMS
+        },
     }
 
 
-def against_temperature(drawn: Drawn, score: str, arm: str, inputs: str) -> list[float]:
-    """A score of an arm minus that of the tempered mean, with its paired interval."""
-    ours, theirs = (drawn.of(score, name, inputs) for name in (arm, "temperature"))
+def difference(drawn: Drawn, score: str, inputs: str, arm: str, other: str) -> list[float]:
+    """A score of an arm minus another's, on the same seeds and examples, with its interval."""
+    ours, theirs = (drawn.of(score, name, inputs) for name in (arm, other))
     return draws.bootstrap(ours - theirs)
 
 
-def _against_temperature(found: dict[str, Drawn]) -> dict[str, dict[str, int]]:
-    """For each arm, on how many of all networks and inputs it is clearly better, worse, neither.
+def draws_against(found: dict[str, Drawn], arm: str, other: str) -> dict[str, int]:
+    """On how many of all networks and inputs an arm is clearly better than another, worse, neither.
 
     By nats and Brier score; a difference is clear if its interval leaves out 0.
     """
-    counts = {}
-    for arm in ARMS:
-        if arm == "temperature":
-            continue
-        of_arm = counts[arm] = {"better": 0, "worse": 0, "neither": 0}
-        for drawn in found.values():
-            for score in ("nats", "brier"):
-                for name in INPUTS:
-                    _, low, high = against_temperature(drawn, score, arm, name)
-                    of_arm["better" if high < 0 else "worse" if low > 0 else "neither"] += 1
+    counts = {"better": 0, "worse": 0, "neither": 0}
+    for drawn in found.values():
+        for score in ("nats", "brier"):
+            for name in INPUTS:
+                _, low, high = difference(drawn, score, name, arm, other)
+                counts["better" if high < 0 else "worse" if low > 0 else "neither"] += 1
     return counts
 
 

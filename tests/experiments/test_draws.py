@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from experiments.certainty import classifiers, draws
 from experiments.certainty.draws import ARMS, SCORES, Drawn
-from experiments.certainty.results import against_temperature, of_draws
+from experiments.certainty.results import difference, draws_against, of_draws
 from experiments.tasks.catalogue import TASKS
 
 
@@ -198,7 +198,9 @@ def test_an_arm_is_held_against_the_tempered_mean_on_the_same_seeds_and_examples
     scores = rng.uniform(size=(len(SCORES), 1, 3, 4, 60)) * np.ones((1, len(ARMS), 1, 1, 1))
     scores[:, ARMS.index("draws")] -= 0.25
     drawn = Drawn(0.1, 2.0, dict.fromkeys(ARMS, 1.0), np.ones((4, 3)), scores)
-    np.testing.assert_allclose(against_temperature(drawn, "nats", "draws", "noisy"), -0.25)
+    np.testing.assert_allclose(difference(drawn, "nats", "noisy", "draws", "temperature"), -0.25)
+    found = draws_against({"one": drawn, "two": drawn}, "draws", "temperature")
+    assert found == {"better": 2 * 2 * 3, "worse": 0, "neither": 0}
     said = of_draws(drawn)["arms"]
     assert set(said) == set(ARMS)
     np.testing.assert_allclose(said["mean"]["minus_temperature"]["moved"]["brier"], 0, atol=1e-12)
