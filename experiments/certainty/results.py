@@ -128,12 +128,7 @@ def claims(results: Results, *, quick: bool) -> list[report.Claim]:
             4.0 if quick else 0.0,
         ),
     ]
-    made += _claims_of_bench(results.benched, quick=quick)
-    if results.drawn:
-        counts = draws_against(results.drawn, "draws", "temperature")
-        name = "draws: comparisons clearly better than the tempered mean, minus clearly worse"
-        made.append(report.at_most(name, counts["better"] - counts["worse"], 0.0))
-    return made
+    return made + _claims_of_bench(results.benched, quick=quick)
 
 
 def _claims_of_bench(benched: Benched, *, quick: bool) -> list[report.Claim]:
