@@ -9,15 +9,18 @@ knows every curvature at 0.255. `simulated` holds the library's optimizer agains
 
 `bench` asks the same of networks, with Adam, SGD with momentum and Muon inside, every number chosen
 on a validation split with the same number of rates for every arm. What was expected of it was
-written down before, in ``predictions.md``, whose digest ``metrics.json`` holds.
+written down before, in ``predictions.md``, whose digest ``metrics.json`` holds, and `judging` says
+what came of it. `draws` holds draws of parameters against a temperature and other controls.
 
 It would be refuted by a schedule below the average on the standard problem, by an average that wins
 where the start is what there is to lose, by a signal-to-noise ratio that says as well which of them
 wins, and by a simulation that disagrees with the moments.
 """
 
+from tqdm import tqdm
+
 from experiments import report
-from experiments.certainty import bench, drawing, quadratic, regimes, simulated
+from experiments.certainty import bench, drawing, draws, quadratic, regimes, simulated
 from experiments.certainty.config import Config
 from experiments.certainty.results import Results, claims, metrics, read
 
@@ -31,9 +34,11 @@ def run(config: Config) -> report.Report:
     exact = read(quadratic.standard(), STEPS, config.iterations)
     rates = quadratic.RATES[:: 5 if config.quick else 1]
     named = {
-        name: regimes.compare(problem, STEPS, rates) for name, problem in regimes.regimes().items()
+        name: regimes.compare(problem, STEPS, rates)
+        for name, problem in tqdm(regimes.regimes().items(), "regimes", unit="problem")
     }
     surveyed = regimes.survey(config.quick)
+    benched = bench.measure(config)
     results = Results(
         exact=exact,
         regimes=named,
@@ -41,8 +46,10 @@ def run(config: Config) -> report.Report:
         carried_start=regimes.decided(surveyed, regimes.carried_start),
         signal_to_noise=regimes.decided(surveyed, regimes.signal_to_noise),
         simulated=simulated.simulate(exact.rates, exact.curves, config.paths, config.seed),
-        benched=bench.measure(config),
+        benched=benched,
+        drawn=draws.measure(config, benched),
     )
     drawing.draw(config.folder / "certainty.png", results)
     drawing.draw_bench(config.folder / "bench.png", results)
+    drawing.draw_draws(config.folder / "draws.png", results.drawn)
     return report.Report(claims(results, quick=config.quick), metrics(results))

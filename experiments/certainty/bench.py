@@ -92,10 +92,30 @@ def arms(tuned: dict[str, Tuned]) -> dict[str, Found]:
     return named
 
 
-def paired(of_task: dict[str, Found], rule: str, arm: str, other: str) -> list[float]:
-    """Test error of one arm minus another's on the same seeds: mean, and its 95 % interval."""
-    ours, theirs = (of_task[f"{rule}, {name}"].scores["test error"] for name in (arm, other))
+def paired(
+    of_task: dict[str, Found], rule: str, arm: str, other: str, score: str = "test error"
+) -> list[float]:
+    """A score of one arm minus another's on the same seeds: mean, and its 95 % interval."""
+    ours, theirs = (of_task[f"{rule}, {name}"].scores[score] for name in (arm, other))
     return interval(ours - theirs)
+
+
+def tally(benched: Benched, other: str) -> dict[str, int]:
+    """On how many pairs of network and inner optimizer the average is clearly below another arm.
+
+    A difference is clear if its interval leaves out 0.
+    """
+    counts = {"lower": 0, "higher": 0, "neither": 0}
+    for task, of_task in benched.arms.items():
+        for rule in rules_of(of_task) if task != "noisy_quadratic" else ():
+            _, low, high = paired(of_task, rule, "average", other)
+            counts["lower" if high < 0 else "higher" if low > 0 else "neither"] += 1
+    return counts
+
+
+def rules_of(of_task: dict[str, Found]) -> list[str]:
+    """The inner optimizers of "rule, arm"."""
+    return list(dict.fromkeys(name.split(", ")[0] for name in of_task))
 
 
 # --- the band of good rates ---------------------------------------------------------------------

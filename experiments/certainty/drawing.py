@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from experiments import figures
-from experiments.certainty import bench, regimes
-from experiments.certainty.results import Results
+from experiments.certainty import bench, draws, regimes
+from experiments.certainty.classifiers import INPUTS
+from experiments.certainty.draws import Drawn
+from experiments.certainty.results import Results, difference
 from experiments.report import interval
 from experiments.tasks import measuring
 
@@ -106,15 +108,16 @@ COLOURS = {"adam": figures.BLUE, "momentum": figures.ORANGE, "muon": figures.GRE
 
 
 def draw_bench(path: Path, results: Results) -> None:
-    """Test error above, training loss below, of every arm, with intervals over seeds."""
+    """Test errors and training losses of every arm, with intervals over seeds; bands of rates."""
     benched = results.benched.arms
     options = {"width": 3.0 * max(2, len(benched)) + 1, "squeeze": False, "sharey": True}
-    with figures.page(path, 2, len(benched), 6.4, **options) as axes:
+    with figures.page(path, 3, len(benched), 9.0, **options) as axes:
         for column, (task, of_task) in enumerate(benched.items()):
             for row, score in enumerate(("test error", "train nats")):
                 panel = axes[row, column]
                 _draw_arms(panel, of_task, score)
                 panel.set_xlabel("loss" if task == "noisy_quadratic" else _NAMES[score])
+            _draw_bands(axes[2, column], bench.bands(results.benched.tuned[task]))
             axes[0, column].set_title(task.replace("_", " "))
         figures.legend_above(axes[0, 0])
 
@@ -125,13 +128,55 @@ _NAMES = {"test error": "test error", "train nats": "training loss in nats"}
 def _draw_arms(axes: Any, of_task: dict[str, measuring.Found], score: str) -> None:
     """Means and intervals of one score."""
     arms = (*bench.ARMS, bench.FREE)
-    rules = list(dict.fromkeys(name.split(", ")[0] for name in of_task))
+    rules = bench.rules_of(of_task)
     for k, rule in enumerate(rules):
         found = [interval(of_task[f"{rule}, {arm}"].scores[score]) for arm in arms]
         mean, low, high = np.array(found).T
-        y = np.arange(len(arms))[::-1] - 0.2 * (k - (len(rules) - 1) / 2)
+        y = _places(arms, k, len(rules))
         axes.errorbar(
             mean, y, xerr=[mean - low, high - mean], fmt="o", ms=4, color=COLOURS[rule], label=rule
         )
     axes.set_yticks(np.arange(len(arms))[::-1], arms)
+    axes.locator_params(axis="x", nbins=5)
     axes.grid(axis="x", color="0.9")
+
+
+def _draw_bands(axes: Any, widths: dict[str, float]) -> None:
+    """The range of good rates of every arm, as a ratio."""
+    arms = (*bench.ARMS, bench.FREE)
+    rules = list(dict.fromkeys(name.split(", ")[0] for name in widths))
+    for k, rule in enumerate(rules):
+        x = [widths[f"{rule}, {arm}"] for arm in arms]
+        axes.plot(x, _places(arms, k, len(rules)), "o", ms=4, color=COLOURS[rule])
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("largest / smallest good rate")
+    axes.set_yticks(np.arange(len(arms))[::-1], arms)
+    axes.grid(axis="x", color="0.9")
+
+
+def _places(arms: Any, k: int, count: int) -> np.ndarray:
+    """Where the k-th of so many points stands in the row of each arm, from above."""
+    return np.arange(len(arms))[::-1] - 0.2 * (k - (count - 1) / 2)
+
+
+def draw_draws(path: Path, found: dict[str, Drawn]) -> None:
+    """Nats above, Brier score below: all arms minus the tempered mean, on all inputs."""
+    names = {"nats": "nats", "brier": "Brier score"}
+    arms = [arm for arm in draws.ARMS if arm != "temperature"]
+    options = {"width": 3.6 * max(2, len(found)) + 1, "squeeze": False, "sharey": True}
+    with figures.page(path, 2, max(1, len(found)), 6.4, **options) as axes:
+        for column, (task, drawn) in enumerate(found.items()):
+            for panel, (score, label) in zip(axes[:, column], names.items(), strict=True):
+                for k, inputs in enumerate(INPUTS):
+                    of_arms = [difference(drawn, score, inputs, arm, "temperature") for arm in arms]
+                    mean, low, high = np.array(of_arms).T
+                    error, y = [mean - low, high - mean], _places(arms, k, len(INPUTS))
+                    panel.errorbar(mean, y, xerr=error, fmt="o", ms=4, label=inputs)
+                panel.axvline(0, color="0.6", lw=0.8, zorder=0)
+                panel.set_xscale("symlog", linthresh=0.01)
+                panel.set_yticks(np.arange(len(arms))[::-1], arms)
+                panel.set_xlabel(f"{label}, minus that of the tempered mean")
+            axes[0, column].set_title(task.replace("_", " "))
+        if found:
+            figures.legend_above(axes[0, 0])

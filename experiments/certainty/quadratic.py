@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 from scipy import optimize
+from tqdm import tqdm
 
 POWERS = (0, 1, 2, 4, 8)
 """Of the polynomial averages."""
@@ -161,7 +162,8 @@ def best_together(problem: Quadratic, steps: int, iterations: int = 1000) -> Bes
     rates = np.linspace(1, 2, steps) / problem.curvature.max()
     start = np.concatenate([rates, polynomial(steps, 0)])
     bounds = [(0, None)] * steps + [(0, 1)] * steps
-    loss, x = _minimise(_TOGETHER, problem, start, iterations, bounds)
+    with tqdm(total=iterations, desc="rates and gains together", unit="iteration") as bar:
+        loss, x = _minimise(_TOGETHER, problem, start, iterations, bounds, bar)
     return Best(loss, x[:steps], x[steps:])
 
 
@@ -179,7 +181,12 @@ _TOGETHER = jax.jit(jax.value_and_grad(_log_loss_together))
 
 
 def _minimise(
-    value_and_slope: Any, problem: Quadratic, start: np.ndarray, iterations: int, bounds: Any = None
+    value_and_slope: Any,
+    problem: Quadratic,
+    start: np.ndarray,
+    iterations: int,
+    bounds: Any = None,
+    bar: Any = None,
 ) -> tuple[float, np.ndarray]:
     """The lowest loss that the search saw, and where; it may end where iterates diverge."""
     best = np.inf, start
@@ -194,7 +201,13 @@ def _minimise(
     with jax.enable_x64(True):
         options = {"maxiter": iterations, "maxfun": 2 * iterations, "ftol": 1e-12, "maxcor": 20}
         optimize.minimize(
-            evaluate, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options
+            evaluate,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options=options,
+            callback=None if bar is None else lambda _: bar.update(),
         )
     return float(np.exp(best[0])), best[1]
 

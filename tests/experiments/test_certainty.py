@@ -9,7 +9,7 @@ import pytest
 from scipy import special
 
 from experiments import certainty, report
-from experiments.certainty import bench, quadratic, regimes, results, simulated
+from experiments.certainty import bench, draws, quadratic, regimes, results, simulated
 from experiments.certainty.config import Config
 from experiments.certainty.quadratic import Quadratic
 from experiments.options import OptionError
@@ -185,6 +185,8 @@ def test_a_task_without_its_data_is_left_out_and_said_so(
         ({"rules": ("lion",)}, "Unknown rule 'lion'; known are: adam, momentum, muon"),
         ({"seeds": 1}, "seeds must be at least 2, got 1"),
         ({"paths": 1}, "paths must be at least 10, got 1"),
+        ({"draws": 1}, "draws must be at least 2, got 1"),
+        ({"networks": ("vit",)}, "Unknown network 'vit'; known are: digits_mlp"),
     ],
 )
 def test_options_that_cannot_be_run_are_refused(options: Any, message: str) -> None:
@@ -244,10 +246,14 @@ def test_regimes_have_the_losses_that_are_known(name: str) -> None:
 def test_a_quick_run_holds_its_claims(tmp_path: Path) -> None:
     metrics = report.perform(certainty.run, Config(out=tmp_path, quick=True))
     assert not report.failed(metrics)
-    assert {"certainty.png", "bench.png", "metrics.json"} <= {p.name for p in tmp_path.iterdir()}
+    written = {path.name for path in tmp_path.iterdir()}
+    assert {"certainty.png", "bench.png", "draws.png", "metrics.json"} <= written
     written = hashlib.sha256(results.PREDICTIONS.read_bytes()).hexdigest()
     assert metrics["predictions_sha256"] == written
     for of_task in metrics["networks"].values():
         assert set(of_task) == {f"adam, {arm}" for arm in (*bench.ARMS, bench.FREE)}
         for arm in of_task.values():
             assert len(arm["error"]) == len(arm["nats"]) == len(arm["train_loss"]) == 3
+    assert set(metrics["draws"]["digits_mlp"]["arms"]) == set(draws.ARMS)
+    # Eleven need a network or another inner optimizer, and the other one too.
+    assert metrics["judged"] == {"held": 0, "failed": 0, "open": 12}
