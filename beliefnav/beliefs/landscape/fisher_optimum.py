@@ -186,7 +186,7 @@ class FisherOptimum(Belief):
             else:
                 POSITIVE.check_leaves(owner, "prior_variance", self.prior_variance)
             if self.learn_variance and scales is None:
-                scales = _stacked(jax.tree.map(jnp.mean, prior(wide, None)), wide)
+                scales = _stacked(jax.tree.map(_mean, prior(wide, None)), wide)
             start = None if scales is None or not self.learn_variance else jnp.array(scales)
             variance = jax.tree.map(jnp.array, prior(wide, scales))  # which can be donated
             nothing = [_trees.scalar_like(params, 0.0) for _ in range(3)]
@@ -521,6 +521,11 @@ def _stacked(scalars: PyTree, like: PyTree) -> Array:
     leaves = jax.tree.leaves(scalars)
     dtype = _trees.wide_dtype(*jax.tree.leaves(like))
     return jnp.array(leaves, dtype) if leaves else jnp.zeros(0, dtype)
+
+
+def _mean(x: Array) -> Array:
+    """The mean of the entries; 1 of none."""
+    return jnp.mean(x) if x.size else jnp.ones((), x.dtype)
 
 
 def _mean_seen(values: PyTree, seen: PyTree) -> Array:
