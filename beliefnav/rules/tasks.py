@@ -188,8 +188,15 @@ def hazard_filter(
 
     Nothing but ``examples`` has to be given: the hazard is then 1e-3, and the prior variance that
     of the initial arrays. Both are fixed by default, and can be learned by evidence
-    (`beliefs.FisherOptimum`). The loss must be in nats for that, and what is learned is right on
-    the model: parameters that are independent of each other. Those of a network are not, see below.
+    (`beliefs.FisherOptimum`), for which the loss must be in nats. What is learned is right on the
+    model, whose parameters are independent of each other: on a noisy quadratic of 200 curvatures
+    1/i, from a prior variance of a hundredth of the truth, the loss after 300 steps is 0.32 with a
+    variance that is learned and 1.77 with the wrong one, against 0.32 with the right one (20 seeds;
+    a hazard of 1e-3). In a network many parameters answer for the same error. The evidence takes
+    each of their answers for its own, so that a learned prior variance grows. On digits whose
+    labels are drawn anew every 800 steps it costs the ability to learn: the accuracy on new batches
+    in the fourth and fifth task is 0.31, against 0.68 with a fixed variance of 4 times the initial
+    one (1 seed).
 
     `beliefnav.sample_params` draws parameters from the belief. ``optax.tree.get(state, name)``
     reads the scalars of `beliefs.FisherOptimumState`: ``switch_probability`` and ``reset_fraction``
@@ -200,8 +207,10 @@ def hazard_filter(
     Args:
         hazard: $p$ in [0, 1], per step; or a `beliefs.HazardGrid`, to learn it from readings of the
             curvature (``per_example_grads`` or ``curvature``); without these it stays as it was.
-            The evidence multiplies over all entries. It takes those of a network for independent,
-            and finds switches where there are none: for networks give a number.
+            The evidence multiplies over all entries and takes those of a network for independent,
+            so that it may find switches where there are none. On ordinary digits the hazard falls
+            to 3e-5 a step; on digits with random labels it rises to 0.13, and the accuracy stays at
+            0.12 (1 seed each). For networks give a number.
         prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in which one
             value may stand for all arrays below its path. Default: the variance of the entries of
             each initial array (`beliefs.initial_variance`, which says what of arrays whose entries

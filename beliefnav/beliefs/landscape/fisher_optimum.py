@@ -152,7 +152,7 @@ class FisherOptimum(Belief):
 
     ranges: ClassVar = {"hazard": UNIT_INTERVAL, "examples": POSITIVE}
 
-    hazard: ArrayLike
+    hazard: ArrayLike | HazardGrid
     examples: ArrayLike
     prior_variance: PyTree = None
     learn_variance: bool = eqx.field(static=True, default=False)
@@ -198,7 +198,9 @@ class FisherOptimum(Belief):
             state: FisherOptimumState, displacement: PyTree = None
         ) -> FisherOptimumPredicted:
             check_displacement(owner, displacement)
-            p = jnp.zeros(()) if self._learns_hazard() else jnp.asarray(self.hazard)
+            # Where the hazard is learned, `update` pulls by what the reading says of a switch.
+            learned = isinstance(self.hazard, HazardGrid)
+            p = jnp.zeros(()) if learned else jnp.asarray(self.hazard)
 
             def mean(d: Array, x: Array, moved: Array) -> Array:
                 return (d - p * (d + x) - _trees.wide(moved, d.dtype)).astype(d.dtype)
@@ -267,12 +269,9 @@ class FisherOptimum(Belief):
 
         return Filter(init, predict, update, diagnose, uses_displacement=True, uses_curvature=True)
 
-    def _learns_hazard(self) -> bool:
-        return isinstance(self.hazard, HazardGrid)
-
     def _hazard_prior(self, like: PyTree) -> Hazard | None:
         """The belief about a hazard that is learned, in arrays of its own."""
-        if not self._learns_hazard():
+        if not isinstance(self.hazard, HazardGrid):
             return None
         dtype = _trees.wide_dtype(*jax.tree.leaves(like))
         return Hazard(*(jnp.array(x, dtype) for x in on_grid(self.name, self.hazard)))
@@ -286,10 +285,12 @@ class FisherOptimum(Belief):
         curvature: PyTree,
     ) -> tuple[Array, Hazard, Array]:
         """The probability of a switch, the hazard after it, the log density of all entries."""
+        # Where the examples say nothing the gradient would have to judge itself: no reading.
+        read = jax.tree.map(lambda h: jnp.where(h == 0, -1, h), curvature)
 
         def density(distance: PyTree, variance: PyTree) -> Array:
             like = Info(0, 0, 0, 0, 0)
-            trees = distance, variance, gradient, curvature
+            trees = distance, variance, gradient, read
             return _tasks.total(_trees.unzip(self._diagnose, like, *trees).log_density)
 
         on, new = density(*predicted[:2]), density(*anew)
@@ -343,11 +344,10 @@ class FisherOptimum(Belief):
             spread = "variance of the initial array"
         elif jax.tree.structure(self.prior_variance) == jax.tree.structure(0):
             spread = f"variance {number(self.prior_variance)}"
-        followed = (
-            "It is looked for." if self._learns_hazard() else "It is followed by a linear filter."
-        )
+        followed = "It is looked for."
         if not isinstance(self.hazard, HazardGrid):
             length = counted(reciprocal(self.hazard), time)
+            followed = "It is followed by a linear filter."
         return (
             Fact(
                 "task length",
