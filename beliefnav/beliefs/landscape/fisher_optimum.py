@@ -192,7 +192,15 @@ class FisherOptimum(Belief):
             nothing = [_trees.scalar_like(params, 0.0) for _ in range(3)]
             still = _trees.full_like(params, 0)
             hazard = self._hazard_prior(wide)
-            return FisherOptimumState(wide, variance, still, scales, *nothing, start, hazard)
+            return FisherOptimumState(
+                wide,
+                variance,
+                still,
+                scales,
+                *nothing,
+                start_variances=start,
+                hazard_belief=hazard,
+            )
 
         def predict(
             state: FisherOptimumState, displacement: PyTree = None
@@ -227,7 +235,7 @@ class FisherOptimum(Belief):
             )
             hazard = predicted.hazard_belief
             if hazard is None:
-                p = _trees.scalar_like(mean, self.hazard)
+                p = _trees.scalar_like(mean, self._given_hazard())
             else:
                 anew = fresh(predicted)
                 p, hazard, _ = self._weigh(predicted, anew, hazard, gradient, curvature)
@@ -264,10 +272,15 @@ class FisherOptimum(Belief):
                 )
                 expected = _tasks.expected(hazard)
                 return info._replace(log_density=density, switch_probability=p, hazard=expected)
-            p = _trees.scalar_like(predicted.distance_mean, self.hazard)
+            p = _trees.scalar_like(predicted.distance_mean, self._given_hazard())
             return info._replace(switch_probability=p, hazard=p)
 
         return Filter(init, predict, update, diagnose, uses_displacement=True, uses_curvature=True)
+
+    def _given_hazard(self) -> ArrayLike:
+        """The hazard, where it is not learned."""
+        assert not isinstance(self.hazard, HazardGrid)
+        return self.hazard
 
     def _hazard_prior(self, like: PyTree) -> Hazard | None:
         """The belief about a hazard that is learned, in arrays of its own."""
