@@ -159,7 +159,11 @@ def resetting(
 
 @rule(hazard=UNIT_INTERVAL, examples=POSITIVE)
 def hazard_filter(
-    hazard: ArrayLike, prior_variance: PyTree = None, *, examples: ArrayLike
+    hazard: ArrayLike | beliefs.HazardGrid = 1e-3,
+    prior_variance: PyTree = None,
+    *,
+    examples: ArrayLike,
+    learn_variance: bool = False,
 ) -> Assumptions:
     r"""Go to where the optimum is believed to be, if it is drawn anew now and then.
 
@@ -182,19 +186,38 @@ def hazard_filter(
     that is negative or not finite nothing is learned. Under ``optax.MultiSteps`` ``examples``
     counts those of all parts of a batch, and the gradients of examples are those of the last part.
 
+    Nothing but ``examples`` has to be given: the hazard is then 1e-3, and the prior variance that
+    of the initial arrays. Both are fixed by default, and can be learned by evidence
+    (`beliefs.FisherOptimum`), for which the loss must be in nats. What is learned is right on the
+    model, whose parameters are independent of each other: on a noisy quadratic of 200 curvatures
+    1/i, from a prior variance of a hundredth of the truth, the loss after 300 steps is 0.32 with a
+    variance that is learned and 1.77 with the wrong one, against 0.32 with the right one (20 seeds;
+    a hazard of 1e-3). In a network many parameters answer for the same error. The evidence takes
+    each of their answers for its own, so that a learned prior variance grows. On digits whose
+    labels are drawn anew every 800 steps it costs the ability to learn: the accuracy on new batches
+    in the fourth and fifth task is 0.31, against 0.68 with a fixed variance of 4 times the initial
+    one (1 seed).
+
     `beliefnav.sample_params` draws parameters from the belief. ``optax.tree.get(state, name)``
     reads the scalars of `beliefs.FisherOptimumState`: ``switch_probability`` and ``reset_fraction``
-    (both $p$) and ``surprise``.
+    (both $p$, unless the hazard is learned) and ``surprise``.
 
     Memory: 4 trees of the parameters' size.
 
     Args:
-        hazard: $p$ in [0, 1], per step.
+        hazard: $p$ in [0, 1], per step; or a `beliefs.HazardGrid`, to learn it from readings of the
+            curvature (``per_example_grads`` or ``curvature``); without these it stays as it was.
+            The evidence multiplies over all entries and takes those of a network for independent,
+            so that it may find switches where there are none. On ordinary digits the hazard falls
+            to 3e-5 a step; on digits with random labels it rises to 0.13, and the accuracy stays at
+            0.12 (1 seed each). For networks give a number.
         prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in which one
             value may stand for all arrays below its path. Default: the variance of the entries of
             each initial array (`beliefs.initial_variance`, which says what of arrays whose entries
             are all the same).
         examples: $B > 0$, the number of examples that a gradient is the mean of.
+        learn_variance: whether the prior variance is learned, one number for each array, with
+            ``prior_variance`` as its start.
 
     Returns:
         The optimizer.
@@ -239,7 +262,7 @@ def hazard_filter(
     POSITIVE.check_leaves("hazard_filter", "prior_variance", prior_variance)
     return Assumptions(
         1.0,
-        beliefs.FisherOptimum(hazard, examples, prior_variance),
+        beliefs.FisherOptimum(hazard, examples, prior_variance, learn_variance),
         control.to_optimum(),
         approximations=(
             "The loss is a negative log-likelihood, and its curvature is taken for the variance of "

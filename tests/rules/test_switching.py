@@ -9,7 +9,7 @@ import optax
 import pytest
 from scipy.special import expit, logit
 
-from beliefnav import posterior, recording, rules, sample_params, wrappers
+from beliefnav import beliefs, posterior, recording, rules, sample_params, wrappers
 
 # The code of optax, which rules are compared with and wrapped in, promotes dtypes.
 pytestmark = pytest.mark.usefixtures("dtype_promotion")
@@ -172,6 +172,90 @@ def test_the_hazard_filter_is_masked_partitioned_and_accumulated() -> None:
     twice = optax.MultiSteps(hazard_filter(0.1, 0.7, examples=BATCH), 2)
     got = follow(twice.gradient_transformation(), [g for g in grads for _ in range(2)], start)
     assert_close(got[-1][0], follow(inner, grads, start)[-1][0])
+
+
+# --- hazard_filter that learns its hazard and its prior -----------------------------------------
+
+LEARNED: dict[str, Any] = {
+    "variance": hazard_filter(examples=BATCH, learn_variance=True),
+    "hazard": hazard_filter(beliefs.HazardGrid.log_uniform(1e-6, 0.1), 0.7, examples=BATCH),
+    "both": hazard_filter(
+        beliefs.HazardGrid.log_uniform(1e-6, 0.1), examples=BATCH, learn_variance=True
+    ),
+}
+every_learned = pytest.mark.parametrize("optimizer", LEARNED.values(), ids=LEARNED)
+
+
+def steps(optimizer: Any, start: PyTree, grads: PyTree) -> Any:
+    """Parameters and state after gradients of examples [step, example, ...], as one scan."""
+
+    def step(carry: Any, g: PyTree) -> Any:
+        params, state = carry
+        updates, state = optimizer.update(mean(g), state, params, per_example_grads=g)
+        return (optax.apply_updates(params, updates), state), None
+
+    return jax.lax.scan(step, (start, optimizer.init(start)), grads)[0]
+
+
+def stacked(seeds: range) -> PyTree:
+    return jax.tree.map(lambda *x: jnp.stack(x), *map(examples, seeds))
+
+
+def test_nothing_but_the_number_of_examples_has_to_be_given() -> None:
+    grads = [examples(i) for i in range(3)]
+    got, want = (
+        follow(o, grads, tree(0))[-1]
+        for o in (hazard_filter(examples=BATCH), hazard_filter(1e-3, None, examples=BATCH))
+    )
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@every_learned
+def test_what_is_learned_is_so_in_loops_scans_and_batches_of_learners(optimizer: Any) -> None:
+    grads, other = stacked(range(4)), stacked(range(4, 8))
+    loop = follow(optimizer, [examples(i) for i in range(4)], tree(0))[-1]
+    run = jax.jit(lambda p, g: steps(optimizer, p, g))
+    scanned = run(tree(0), grads)
+    assert_close(scanned, loop, 1e-5, 1e-5)
+    both = jax.vmap(lambda p, g: steps(optimizer, p, g))(
+        *(jax.tree.map(lambda *x: jnp.stack(x), *p) for p in ((tree(0), tree(1)), (grads, other)))
+    )
+    assert_close(jax.tree.map(lambda x: x[0], both), scanned, 1e-5, 1e-5)
+    assert_close(jax.tree.map(lambda x: x[1], both), run(tree(1), other), 1e-5, 1e-5)
+
+
+@every_learned
+def test_what_is_learned_is_held_in_float32_about_half_precision(optimizer: Any) -> None:
+    halves = tree(0, jnp.bfloat16)
+    state = optimizer.init(halves)
+    updates, after = optimizer.update(halves, state, halves)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    kinds = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, after)]
+    assert kinds[0] == kinds[1]
+    assert {x.dtype for x in jax.tree.leaves(after[0].belief)} == {jnp.dtype(jnp.float32)}
+    assert {x.dtype for x in jax.tree.leaves(updates)} == {jnp.dtype(jnp.bfloat16)}
+    assert jax.eval_shape(optimizer.init, halves) is not None
+
+
+@every_learned
+def test_a_frozen_layer_changes_nothing_of_what_another_learns(optimizer: Any) -> None:
+    start, grads = tree(0), [examples(i) for i in range(4)]
+    frozen = [g | {"b": jnp.zeros_like(g["b"])} for g in grads]
+    alone, _ = follow(optimizer, [{"w": g["w"]} for g in grads], {"w": start["w"]})[-1]
+    got, _ = follow(optimizer, frozen, start)[-1]
+    assert_close(got["w"], alone["w"])
+    np.testing.assert_array_equal(got["b"], start["b"])
+    masked = optax.masked(optimizer, {"w": True, "b": False})
+    assert_close(follow(masked, grads, start)[-1][0]["w"], alone["w"])
+
+
+@every_learned
+def test_the_loss_must_be_in_nats(optimizer: Any) -> None:
+    """In other units the same stream is another: a factor on the loss is one on the noise."""
+    start, grads = tree(0), [examples(i) for i in range(4)]
+    scaled = [jax.tree.map(lambda g: 10 * g, g) for g in grads]
+    one, other = (follow(optimizer, g, start)[-1][0] for g in (grads, scaled))
+    assert float(jnp.abs(one["w"] - other["w"]).max()) > 1e-2
 
 
 def test_an_outer_factor_moves_the_parameters_and_not_the_belief() -> None:
