@@ -19,12 +19,12 @@ MEMORY = beliefs.PolynomialLevel(1.0)
 """Weights near $t$, of the last half of the path: the start is forgotten, and noise is averaged."""
 
 
-@rule(b1=UNIT_INTERVAL, b2=UNIT_INTERVAL, guess=POSITIVE)
+@rule(guess=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL)
 def learning_rate_free(
-    b1: ArrayLike = 0.9,
-    b2: ArrayLike = 0.999,
     guess: ArrayLike = 1e-4,
     prior_scale: PyTree = None,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
     memory: beliefs.Belief = MEMORY,
 ) -> Assumptions:
     r"""Adam without a learning rate, and the average of its iterates: the rule to try first.
@@ -47,12 +47,12 @@ def learning_rate_free(
     Memory: 5 trees of the parameters' size.
 
     Args:
-        b1: $\beta_1$ in [0, 1].
-        b2: $\beta_2$ in [0, 1].
         guess: $D_0 > 0$, the least distance that is believed possible, in units of ``prior_scale``.
         prior_scale: $r > 0$, a number, or a tree like the parameters, in which one value may stand
             for all arrays below its path. Default: the root of the mean square of all initial
             parameters, and 1 where they are all 0.
+        b1: $\beta_1$ in [0, 1].
+        b2: $\beta_2$ in [0, 1].
         memory: of the average; see `beliefnav.wrappers.iterate_averaging`.
 
     Returns:

@@ -170,13 +170,16 @@ def distance_adaptation(
     def init(params: PyTree) -> Any:
         check_real(params)
         params = _trees.arrays(params)
-        unit = 1 if prior_scale is not None else _root_mean_square(params)
+        _fitted(prior_scale, params)
+        distance = _trees.scalar_like(params, guess)
+        if prior_scale is None:
+            distance = distance * _root_mean_square(params, distance)
         return DistanceState(
             wrapped.init(params),
             _trees.copied(params),
             _trees.full_like(params, 0),
             weighted_progress=_trees.scalar_like(params, 0),
-            distance=_trees.scalar_like(params, guess) * unit,
+            distance=distance,
         )
 
     def update(
@@ -188,25 +191,25 @@ def distance_adaptation(
                 "far they are from where they started; call update(gradient, state, params)."
             )
         updates, params = _trees.arrays((updates, params))
-        distance = state.distance
-        given = 1.0 if prior_scale is None else prior_scale
-        scale = _trees.fitted("distance_adaptation", "prior_scale", given, updates)
+        distance = _trees.arrays(state.distance)
+        scale = _fitted(prior_scale, updates)
         gradient = jax.tree.map(_observed, updates, state.weighted_gradient)
         moved = jax.tree.map(_moved, params, state.start_params, state.weighted_gradient)
         kept = jnp.asarray(discount, distance.dtype)
         total = jax.tree.map(
             lambda s, g: kept.astype(s.dtype) * s + g, state.weighted_gradient, gradient
         )
-        progress = kept * state.weighted_progress - _sum(jnp.multiply, gradient, moved)
-        size = _sum(lambda s, r: r * jnp.abs(s), total, scale)
-        bound = jnp.where(size > 0, progress / jnp.where(size > 0, size, 1), 0)
+        progress = kept * state.weighted_progress - _sum(jnp.multiply, distance, gradient, moved)
+        size = _sum(lambda s, r: r * jnp.abs(s), distance, total, scale)
+        bound = progress / jnp.where(size > 0, size, 1)
         after = jnp.where(jnp.isfinite(bound), jnp.maximum(distance, bound), distance)
         # Sums are kept in units of the present weight: those of the first would leave float32.
         rescaled = jnp.square(distance / after)
         steps, inner_state = wrapped.update(updates, state.inner_state, params, **extra_args)
         steps = jax.tree.map(
-            lambda u, r: (distance.astype(_trees.wide_dtype(u.dtype)) * r * u).astype(u.dtype),
+            lambda u, s, r: (distance.astype(s.dtype) * r * u.astype(s.dtype)).astype(u.dtype),
             steps,
+            total,
             scale,
         )
         return steps, DistanceState(
@@ -231,18 +234,27 @@ def _moved(p: Array, start: Array, like: Array) -> Array:
     return _trees.select(jnp.isfinite(moved), moved, 0)
 
 
-def _sum(of: Callable[..., Array], *trees: PyTree) -> Array:
-    """The sum over all entries of all arrays of a function of the entries."""
-    totals = jax.tree.leaves(jax.tree.map(lambda *x: summed(of(*x)), *trees))
-    return sum(totals, jnp.zeros((), _trees.wide_dtype(*totals)))
+def _sum(of: Callable[..., Array], like: Array, *trees: PyTree) -> Array:
+    """The sum over all entries of all arrays of a function of the entries, in the dtype of one."""
+    totals = jax.tree.map(lambda *x: _trees.wide(summed(of(*x)), like.dtype), *trees)
+    return sum(jax.tree.leaves(totals), jnp.zeros((), like.dtype))
 
 
-def _root_mean_square(params: PyTree) -> Array:
+def _fitted(prior_scale: PyTree, like: PyTree) -> PyTree:
+    """One scale for every array, in its dtype."""
+    given = 1.0 if prior_scale is None else prior_scale
+    fitted = _trees.fitted("distance_adaptation", "prior_scale", given, like)
+    return jax.tree.map(
+        lambda r, x: jnp.asarray(r).astype(_trees.wide_dtype(jnp.result_type(x))), fitted, like
+    )
+
+
+def _root_mean_square(params: PyTree, like: Array) -> Array:
     """Of all entries together; 1 where there are none, or none but 0, or no values yet."""
     leaves = jax.tree.leaves(params)
     if not leaves or any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
-        return jnp.ones(())
-    total = _sum(lambda x: jnp.square(x.astype(_trees.wide_dtype(x.dtype))), params)
+        return jnp.ones_like(like)
+    total = _sum(lambda x: jnp.square(x.astype(_trees.wide_dtype(x.dtype))), like, params)
     root = jnp.sqrt(total / max(1, sum(x.size for x in leaves)))
     return jnp.where(jnp.isfinite(root) & (root > 0), root, 1)
 
