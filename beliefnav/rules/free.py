@@ -5,7 +5,7 @@ from typing import Any
 from jax.typing import ArrayLike
 
 from beliefnav import beliefs, control
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL
+from beliefnav._checks import NON_NEGATIVE, POSITIVE, UNIT_INTERVAL
 from beliefnav.rules._beliefs import APART, MOMENT, moments, never_clips
 from beliefnav.rules._rule import Around, Assumptions, rule
 from beliefnav.wrappers.averaging import iterate_averaging
@@ -19,12 +19,13 @@ MEMORY = beliefs.PolynomialLevel(1.0)
 """Weights near $t$, of the last half of the path: the start is forgotten, and noise is averaged."""
 
 
-@rule(guess=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL)
+@rule(guess=POSITIVE, b1=UNIT_INTERVAL, b2=UNIT_INTERVAL, eps_root=NON_NEGATIVE)
 def learning_rate_free(
     guess: ArrayLike = 1e-4,
     prior_scale: PyTree = None,
     b1: ArrayLike = 0.9,
     b2: ArrayLike = 0.999,
+    eps_root: ArrayLike = 0.0,
     memory: beliefs.Belief = MEMORY,
 ) -> Assumptions:
     r"""Adam without a learning rate, and the average of its iterates: the rule to try first.
@@ -53,6 +54,7 @@ def learning_rate_free(
             parameters, and 1 where they are all 0.
         b1: $\beta_1$ in [0, 1].
         b2: $\beta_2$ in [0, 1].
+        eps_root: $\epsilon_r \ge 0$, a curvature floor: to differentiate through steps, above 0.
         memory: of the average; see `beliefnav.wrappers.iterate_averaging`.
 
     Returns:
@@ -82,7 +84,7 @@ def learning_rate_free(
     return Assumptions(
         1.0,
         moments(b1, b2),
-        never_clips(control.ballistic()),
+        never_clips(control.ballistic(eps_root=eps_root)),
         approximations=(APART, MOMENT),
         around=(
             Around(
