@@ -37,9 +37,9 @@ STANDS_ON: dict[str, set[str]] = {
     "recording": {"reading"},
     "filters": {"recording"},
     "inference": {"filters"},
-    "rules": {"navigation"},
-    "wrappers": {"rules", "reading"},
-    "atlas": {"inference", "wrappers", "sensors", "_files"},
+    "wrappers": {"reading"},
+    "rules": {"wrappers"},
+    "atlas": {"inference", "rules", "sensors", "_files"},
     "beliefnav": {"atlas"},
 }
 """What each part stands on: it may import that, and all that stands below it."""
@@ -112,9 +112,9 @@ def public(package: ModuleType) -> list[str]:
 
 
 def test_public_names_are_few():
-    """144 are allowed; 206 there were."""
+    """145 are allowed; 206 there were."""
     counts = {package.__name__: len(public(package)) for package in packages()}
-    assert sum(counts.values()) <= 144, counts
+    assert sum(counts.values()) <= 145, counts
     assert counts["beliefnav"] <= 14 and counts["beliefnav.control"] <= 29
 
 

@@ -19,6 +19,7 @@ from beliefnav.objective import Objective
 from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions
 from beliefnav.rules.catalogue import APPROXIMATE, CATALOGUE, EXACT, LIMIT, Peer
+from beliefnav.wrappers.distance import distance_adaptation
 
 __all__ = [
     "APPROXIMATE",
@@ -415,6 +416,61 @@ def variational() -> list[Row]:
     ]
 
 
+def distances() -> list[Row]:
+    """Rules without a learning rate, whose steps are as long as the optimum may be far."""
+
+    def adapted(b1: float = 0.9, b2: float = 0.999) -> Wrapped | Assumptions:
+        inner = rules.adam.assumptions(1.0, b1, b2, eps=0.0)
+        return explain(distance_adaptation, inner, guess=1e-2, prior_scale=1.0)
+
+    return [
+        exact(
+            "distance adaptation, signs",
+            "optax.contrib.prodigy(betas=(0, 0))",
+            adapted(0.0, 0.0),
+            optax.contrib.prodigy(betas=(0.0, 0.0), beta3=0.999**0.5, eps=0.0, estim_lr0=1e-2),
+            written_by=SHIPPED,
+            numbers=5,
+            at_most=1e-8,
+            reason="Rounding grows with a distance that is learned from the steps it makes.",
+        ),
+        differs(
+            "learning_rate_free",
+            "optax.contrib.prodigy",
+            APPROXIMATE,
+            adapted(),
+            optax.contrib.prodigy(estim_lr0=1e-2),
+            "Prodigy weighs the moments of Adam by the distance too, and the gradients of its "
+            "bound by Adam's bias corrections: neither is a belief about a gradient. The rule "
+            "without its average.",
+            written_by=SHIPPED,
+        ),
+        differs(
+            "learning_rate_free",
+            "optax.contrib.dadapt_adamw",
+            APPROXIMATE,
+            adapted(),
+            optax.contrib.dadapt_adamw(estim_lr0=1e-2),
+            "D-Adaptation is the mode of the same posterior with a looser bound: it knows the "
+            "path from sums of gradients alone, and weighs gradients by the distance, not by its "
+            "square.",
+            written_by=SHIPPED,
+        ),
+        differs(
+            "learning_rate_free",
+            "optax.contrib.dog",
+            NO_MODEL,
+            adapted(),
+            optax.contrib.dog(init_step=("distance", 1e-2)),
+            "How far the parameters have been is likely under no distance more than under "
+            "another: they may have passed the optimum. The deviation is that of the rule "
+            "without its average.",
+            written_by=SHIPPED,
+            at_most=2.0,
+        ),
+    ]
+
+
 def averages() -> list[Row]:
     """Averages of iterates, compared in what they say to evaluate."""
 
@@ -610,6 +666,7 @@ def rows() -> list[Row]:
         *anchors(),
         *geometries(),
         *variational(),
+        *distances(),
         *averages(),
         *schedules(),
         *limits(),

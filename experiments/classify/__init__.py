@@ -3,7 +3,8 @@ r"""Train a network on real images with beliefs about its gradient, and open the
 Claim: gradient descent, Adam and the ballistic rule, the same policy under
 different assumptions, all learn to classify images; the ballistic rule does about as well as Adam
 although it has no momentum and no bias correction. A belief that shrinks noisy averages (`wiener`)
-is reported as it comes out. It would be refuted by a rule that fails to learn, or by a ballistic
+and the rule without a learning rate, at the average that it hands over, are reported as they come
+out. It would be refuted by a rule that fails to learn, or by a ballistic
 rule that falls behind.
 
 Every rule is an optax optimizer behind gradient clipping; an epoch is one jitted scan, seeds are
@@ -22,7 +23,7 @@ import numpy as np
 import optax
 from tqdm import tqdm
 
-from beliefnav import inference, recording
+from beliefnav import inference, optimum, recording
 from beliefnav._files import written_beside
 from beliefnav.rules._rule import Rule
 from beliefnav.rules.catalogue import CATALOGUE
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
 RULES: dict[str, Rule[...]] = {
     name: entry.rule
     for name, entry in CATALOGUE.items()
-    if set(entry.arguments) == {"learning_rate"} and entry.reading is None
+    if set(entry.arguments) in ({"learning_rate"}, {"guess"}) and entry.reading is None
 }
-"""Those that need nothing but gradients and a learning rate."""
+"""Those that need nothing but gradients, and at most a learning rate."""
+FREE = frozenset(name for name in RULES if "learning_rate" not in CATALOGUE[name].arguments)
+"""Those without one; they hand over an average."""
 LEARNING_RATES = {"sgd": 0.1, "ballistic": 5e-4, "secant": 0.03}
 """Rule -> default learning rate, where it is not 1e-3; those of the paper where it has the rule."""
 CLAIMED = ("sgd", "adam", "ballistic")
@@ -74,7 +77,7 @@ class Config(Options):
     """Data set: digits, mnist1d or fashion_mnist."""
     network: str = "mlp"
     """Network: mlp or cnn."""
-    rules: tuple[str, ...] = (*CLAIMED, "wiener")
+    rules: tuple[str, ...] = (*CLAIMED, "wiener", *FREE)
     """Learning rules: those of the catalogue that need only gradients."""
     epochs: int | None = None
     """Passes over the training data; 40, or 3 for fashion_mnist, by default."""
@@ -99,14 +102,18 @@ class Config(Options):
         check_known("network", [self.network], NETWORKS)
         check_known("rule", self.rules, RULES)
         check_known("rule in learning_rates", self.learning_rates, self.rules)
+        if given := FREE & self.learning_rates.keys():
+            raise OptionError(f"{', '.join(given)} has no learning rate; leave it out.")
 
     @property
     def num_epochs(self) -> int:
         """Passes over the training data."""
         return self.epochs or EPOCHS[self.data]
 
-    def learning_rate(self, rule: str) -> float:
-        """The learning rate of a rule."""
+    def learning_rate(self, rule: str) -> float | None:
+        """The learning rate of a rule; ``None`` of one that has none."""
+        if rule in FREE:
+            return None
         return self.learning_rates.get(rule, LEARNING_RATES.get(rule, 1e-3))
 
 
@@ -175,8 +182,10 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
     """
     started = time.perf_counter()
     num_batches = max(1, problem.num_train // config.batch_size)
+    rate: Any = config.learning_rate(rule)
+    inner = RULES[rule]() if rate is None else RULES[rule](rate)
     optimizer = recording.record(
-        optax.chain(optax.clip_by_global_norm(CLIP_NORM), RULES[rule](config.learning_rate(rule))),
+        optax.chain(optax.clip_by_global_norm(CLIP_NORM), inner),
         coordinates=COORDINATES_PER_ARRAY,
         capacity=min(CAPACITY, config.num_epochs * num_batches),
         key=jax.random.key(config.seed),
@@ -185,7 +194,8 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
     def epoch(params: Any, opt_state: Any, batches: Any, data: Data) -> Any:
         here = problem._replace(data=data)  # an argument: no constant of the program
         (params, opt_state), losses = train_on(here.loss, optimizer, (params, opt_state), batches)
-        return params, opt_state, losses.mean(), here.test_accuracy(params)
+        handed = optimum(opt_state, params) if rule in FREE else params
+        return params, opt_state, losses.mean(), here.test_accuracy(handed)
 
     run_epoch = jax.jit(jax.vmap(epoch, in_axes=(0, 0, 0, None)), donate_argnums=(0, 1))
     keys = jax.random.split(jax.random.key(config.seed), config.seeds)
@@ -200,7 +210,7 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
         params, opt_state, loss, accuracy = run_epoch(params, opt_state, batches, problem.data)
         losses.append(np.asarray(loss))
         accuracies.append(np.asarray(accuracy))
-        bar.set_description(f"{rule:>9}")
+        bar.set_description(f"{rule:>18}")
         bar.set_postfix(loss=f"{losses[-1].mean():.4f}", accuracy=f"{accuracies[-1].mean():.4f}")
         bar.update()
     first = jax.jit(lambda tree: jax.tree.map(lambda x: x[0], tree))

@@ -60,6 +60,7 @@ def test_quick_run_writes_all_of_its_contract(tmp_path) -> None:
         (["--network", "transformer"], "mlp, cnn"),
         (["--rules", "sgd", "newton"], "known are: sgd, momentum, sign_sgd"),
         (["--learning-rates", "adam"], "--learning-rates"),
+        (["--learning-rates", "learning_rate_free", "0.1"], "has no learning rate"),
         (["--data", "fashion_mnist", "--data-dir", "/nonexistent"], "dataset-fashion-mnist"),
     ],
 )
@@ -79,6 +80,7 @@ def test_config_from_python_is_checked_too() -> None:
         classify.Config(batch_size=0)
     assert classify.Config(learning_rates={"adam": 0.01}).learning_rate("adam") == 0.01
     assert classify.Config().learning_rate("sgd") == 0.1
+    assert classify.Config().learning_rate("learning_rate_free") is None
 
 
 @pytest.mark.parametrize("name", ["digits", "mnist1d"])

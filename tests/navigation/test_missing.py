@@ -305,5 +305,6 @@ def test_one_entry_whose_square_overflows_is_not_observed(name: str):
     np.testing.assert_array_equal(with_them, without)
     assert np.all(np.isfinite(with_them))
     moved = np.abs(np.diff(with_them, axis=0))
-    assert moved[[19, 39, 40, 41]].max() <= 3 * np.median(moved.max((1, 2)))
+    for t in (19, 39, 40, 41):  # on a loss without a minimum steps may grow, and forever
+        assert moved[t].max() <= 3 * np.median(moved[t - 8 : t + 9].max((1, 2)))
     assert moved[25:39, 0, 0].max() > 0 and moved[-5:, 1, 1].max() > 0

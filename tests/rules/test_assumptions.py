@@ -75,7 +75,11 @@ NUMBERS: dict[str, dict[str, float]] = {
     "bayesian_learning_rule": {"curvature": 10, "curvature prior": 10},
     "family": ADAM | {"curvature floor": 1e-16},
     "hazard_filter": {"task length": 10},
+    "learning_rate_free": ADAM
+    | {"optimum": 0.5, "optimum prior": 0, "distance": 0.1, "distance memory": 1999},
 }
+FREE = ("hazard_filter", "learning_rate_free")
+"""Those without a learning rate."""
 every_rule = pytest.mark.parametrize("name", NUMBERS)
 
 
@@ -145,9 +149,7 @@ def test_assumptions_are_in_physical_units_in_a_table_of_100_columns(name: str) 
     assert_is_table(assumptions)
 
 
-@pytest.mark.parametrize(
-    "name", sorted(NUMBERS.keys() - {"bayesian_learning_rule", "hazard_filter"})
-)
+@pytest.mark.parametrize("name", sorted(NUMBERS.keys() - {"bayesian_learning_rule", *FREE}))
 def test_schedules_are_named(name: str) -> None:
     schedule = optax.linear_schedule(0.1, 0.0, 10)
     scheduled = {"learning_rate": schedule}
@@ -181,10 +183,12 @@ def test_numbers_that_are_traced_are_said_to_be(name: str) -> None:
 
     jax.eval_shape(look, jnp.ones(()))
     (read,) = seen
-    assert read["learning rate"] == ("1" if name == "hazard_filter" else "traced")
+    assert read["learning rate"] == ("1" if name in FREE else "traced")
     assert set(read) >= {"horizon", "hold", "geometry", "drift", *NUMBERS[name]}
     for subject, value in values(assumed(name)).items():
-        if "memory" in value and name not in ("adagrad", "newton"):  # they are no arguments
+        if name in ("adagrad", "newton") or subject == "optimum":  # they are no arguments
+            continue
+        if "memory" in value:
             assert "traced" in read[subject], subject
 
 

@@ -69,6 +69,7 @@ CASES: dict[str, Case] = {
     "hazard_filter": Case(1e-4, 5e-2, 1e-2, {"prior_variance": 1.0, "examples": 1}, why=STALLED),
     "ivon": Case(0.3, 5e-2, arguments={"b2": 0.9}, why=DIAGONAL),
     "l2_init": Case(1e-3, 2e-2, 1e-2, {"strength": 1e-4}, steps=4000, why=f"{FIXED}; {BIAS}"),
+    "learning_rate_free": Case(1e-4, 5e-2, 1e-2),
     "lion": Case(0.01, 1e-6),
     "momentum": Case(1e-3, 2e-2, 1e-2, steps=4000, why=FIXED),
     "muon": Case(0.01, 1e-6),
@@ -288,7 +289,7 @@ def check_composition(entry: Entry, expected: list[PyTree]) -> None:
     bound.apply_defaults()
     numbers = {k: v for k, v in bound.arguments.items() if type(v) in (int, float)}
     others = {k: v for k, v in bound.arguments.items() if k not in numbers}
-    assert {"learning_rate", "hazard"} & set(numbers)
+    assert {"learning_rate", "hazard", "guess"} & set(numbers)
     # optax takes every callable for a schedule, unless it is told otherwise.
     static = tuple(k for k, v in others.items() if callable(v))
     mask = {"b": True, "none": None, "w": True, "outside": False}
