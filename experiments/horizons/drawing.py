@@ -111,7 +111,7 @@ def _draw_shares(axes: Any, shares: Shares) -> None:
     axes.set_yticks(range(len(rows)), list(rows), fontsize=7)
     axes.invert_yaxis()
     axes.set(xlabel="share of the variance of velocity", xlim=(LEAST / 3, 30))
-    axes.set_title("Share that only the past velocity explains")
+    axes.set_title("Explained by past velocity only")
     axes.legend(fontsize=7, loc="lower left")
 
 
@@ -126,6 +126,7 @@ def _draw_noise(axes: Any, known: Coefficients, second: dict[str, Unknown]) -> N
     unknown = second["unknown curvature"].coefficient
     axes.semilogx(NOISES, unknown, "s--", color=figures.RED, label="unknown curvature", **circle)
     axes.axhline(0, color="0.8", lw=0.8, zorder=0)
-    axes.set(xlabel="variance $R$ of the noise of a gradient", ylabel="coefficient")
-    axes.set_title("Coefficient of the past displacement")
-    axes.legend(fontsize=8, loc="lower right")
+    axes.set(xlabel="variance $R$ of the noise of a gradient", ylim=(-0.75, 1.35))
+    axes.set_ylabel("coefficient of the past displacement")
+    axes.set_title("When the past counts")
+    axes.legend(fontsize=8, loc="upper left")
