@@ -12,8 +12,8 @@ the coefficient of the past displacement, given $\theta_t$ and $y_t$, is the mem
 filter times the part $1 - K$ of the way that a step leaves. It vanishes with the noise, at which
 $G = 1$. Three numbers are compared with it, none of which knows it: the coefficient of the cheapest
 linear recursion $\Delta\theta_t = -a y_t + b \Delta\theta_{t-1}$, found by search on its exact
-long-run cost; that of a regression on steps of `beliefnav.navigator`; and the $G$ and $K$ of a
-solver of Riccati equations.
+long-run cost (`experiments.lqg`); that of a regression on steps of `beliefnav.navigator`; and the
+$G$ and $K$ of a solver of Riccati equations.
 
 *Unknown curvature.* Quadratics have curvatures drawn from a log-normal, of which the learner is not
 told. Its second displacement is regressed on the present reading (odd powers up to the fifth) and
@@ -28,9 +28,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
-from scipy import linalg, optimize
 
 from beliefnav import Objective, beliefs, control, navigator
+from experiments import lqg
 
 CURVATURE, TIME_STEP, PROCESS = 1.0, 0.3, 0.01
 """$h$, the time between two steps, and the variance $q$ of the walk of the optimum."""
@@ -63,52 +63,21 @@ class Coefficients(NamedTuple):
 
 def with_known_curvature(steps: int, seed: int) -> Coefficients:
     """All coefficients, for every noise of `NOISES`."""
-    noises = np.array(NOISES)
-    memory = np.array([1 - filter_gain(r) for r in noises])
-    plan = np.array([[CURVATURE * TIME_STEP]]), np.array([[1 / TIME_STEP]])
-    value = linalg.solve_discrete_are(np.eye(1), np.eye(1), *plan)[0, 0]
-    best = value / (value + 1 / TIME_STEP)
+    problems = [lqg.Problem(CURVATURE, r, PROCESS, 1.0, TIME_STEP) for r in NOISES]
+    memory = np.array([1 - lqg.filter_gain(problem) for problem in problems])
+    best, _ = lqg.planned(problems[0])  # the noise is no matter of the plan
     planned = control.planning_gain(
         CURVATURE, rate=1.0, gain=1.0, discount=0.0, time_step=TIME_STEP
     )
     followed = jax.jit(jax.vmap(lambda r, key: _regressed(r, key, steps)))
-    keys = jax.random.split(jax.random.key(seed), len(noises))
+    keys = jax.random.split(jax.random.key(seed), len(NOISES))
     return Coefficients(
         memory,
         memory * (1 - best),
-        np.array([cheapest_recursion(r)[1] for r in noises]),
+        np.array([lqg.cheapest(problem)[1] for problem in problems]),
         memory * (1 - float(planned.gain) * CURVATURE),
-        np.asarray(followed(jnp.asarray(noises), keys)),
+        np.asarray(followed(jnp.asarray(NOISES), keys)),
     )
-
-
-def filter_gain(noise: float) -> float:
-    """The steady gain of the Kalman filter of the optimum."""
-    one, noise = np.eye(1), noise / CURVATURE**2
-    variance = linalg.solve_discrete_are(one, one, PROCESS * one, noise * one)[0, 0]
-    return float(variance / (variance + noise))
-
-
-def cheapest_recursion(noise: float) -> np.ndarray:
-    """The (a, b) of least long-run cost, from a start that knows nothing of the solution."""
-
-    def cost(gains: np.ndarray) -> float:
-        a, b = gains
-        # (theta - theta*, past displacement), and what is new in them, per step.
-        moves = np.array([-a * CURVATURE, b])
-        flow = np.array([[1 + moves[0], moves[1]], moves])
-        if np.abs(np.linalg.eigvals(flow)).max() >= 1:
-            return np.inf
-        new = np.outer([-a, -a], [-a, -a]) * noise + np.diag([PROCESS, 0.0])
-        second = linalg.solve_discrete_lyapunov(flow, new)
-        # The displacement that comes next is the second entry, one step later.
-        return second[1, 1] / (2 * TIME_STEP) + TIME_STEP * CURVATURE * second[0, 0] / 2
-
-    found = np.array([0.1, 0.1])
-    for _ in range(3):  # a simplex that has shrunk too early begins anew
-        options = {"xatol": 1e-10, "fatol": 1e-15, "maxiter": 2000}
-        found = optimize.minimize(cost, found, method="Nelder-Mead", options=options).x
-    return found
 
 
 def _regressed(noise: Array, key: Array, steps: int) -> Array:

@@ -69,7 +69,8 @@ def test_slopes_do_not_come_from_the_belief() -> None:
 
 
 def test_small_streams_have_the_slopes_of_the_regimes() -> None:
-    variance, curvature = slopes.read_filters(jax.random.key(0), 200, 500).by_regime()
+    found = slopes.read_filters(slopes.simulate_both(jax.random.key(0), 200, 500))
+    variance, curvature = found.by_regime()
     for regime, expected in slopes.EXPECTED.items():
         # Standard errors of 0.002 and less.
         assert variance[regime] == pytest.approx(expected, abs=0.01)

@@ -8,7 +8,6 @@ import pytest
 
 from experiments import double_well, geometry, horizons, report
 from experiments.horizons import memory
-from experiments.horizons import noise as noisy
 from experiments.options import OptionError
 
 
@@ -69,17 +68,6 @@ def test_past_velocity_says_something_only_where_there_is_memory() -> None:
     # descent the past velocity explains something, and the statistic says so.
     blurred = plain.position + 0.1 * np.random.default_rng(0).normal(size=plain.position.shape)
     assert memory.past_share("quadratic", plain._replace(position=blurred)) > 0.01
-
-
-@pytest.mark.parametrize("noise", [1e-3, 0.3])
-def test_cheapest_recursion_has_the_memory_of_the_filter(noise: float) -> None:
-    """Against the closed form of both: the search knows neither filter nor plan."""
-    found = noisy.cheapest_recursion(noise)
-    gain = noisy.filter_gain(noise)
-    plan = 1 + noisy.TIME_STEP**2 / 2 - np.sqrt(noisy.TIME_STEP**2 + noisy.TIME_STEP**4 / 4)
-    # The root of the discrete Riccati equation of curvature 1 leaves 1 - K of the way.
-    np.testing.assert_allclose(found[1], (1 - gain) * plan, atol=1e-6)
-    np.testing.assert_allclose(found[0], gain * (1 - plan), atol=1e-6)
 
 
 @pytest.mark.slow
