@@ -142,7 +142,7 @@ def _solve(problem: Problem) -> tuple[dict[str, Array], dict[str, Array]]:
         name: jnp.stack([_follow(problem, gain) for gain in plan(problem)])
         for name, plan in PLANS.items()
     }
-    moves["averaged"] = _averaged(problem)
+    moves["averaged"] = averaged_targets(problem)
     here = jnp.broadcast_to(s, (MOVES, len(s)))
     nominal = _nominal_path(problem, _on_mean(problem))
     moves["anticipating"], moves["optimal"] = jax.lax.map(
@@ -201,13 +201,13 @@ def _follow(problem: Problem, gain: Array) -> Array:
     return s - gain[None] * (problem.mean[None] * s - 1)
 
 
-def _averaged(problem: Problem) -> Array:
+def averaged_targets(problem: Problem) -> Array:
     """Where the average of the plans of both curvatures leads [move, position, belief].
 
     The gradient $hS - 1$ depends on the curvature as the gain does: what is averaged is their
     product.
     """
-    s, odds = problem.positions[:, None], problem.odds
+    s, odds = problem.positions[:, None], problem.odds[:, None]
     each = [[s - gain * (h * s - 1) for gain in _riccati(h)[0]] for h in problem.curvatures]
     return jnp.stack([odds[0] * low + odds[1] * high for low, high in zip(*each, strict=True)])
 

@@ -10,7 +10,7 @@ import pytest
 
 from beliefnav import Posterior, control
 from experiments import adam_recovery, report
-from experiments.adam_recovery import dual, means_and_variances, slopes, streams
+from experiments.adam_recovery import controls, dual, means_and_variances, slopes, streams
 from experiments.options import OptionError
 
 
@@ -112,6 +112,27 @@ def test_dynamic_programming_of_two_moves_equals_brute_force(noise: float) -> No
         assert solution.cost[policy][0] == pytest.approx(-0.25, abs=TOLERANCE)
 
 
+def test_averaged_plan_is_the_mean_of_both_clairvoyant_moves() -> None:
+    """With one move to go, whoever knows h goes from S to (S + 1) / (1 + h)."""
+    problem = dual.make_problem(0.8, 1.0, GRID)
+    low, high = ((problem.positions + 1) / (1 + h) for h in problem.curvatures)
+    want = np.outer(low, problem.odds[0]) + np.outer(high, problem.odds[1])
+    np.testing.assert_allclose(dual.averaged_targets(problem)[0], want, rtol=1e-5)
+
+
+def test_what_no_belief_is_needed_for() -> None:
+    """NumPy alone has the slopes of the far-sighted step; another exponent has its own."""
+    both = slopes.simulate_both(jax.random.key(0), 200, 500)
+    read = slopes.read_filters(both)
+    truth = read.variance.truth, read.curvature.truth
+    for believed, true in zip(
+        (controls.mean_square(both), controls.regressed(both)), truth, strict=True
+    ):
+        assert slopes.slopes(-np.log(believed) / 2, true)[0] == pytest.approx(-0.5, abs=0.01)
+    assert read.curvature.slope(controls.strange()) == pytest.approx(-0.37, abs=0.01)
+    assert read.variance.tracking == pytest.approx(1, abs=0.02)
+
+
 def test_known_curvature_is_planned_as_by_riccati() -> None:
     solution = dual.solve(dual.make_problem(0.0, 0.1, GRID))
     for cost in (solution.cost["optimal"], solution.cost["certainty-equivalent"]):
@@ -150,7 +171,8 @@ def test_quick_run_holds_its_claims(tmp_path: Path, rank_promotion: None) -> Non
         "posterior.nc",
     }
     assert not report.failed(metrics)
-    assert len(metrics["claims"]) == 26
+    assert len(metrics["claims"]) == 27
+    assert metrics["controls"]["other_exponent"].keys() == {"variance", "curvature"}
     for name in ("slopes", "slopes_mcmc"):
         assert metrics[name].keys() == slopes.EXPECTED.keys()
     assert 1e-4 < metrics["signal_to_noise"]["holds_up_to"] < 1e-1
