@@ -17,9 +17,16 @@ plus, since the potential is added to the kinetic term and not subtracted: integ
 an arbitrary velocity, solutions diverge. The optimal path is the solution of a boundary value
 problem (`beliefnav.control.least_action_path`) or of a feedback policy.
 
+Wibisono, Wilson and Jordan also derive optimizers from a Lagrangian. Theirs has the loss subtracted
+from the kinetic term, so that its paths have an inertia: integrated forward they are accelerated
+methods, and their velocity is a state. Here the loss is a price, and the optimal velocity is a
+function of the position.
+
 Reference:
     Vastola, Gershman, Rajan, "Gradient Descent as Loss Landscape Navigation", NeurIPS 2025,
     arXiv:2510.26997.
+    Wibisono, Wilson and Jordan, "A variational perspective on accelerated methods in optimization",
+    PNAS 113 (2016), arXiv:1603.04245.
 """
 
 from collections.abc import Callable

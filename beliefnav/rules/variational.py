@@ -5,6 +5,13 @@ the Bayesian posterior. Its natural-gradient updates are Newton steps on a belie
 the believed Newton step, the precision is the believed curvature. What makes them Bayesian is where
 gradient and curvature are looked at: at parameters drawn from the Gaussian
 (`beliefnav.sensors.perturbed`).
+
+Khan and Rue derive these rules, and many others of this library (RMSprop and Adam among them), from
+one natural-gradient step on a variational objective, without a plan and without a belief that is
+filtered. A rule that both accounts have is no evidence for one against the other.
+
+Reference:
+    Khan and Rue, "The Bayesian Learning Rule", JMLR 24 (2023), arXiv:2107.04562.
 """
 
 import optax

@@ -70,6 +70,7 @@ def two_hypothesis_facts(
         ),
         Fact("task prior", start, reset),
         Fact("approximation", "", "The mean of the two hypotheses is kept, not both."),
+        Fact("approximation", "", "Likelihoods are taken at two points, without variances."),
         Fact("approximation", "", "Of a new task nothing is learned from its first batch."),
     )
 
@@ -97,6 +98,16 @@ def two_hypothesis(
     and $\pi$ of a fresh one. What cannot be averaged is that of the likelier hypothesis: counters
     of steps start anew where $\pi > 1/2$, and are what they were otherwise. A schedule inside
     ``inner`` so begins again with every task. Random keys and injected hyper-parameters stay.
+
+    The two likelihoods are taken at two points. The predictive densities of the hypotheses are
+    wider, by the variance of what is believed of the present task and by that of the prior, and
+    these variances are dropped: an optimizer in general has neither. So a batch seems to say more
+    than it does, most of all where the noise is small beside the prior. `beliefs.TwoHypotheses` has
+    both variances. On one weight whose optimum is drawn anew from $N(0, 1)$ and is seen through
+    noise of variance $R$, the mean squared error of that belief is 0.138, 0.0438 and 0.0056 at
+    $p = 0.02, R = 1$, at $p = 0.02, R = 0.25$ and at $p = 0.01, R = 0.05$ (300,000 steps each).
+    Without the variances it is 0.143, 0.0536 and 0.0205; that of this wrapper around a Kalman
+    filter, which also learns nothing from the first batch of a task, 0.148, 0.0590 and 0.0203.
 
     ``update`` needs two more arguments by name, ``value``, the mean loss $L(\theta)$ of the batch,
     and ``value_fn``, the same as a function of parameters, which is evaluated at $\theta_0$: one

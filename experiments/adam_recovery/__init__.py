@@ -1,14 +1,23 @@
-r"""Recover Adam's root from beliefs about simulated landscapes, and say where it ends.
+r"""Recover Adam's root from beliefs about simulated landscapes, and say what is assumed.
 
-Claim: the step of a planner is $-\varphi(V) m$, where the planning gain
-$\varphi$ goes like $V^{-1/2}$ if it looks far ahead (ballistic: the root in Adam), like $V^{-1}$ if
-it follows its plan to the end (Newton), not at all if it looks nowhere (gradient descent), and in
-between as discount $\gamma$ and time step $\Delta t$ say (`slopes`). What is measured is the slope
-of $\log(|\Delta\theta|/|m|)$, over coordinates, on the logarithm of the *generator's own* noise
-variance or curvature, never on the $V$ that the gain was given: streams come from the NumPyro
-program of `models.landscape` (`streams`), and what is between them and the step is a filter, or
-NUTS (`sampled`). It would be refuted by other slopes: by a belief that does not track what it is
-said to track, or by a plan that uses it otherwise.
+The step of a planner is $-\varphi(V) m$, where the planning gain $\varphi$ goes like $V^{-1/2}$ if
+it looks far ahead (ballistic: the root in Adam), like $V^{-1}$ if it follows its plan to the end
+(Newton), not at all if it looks nowhere (gradient descent), and in between as discount $\gamma$ and
+time step $\Delta t$ say (`slopes`). These exponents hold by construction of the policies: a policy
+$V^{-0.37}$ has the slope $-0.37$ (`controls`).
+
+Claim: what is believed tracks what is true. The slope of $\log V$, over coordinates, on the
+logarithm of the *generator's own* noise variance or curvature is 1. Streams come from the NumPyro
+program of `models.landscape` (`streams`), and what is between them and $V$ is a filter, or NUTS
+(`sampled`). It would be refuted by a belief that does not track what it is said to track. A mean of
+squares without any belief tracks the variance too.
+
+What makes Adam's root a root of the noise is the assumption that $E[y^2]$ is the curvature. It is
+no result: the streams on which $E[y^2]$ is the variance have no curvature, the empirical Fisher
+information is not the Hessian (Kunstner, Hennig and Balles), and where curvature and noise are told
+apart, on a linear-quadratic Gaussian problem, the feedback of the cheapest learner does not depend
+on the noise. Aitchison derives the same root without that assumption, from the motion of the other
+parameters.
 
 Two readings of $V$. In Adam's it is $E[y^2]$, and the slope is on the noise variance $R$. With a
 signal of variance $P$ it is $R + P$: the local slope of one coordinate is $-\tfrac12 R/(R + P)$,
@@ -25,6 +34,12 @@ the curvature. In between it is not: `dual` solves a scalar problem by dynamic p
 what it is worth to know that one will learn, and to probe. `means_and_variances` compares it with
 $E[\varphi(V)]$ as a policy, on quadratics and on a network. Which of them wins is not claimed: what
 came out is reported.
+
+Reference:
+    Kunstner, Hennig and Balles, "Limitations of the Empirical Fisher Approximation for Natural
+    Gradient Descent", NeurIPS 2019, arXiv:1905.12558.
+    Aitchison, "Bayesian filtering unifies adaptive and non-adaptive neural network optimization
+    methods", NeurIPS 2020, arXiv:1807.07540.
 """
 
 import multiprocessing
@@ -37,7 +52,7 @@ from jax import Array
 from tqdm import tqdm
 
 from experiments import report
-from experiments.adam_recovery import drawing, dual, means_and_variances, slopes
+from experiments.adam_recovery import controls, drawing, dual, means_and_variances, slopes
 from experiments.adam_recovery.config import Config
 from experiments.adam_recovery.results import Results, claims, metrics
 from experiments.adam_recovery.sampled import read_samples
@@ -74,7 +89,8 @@ def _measure_rest(config: Config, keys: Array) -> dict[str, Any]:
     noises = 10.0 ** np.arange(-8, 7, 7 if config.quick else 1)
     parts: dict[str, Any] = {}
     with tqdm(total=4, unit="part", desc="slopes") as bar:
-        parts["filtered"] = slopes.read_filters(keys[0], *size)
+        streams = slopes.simulate_both(keys[0], *size)
+        parts["filtered"] = slopes.read_filters(streams)
         bar.update()
         parts["between"] = slopes.read_between(parts["filtered"])
         bar.update()
@@ -82,6 +98,7 @@ def _measure_rest(config: Config, keys: Array) -> dict[str, Any]:
         bar.update()
         parts["observed"] = slopes.read_observed(keys[2], noises, *size)
         bar.update()
+    parts["controls"] = controls.measure(parts["filtered"], streams, keys[0])
     parts["costs"] = means_and_variances.on_quadratics(keys[4], config.problems, quick=config.quick)
     parts["networks"] = means_and_variances.on_network(config)
     parts["solutions"] = dual.solve_all(

@@ -138,10 +138,13 @@ def solve(problem: Problem) -> Solution:
 @jax.jit
 def _solve(problem: Problem) -> tuple[dict[str, Array], dict[str, Array]]:
     s = problem.positions
-    gains = {name: plan(problem) for name, plan in PLANS.items()}
-    moves = {name: jnp.stack([_follow(problem, g) for g in gain]) for name, gain in gains.items()}
+    moves = {
+        name: jnp.stack([_follow(problem, gain) for gain in plan(problem)])
+        for name, plan in PLANS.items()
+    }
+    moves["averaged"] = averaged_targets(problem)
     here = jnp.broadcast_to(s, (MOVES, len(s)))
-    nominal = _nominal_path(problem, gains["certainty-equivalent"])
+    nominal = _nominal_path(problem, _on_mean(problem))
     moves["anticipating"], moves["optimal"] = jax.lax.map(
         partial(_minimise, problem), jnp.stack([jnp.broadcast_to(nominal, here.shape), here])
     )
@@ -180,12 +183,6 @@ def _cautious(problem: Problem) -> list[Array]:
     return _riccati(jnp.sqrt(problem.mean**2 + problem.variance))[0]
 
 
-def _averaged(problem: Problem) -> list[Array]:
-    low, high = (_riccati(h)[0] for h in problem.curvatures)
-    odds = problem.odds
-    return [odds[0] * a + odds[1] * b for a, b in zip(low, high, strict=True)]
-
-
 def _myopic(problem: Problem) -> list[Array]:
     return [_on_mean(problem)[0]] * MOVES
 
@@ -193,7 +190,6 @@ def _myopic(problem: Problem) -> list[Array]:
 PLANS: dict[str, Callable[[Problem], list[Array]]] = {
     "certainty-equivalent": _on_mean,
     "cautious": _cautious,
-    "averaged": _averaged,
     "myopic Bayes": _myopic,
 }
 """Gain of the mean gradient, at every belief, with 1, 2, ... moves to go."""
@@ -203,6 +199,17 @@ def _follow(problem: Problem, gain: Array) -> Array:
     """Where a gain leads [position, belief]."""
     s = problem.positions[:, None]
     return s - gain[None] * (problem.mean[None] * s - 1)
+
+
+def averaged_targets(problem: Problem) -> Array:
+    """Where the average of the plans of both curvatures leads [move, position, belief].
+
+    The gradient $hS - 1$ depends on the curvature as the gain does: what is averaged is their
+    product.
+    """
+    s, odds = problem.positions[:, None], problem.odds[:, None]
+    each = [[s - gain * (h * s - 1) for gain in _riccati(h)[0]] for h in problem.curvatures]
+    return jnp.stack([odds[0] * low + odds[1] * high for low, high in zip(*each, strict=True)])
 
 
 def _nominal_path(problem: Problem, gains: list[Array]) -> Array:

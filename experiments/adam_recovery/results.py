@@ -6,11 +6,11 @@ import numpy as np
 
 from experiments import report
 from experiments.adam_recovery import means_and_variances
+from experiments.adam_recovery.controls import EXPONENT, Controls
 from experiments.adam_recovery.dual import Checks, Solution
 from experiments.adam_recovery.means_and_variances import Costs, Trained
-from experiments.adam_recovery.sampled import Sampled
+from experiments.adam_recovery.sampled import RATIOS, Sampled
 from experiments.adam_recovery.slopes import (
-    EXPECTED,
     POLICIES,
     Between,
     Failure,
@@ -33,6 +33,17 @@ class Results(NamedTuple):
     networks: dict[str, Trained]
     solutions: dict[tuple[float, float], Solution]
     checks: Checks
+    controls: Controls
+
+    def tracking(self) -> dict[str, float]:
+        """Slopes of log V on the logarithm of what it should track, by reading and who reads."""
+        readings = {
+            "Adam's belief, noise variance": self.filtered.variance,
+            "Adam's belief by NUTS, noise variance": self.sampled.second_moment[RATIOS[0]],
+            "secant, curvature": self.filtered.curvature,
+            "secant by NUTS, curvature": self.sampled.curvature,
+        }
+        return {name: reading.tracking for name, reading in readings.items()}
 
     def regimes(self) -> dict[str, dict[str, float]]:
         """The slopes in the three regimes, by reading and by what reads."""
@@ -52,24 +63,59 @@ def claims(results: Results) -> list[report.Claim]:
 
 
 def _slope_claims(results: Results) -> list[report.Claim]:
-    made = []
-    for name, values in results.regimes().items():
-        tolerance = TOLERANCE_SAMPLED if name.endswith("mcmc") else TOLERANCE
-        for regime, expected in EXPECTED.items():
-            label = f"{name.replace('_', ' ')}: {regime.replace('_', ' ')}"
-            made.append(report.close(label, values[regime], expected, tolerance))
-    failure = results.failure
+    """What is believed tracks the generator; exponents of policies are theirs by construction."""
+    failure, between, controls = results.failure, results.between, results.controls
     law = float(np.abs(failure.measured - failure.derived).max())
-    error = max(row.error for row in results.between)
+    flat = float(np.abs(failure.measured + 0.5).max())
+    replanned = [row for row in between if not row.exact_hold]
     return [
-        *made,
-        report.at_most("slopes between the regimes: largest deviation", error, 0.0, TOLERANCE),
-        report.at_most("slopes by signal to noise: largest deviation", law, 0.0, TOLERANCE),
-        report.at_least(
-            "second moment at the largest signal: distance from -1/2",
-            float(failure.measured[-1]) + 0.5,
+        *(
+            report.close(
+                f"log V on what it tracks: {name}",
+                slope,
+                1.0,
+                TOLERANCE_SAMPLED if "NUTS" in name else TOLERANCE,
+            )
+            for name, slope in results.tracking().items()
+        ),
+        *(
+            report.at_most(
+                f"control: {name} in random order, slope of the ballistic step", abs(slope), 0.1
+            )
+            for name, slope in controls.shuffled.items()
+        ),
+        *(
+            report.close(
+                f"control: slope of a policy V^-0.37 on the {name}", slope, EXPONENT, TOLERANCE
+            )
+            for name, slope in controls.other_exponent.items()
+        ),
+        *(
+            report.close(f"control: slope on the {name} without a belief", slope, -0.5, TOLERANCE)
+            for name, slope in controls.without_belief.items()
+        ),
+        report.at_most(
+            "LQG: slope of the best feedback on the noise", abs(controls.feedback_on_noise), 1e-3
+        ),
+        report.close(
+            "LQG: slope of the best gain on the curvature", controls.gain_on_curvature, -0.5, 0.01
+        ),
+        report.at_most(
+            "slopes between the regimes: largest deviation",
+            max(row.error for row in between),
+            0.0,
             TOLERANCE,
         ),
+        report.at_least(
+            "control: slopes between the regimes, deviation from the next discount",
+            min(
+                row.error_from(other)
+                for row, other in zip(replanned[:-1], replanned[1:], strict=True)
+            ),
+            TOLERANCE,
+        ),
+        report.at_most("slopes by signal to noise: largest deviation", law, 0.0, TOLERANCE),
+        report.at_least("control: slopes by signal to noise, deviation from -1/2", flat, 0.3),
     ]
 
 
@@ -108,6 +154,8 @@ def metrics(results: Results) -> dict[str, Any]:
     ballistic = POLICIES["ballistic"]
     return {
         **results.regimes(),
+        "tracking": results.tracking(),
+        "controls": results.controls,
         "between": results.between,
         "signal_to_noise": {
             "ratio": failure.ratios,

@@ -20,7 +20,13 @@ import numpy as np
 from jax import Array
 
 from beliefnav import Objective, Posterior, beliefs, control, filters
-from experiments.adam_recovery.streams import Stream, curved, low_signal, simulate
+from experiments.adam_recovery.streams import (
+    Generator,
+    Stream,
+    curved,
+    low_signal,
+    simulate,
+)
 
 POLICIES = {
     "ballistic": control.ballistic(),
@@ -56,6 +62,12 @@ class Reading(NamedTuple):
     def slope(self, policy: control.Policy) -> float:
         """The measured slope."""
         return slopes(self.log_gain(policy), self.truth)[0]
+
+    @property
+    def tracking(self) -> float:
+        """The slope of the logarithm of $V$: 1 where the belief tracks the number."""
+        believed = np.asarray(self.posterior.curvature_mean, float)
+        return slopes(np.log(np.abs(believed)), self.truth)[0]
 
     def derived(self, discount: float, time_step: float, exact_hold: bool) -> float:
         """The derived slope of `control.horizon`."""
@@ -132,17 +144,37 @@ class FilterSlopes(NamedTuple):
         return variance, curvature
 
 
-def read_filters(key: Array, num_params: int, num_steps: int) -> FilterSlopes:
-    """Filter streams of low signal with Adam's belief, and streams of low noise with a secant."""
+class Streams(NamedTuple):
+    """What the filters read, and the generators.
+
+    Attributes:
+        flat: of low signal and no curvature.
+        curved: of low noise.
+        low: the generator of the first.
+        other: the generator of the second.
+    """
+
+    flat: Stream
+    curved: Stream
+    low: Generator
+    other: Generator
+
+
+def simulate_both(key: Array, num_params: int, num_steps: int) -> Streams:
+    """Streams of low signal, and streams of low noise."""
     keys = jax.random.split(key, 4)
-    one = low_signal(keys[0], num_params, LOW_RATIO)
-    adam = believe(ADAM, simulate(keys[1], one, num_steps))
-    other = curved(keys[2], num_params, LOW_NOISE)
-    stream = simulate(keys[3], other, num_steps)
-    secant = believe(other.belief(PRIOR_SCALE), stream)
+    low, other = low_signal(keys[0], num_params, LOW_RATIO), curved(keys[2], num_params, LOW_NOISE)
+    flat, bent = simulate(keys[1], low, num_steps), simulate(keys[3], other, num_steps)
+    return Streams(flat, bent, low, other)
+
+
+def read_filters(streams: Streams) -> FilterSlopes:
+    """Filter streams of low signal with Adam's belief, and streams of low noise with a secant."""
+    adam = believe(ADAM, streams.flat)
+    secant = believe(streams.other.belief(PRIOR_SCALE), streams.curved)
     return FilterSlopes(
-        Reading(np.asarray(one.noise, float), adam),
-        Reading(np.asarray(other.curvature, float), secant),
+        Reading(np.asarray(streams.low.noise, float), adam),
+        Reading(np.asarray(streams.other.curvature, float), secant),
     )
 
 
@@ -167,6 +199,10 @@ class Between(NamedTuple):
     def error(self) -> float:
         """The largest deviation."""
         return max(abs(m - d) for m, d in zip(self.measured, self.derived, strict=True))
+
+    def error_from(self, other: "Between") -> float:
+        """The largest deviation from what is derived for another plan."""
+        return max(abs(m - d) for m, d in zip(self.measured, other.derived, strict=True))
 
 
 def read_between(read: FilterSlopes) -> list[Between]:

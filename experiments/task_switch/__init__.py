@@ -5,9 +5,11 @@ over optima, a hazard at which tasks switch, noise, and the objective; that weig
 the prior mean is what follows.
 
 1. *Recovery.* The optimal policy aims at $\mu_0 + w (m - \mu_0)$ at a rate $r$, with
-   $w = (\gamma + r)/(\gamma + r + \lambda)$. A search over all linear policies for the cheapest
-   one, by the exact expected discounted cost and told nothing else, finds the same $r$, the same
-   pull $1 - w$, and that it points at $\mu_0$.
+   $w = (\gamma + r)/(\gamma + r + \lambda)$. A search over all linear policies of a known optimum
+   for the cheapest one, by the exact expected discounted cost, finds the same $r$, the same pull
+   $1 - w$, and that it points at $\mu_0$. Where the optimum is read through noise, a search over
+   linear recursions with a memory finds belief and policy together, and in them the same $w$
+   (`inferring`).
 2. *Tracking.* Bayesian online change-point detection (BOCPD), which keeps one Gaussian for every
    time that may have passed since the last switch, beats the mixture of two hypotheses kept as one
    Gaussian, which beats the best linear filter,
@@ -15,8 +17,9 @@ the prior mean is what follows.
    linear filter assumes the true hazard; where the hazard is not known it is learned.
 3. *Navigation.* Weights follow these beliefs through switches. What was learned of a weight is
    given up when others say that the task has switched: by $1 - (1 - \pi) w$ in all, $\pi$ being
-   the probability of a switch, and so by more where the loss is flatter. Without switches nothing
-   is dropped.
+   the probability of a switch, and so by more where the loss is flatter. With two hypotheses that
+   is one formula coded twice; the exact filter could have differed. Without switches nothing is
+   dropped.
 4. *Inference.* NUTS on the NumPyro model, with all switches integrated out, recovers the hazard and
    the spread of optima from a recorded stream.
 
@@ -25,7 +28,14 @@ fraction off the line, or intervals that miss the truth too often.
 """
 
 from experiments import report
-from experiments.task_switch import drawing, hyperparameters, navigation, recovery, tracking
+from experiments.task_switch import (
+    drawing,
+    hyperparameters,
+    inferring,
+    navigation,
+    recovery,
+    tracking,
+)
 from experiments.task_switch.config import Config
 
 __all__ = ["Config", "run"]
@@ -34,18 +44,21 @@ __all__ = ["Config", "run"]
 def run(config: Config) -> report.Report:
     """Search, track, navigate, infer, draw."""
     found = recovery.recover(config)
+    together = inferring.search(config)
     tracked = tracking.track(config)
     followed = navigation.navigate(config)
     inferred = hyperparameters.infer(config)
-    drawing.draw(config, found, tracked, followed, inferred)
+    drawing.draw(config, found, together, tracked, followed, inferred)
     claims = [
         *recovery.claims(found),
+        *inferring.claims(together),
         *tracking.claims(config, tracked),
         *navigation.claims(config, followed),
-        *hyperparameters.claims(config, inferred),
+        *hyperparameters.claims(inferred),
     ]
     results = {
         **recovery.metrics(found),
+        **inferring.metrics(together),
         **tracking.metrics(tracked),
         **navigation.metrics(followed),
         **hyperparameters.metrics(inferred),

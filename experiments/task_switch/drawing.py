@@ -11,6 +11,7 @@ from experiments import figures
 from experiments.task_switch import hyperparameters, navigation, recovery, tracking
 from experiments.task_switch.config import Config
 from experiments.task_switch.hyperparameters import Inferred
+from experiments.task_switch.inferring import Together
 from experiments.task_switch.navigation import Followed
 from experiments.task_switch.recovery import Setting
 from experiments.task_switch.tracking import Tracked
@@ -27,6 +28,10 @@ ABBREVIATIONS = (
     "BOCPD: Bayesian online change-point detection. "
     "OU: the best linear filter, of an Ornstein-Uhlenbeck optimum."
 )
+RECOVERED = (
+    "Lines: theory. Circles: found by search for the cheapest policy, the optimum known. "
+    "Crosses: belief and policy found together."
+)
 CURVED = (figures.BLACK, figures.BLUE, figures.ORANGE)
 """Colours of three curvatures."""
 CIRCLE: dict[str, Any] = {"ls": "", "marker": "o", "ms": 5, "mfc": "w"}
@@ -35,13 +40,14 @@ CIRCLE: dict[str, Any] = {"ls": "", "marker": "o", "ms": 5, "mfc": "w"}
 def draw(
     config: Config,
     settings: Sequence[Setting],
+    together: Sequence[Together],
     tracked: Tracked,
     followed: Followed,
     inferred: Inferred,
 ) -> None:
     """Draw all figures."""
     folder = config.folder
-    draw_recovery(settings, folder / "recovery.png")
+    draw_recovery(settings, together, folder / "recovery.png")
     draw_tracking(config, tracked, folder / "tracking.png")
     draw_trajectories(followed, folder / "trajectories.png")
     draw_resets(followed, folder / "resets.png")
@@ -49,7 +55,7 @@ def draw(
     draw_intervals(inferred, folder / "intervals.png")
 
 
-def draw_recovery(settings: Sequence[Setting], path: Path) -> None:
+def draw_recovery(settings: Sequence[Setting], together: Sequence[Together], path: Path) -> None:
     """Rates and reset fractions that a search found, on those of the theory."""
     discounts = sorted({s.discount for s in settings})
     curvatures, hazards = np.geomspace(0.05, 10, 100), np.geomspace(0.01, 5, 100)
@@ -72,13 +78,16 @@ def draw_recovery(settings: Sequence[Setting], path: Path) -> None:
                 found = [s for s in settings if (s.discount, s.curvature) == (discount, curvature)]
                 pulled = [(s.hazard, s.reset[1]) for s in found if s.hazard > 0]
                 panel.plot(*zip(*pulled, strict=True), mec=colour, **CIRCLE)
+                same = [s for s in together if s.curvature == curvature and discount == 0]
+                crosses = [s.hazard for s in same], [s.reset[1] for s in same]
+                panel.plot(*crosses, "x", ms=8, color=colour)
             panel.set(
                 xscale="log", xlabel="hazard λ, switches per unit of time", ylim=(-0.03, 1.03)
             )
             panel.set_title(f"how far they are pulled back, γ = {discount:g}")
             panel.legend()
         others[0].set_ylabel("reset fraction 1 - w")
-        figures.note(left, "Lines: theory. Circles: found by search for the cheapest policy.")
+        figures.note(left, RECOVERED)
 
 
 def draw_tracking(config: Config, tracked: Tracked, path: Path) -> None:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from numpyro import handlers
+from scipy import stats
 
 from beliefnav import beliefs, filters, inference
 from beliefnav._files import written_beside
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     import xarray as xr
 
 TRUTH = {"hazard": 0.05, "prior_variance": 4.0, "noise_variance": 1.0}
-SHARE = 0.7
-"""Of the streams whose 90 % interval holds the truth, at least: 14 of 20."""
+LEVEL = 0.01
+"""Of the test whether as few intervals as were found hold the truth, if 90 % do on average."""
 WARMUP = 100
 """Steps of a chain before its draws; it starts from Laplace's approximation."""
 DRAWS = 200
@@ -135,20 +136,28 @@ def run_lengths(switched: np.ndarray) -> np.ndarray:
     return steps - np.maximum.accumulate(np.where(switched, steps, 0), -1)
 
 
-def claims(config: Config, inferred: Inferred) -> list[report.Claim]:
-    """That intervals hold the truth often enough."""
-    streams = inferred.fit.posterior.sizes["param"]
-    # Of a few streams more than SHARE may miss by chance.
-    tolerance = 0.3 if config.quick else 0.0
+def claims(inferred: Inferred) -> list[report.Claim]:
+    """That no fewer intervals hold the truth than chance allows, if 90 % do on average."""
     return [
         report.at_least(
-            f"{name}: share of 90 % intervals that hold the truth",
-            inferred.inside[name] / streams,
-            SHARE,
-            tolerance,
+            f"{name}: chance that so few of the 90 % intervals hold the truth", chance, LEVEL
         )
-        for name in ("hazard", "prior_variance")
+        for name, chance in chances(inferred).items()
+        if name != "noise_variance"
     ]
+
+
+def chances(inferred: Inferred) -> dict[str, float]:
+    """Hyper-parameter -> the chance that no more intervals hold the truth than were found to."""
+    streams = inferred.fit.posterior.sizes["param"]
+    return {name: float(stats.binom.cdf(n, streams, 0.9)) for name, n in inferred.inside.items()}
+
+
+def power(streams: int, coverage: float) -> float:
+    """The chance that intervals which hold the truth this often on average are refuted."""
+    counts = np.arange(streams + 1)
+    refuted = counts[stats.binom.cdf(counts, streams, 0.9) < LEVEL]
+    return float(stats.binom.cdf(refuted.max(), streams, coverage)) if len(refuted) else 0.0
 
 
 def metrics(inferred: Inferred) -> dict[str, Any]:
@@ -159,6 +168,10 @@ def metrics(inferred: Inferred) -> dict[str, Any]:
         "inference": {
             "streams": inferred.fit.posterior.sizes["param"],
             "inside_90_interval": inferred.inside,
+            "chance_of_so_few": chances(inferred),
+            "power_against_coverage": {
+                c: power(inferred.fit.posterior.sizes["param"], c) for c in (0.5, 0.7)
+            },
             "worst_of_chains": {
                 name: float(reduce(diagnostics[name]))
                 for name, reduce in worst.items()

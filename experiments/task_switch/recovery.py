@@ -10,8 +10,8 @@ $$ J = \int_0^\infty E \left[ \tfrac{1}{2\eta} \dot\theta^2
 from a random start is exact, by one Lyapunov equation, and is minimised over $(a, b, c)$ without
 derivatives. Without discounting $J$ is infinite, and its average over time is minimised instead.
 If the policy is $-r[\theta - \mu_0 - w(\theta^* - \mu_0)]$ the search finds $a = r$, $b = rw$ and
-$c = r(1 - w)\mu_0$. A learner that is not certain of $\theta^*$ has its posterior mean instead,
-whose forecast is the same function of time.
+$c = r(1 - w)\mu_0$. The form of the policy contains that answer, and the optimum is known here; a
+search that is given neither is in `experiments.task_switch.inferring`.
 """
 
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ HAZARDS = (0.0, 0.02, 0.1, 0.3, 1.0, 3.0)
 DISCOUNTS = (0.0, 0.3, 1.0, 3.0)
 CURVATURES = (0.1, 1.0, 5.0)
 PRIOR_MEAN, PRIOR_VARIANCE = 1.0, 1.0
-TOLERANCE = 0.02
-"""Of every rate and reset fraction."""
+TOLERANCE = 1e-4
+"""Of every rate and reset fraction: a simplex of size 1e-11 on a cost that is flat at its least."""
 
 
 class Setting(NamedTuple):
@@ -156,13 +156,23 @@ def claims(settings: Sequence[Setting]) -> list[report.Claim]:
         return max(abs(found - said) for said, found in (getattr(s, name) for s in settings))
 
     pulled = [s for s in settings if s.reset[0] > 0.01]
+    shortsighted = max(
+        abs(s.reset[1] - s.hazard / (s.rate[1] + s.hazard)) for s in settings if s.hazard > 0
+    )
+    known = "optimum known: "
     return [
-        report.at_least("settings searched", len(settings), 20),
-        report.at_most("reset fraction, search - theory, largest", error("reset"), TOLERANCE),
-        report.at_most("rate, search - theory, largest", error("rate"), TOLERANCE),
-        report.at_most("pull found without a hazard", reset_at_zero_hazard(settings), 1e-6),
         report.at_most(
-            "where the pull points, from the prior mean, largest",
+            f"{known}reset fraction, search - theory, largest", error("reset"), TOLERANCE
+        ),
+        report.at_least(
+            f"control: {known}reset fraction, search - hazard/(r + hazard), largest",
+            shortsighted,
+            0.1,
+        ),
+        report.at_most(f"{known}rate, search - theory, largest", error("rate"), TOLERANCE),
+        report.at_most(f"{known}pull without a hazard", reset_at_zero_hazard(settings), 1e-6),
+        report.at_most(
+            f"{known}where the pull points, from the prior mean, largest",
             max(abs(s.target - PRIOR_MEAN) for s in pulled),
             TOLERANCE,
         ),
@@ -186,6 +196,7 @@ def metrics(settings: Sequence[Setting]) -> dict[str, Any]:
         ]
 
     return {
+        "settings_searched": len(settings),
         "reset_fraction": listed("reset"),
         "rate": listed("rate"),
         "reset_at_zero_hazard": reset_at_zero_hazard(settings),

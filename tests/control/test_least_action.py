@@ -313,6 +313,28 @@ def test_long_horizon_follows_the_discrete_decay(dtype: str):
         np.testing.assert_allclose(math.log2(errors[0] / errors[1]), 2, atol=0.05)
 
 
+@pytest.mark.usefixtures("x64")
+def test_free_end_is_felt_at_the_rate_of_both_solutions():
+    r"""The first move, as the duration grows: as $e^{-(\gamma + 2r)T}$, not $\gamma + r$."""
+    discount, rate, spacing = 0.5, (math.sqrt(17) - 1) / 4, 0.01
+
+    def moved(duration: float) -> float:
+        path = partial(
+            least_action_path,
+            Objective(discount=discount),
+            lambda x: jnp.sum(x**2) / 2,
+            duration=duration,
+            num_points=1 + round(duration / spacing),
+        )
+        return float(jit(path)(jnp.ones(1)).params[1, 0])
+
+    unlimited, *felt = (moved(duration) for duration in (16.0, 2.0, 4.0))
+    measured = -math.log((felt[1] - unlimited) / (felt[0] - unlimited)) / 2
+    # The grid is of second order; what is left at 2 of the square of the mode is e^{-4}/100.
+    assert measured == pytest.approx(discount + 2 * rate, abs=0.01)
+    assert measured > discount + rate + 0.5
+
+
 # --- a terminal value is the rest of an infinite path -------------------------------------------
 
 TARGET, LOWEST, SCALE, DISCOUNT = np.array([1.0, -0.5]), 0.8, 1.7, 0.9

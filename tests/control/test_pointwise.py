@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import linalg, stats
 
-from beliefnav import Objective, beliefs, control
+from beliefnav import Objective, beliefs, control, filters
 from beliefnav.beliefs import Kronecker, Posterior
 from tests import oracles
 
@@ -327,6 +327,50 @@ def test_averaged_integrates_over_a_log_normal(name: str):
         np.testing.assert_allclose(got, -1.5 * mean**-0.5 * np.exp(3 / 8 * square), rtol=1e-6)
     # The gain is convex.
     assert np.all(np.abs(got) > np.abs(policy.step(posterior, None)))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("covariance", [-0.6, 0.5])
+def test_averaged_takes_the_gradient_along_with_the_curvature(covariance: float):
+    """Against draws of both: E[phi(h) g] is not E[phi(h)] m where g and h vary together."""
+    both = np.array([[0.5, covariance], [covariance, 0.9]])
+    one = [jnp.full(1, x) for x in (0.8, both[0, 0], 1.0, both[1, 1], covariance)]
+    posterior = Posterior(*one)
+    for policy, gain in (
+        (control.ballistic(), lambda h: 1 / np.sqrt(h)),
+        (control.horizon(Objective(discount=0.5)), lambda h: 1 / (np.sqrt(1 / 16 + h) + 0.25)),
+    ):
+        got = control.averaged(policy, 24).step(posterior, None)
+        want, error = oracles.averaged_step(
+            lambda g, h, gain=gain: gain(h) * g, 0.8, 1.0, both, "log-normal"
+        )
+        assert abs(float(got[0]) - want) < 5 * error
+        # Without the covariance the average is another one, which the draws refute.
+        alone = posterior._replace(gradient_curvature_covariance=None)
+        assert abs(float(control.averaged(policy, 24).step(alone, None)[0]) - want) > 50 * error
+
+
+@pytest.mark.usefixtures("x64")
+def test_averaged_on_a_positive_secant_is_the_mean_step_of_its_posterior():
+    """A secant's covariance reaches the policy: E[phi(h) g] by draws from the truncated law."""
+    secant = beliefs.Secant(
+        noise_variance=0.2, prior_gradient_variance=1.0, prior_curvature_variance=1.0
+    )
+    moved, seen = jnp.array([[-0.5], [3.0], [0.0]]), jnp.array([[1.2], [0.6], [jnp.nan]])
+    said, positive = (
+        filters.last_state(belief, seen, moved).posterior()
+        for belief in (secant, beliefs.positive(secant))
+    )
+    m, a, h, v, c = (float(x[0]) for x in said[:5])
+    assert abs(c) > 0.5 * np.sqrt(a * v)
+    policy = control.averaged(control.horizon(Objective(discount=0.5)), 24)
+    got = float(policy.step(positive, None)[0])
+    want, _ = oracles.averaged_step(
+        lambda g, h: g / (np.sqrt(1 / 16 + h) + 0.25), m, h, np.array([[a, c], [c, v]]), "truncated"
+    )
+    alone = float(policy.step(positive._replace(gradient_curvature_covariance=None), None)[0])
+    # The rest is that of a log-normal in the place of a truncated normal.
+    assert abs(got / want - 1) < 0.01 and abs(alone / want - 1) > 0.08
 
 
 @pytest.mark.usefixtures("x64")

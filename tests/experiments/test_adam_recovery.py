@@ -10,7 +10,7 @@ import pytest
 
 from beliefnav import Posterior, control
 from experiments import adam_recovery, report
-from experiments.adam_recovery import dual, means_and_variances, slopes, streams
+from experiments.adam_recovery import controls, dual, means_and_variances, slopes, streams
 from experiments.options import OptionError
 
 
@@ -69,7 +69,8 @@ def test_slopes_do_not_come_from_the_belief() -> None:
 
 
 def test_small_streams_have_the_slopes_of_the_regimes() -> None:
-    variance, curvature = slopes.read_filters(jax.random.key(0), 200, 500).by_regime()
+    found = slopes.read_filters(slopes.simulate_both(jax.random.key(0), 200, 500))
+    variance, curvature = found.by_regime()
     for regime, expected in slopes.EXPECTED.items():
         # Standard errors of 0.002 and less.
         assert variance[regime] == pytest.approx(expected, abs=0.01)
@@ -109,6 +110,27 @@ def test_dynamic_programming_of_two_moves_equals_brute_force(noise: float) -> No
     # One move: the loss is linear in the curvature, so that its mean is all that matters.
     for policy in ("optimal", "certainty-equivalent", "myopic Bayes"):
         assert solution.cost[policy][0] == pytest.approx(-0.25, abs=TOLERANCE)
+
+
+def test_averaged_plan_is_the_mean_of_both_clairvoyant_moves() -> None:
+    """With one move to go, whoever knows h goes from S to (S + 1) / (1 + h)."""
+    problem = dual.make_problem(0.8, 1.0, GRID)
+    low, high = ((problem.positions + 1) / (1 + h) for h in problem.curvatures)
+    want = np.outer(low, problem.odds[0]) + np.outer(high, problem.odds[1])
+    np.testing.assert_allclose(dual.averaged_targets(problem)[0], want, rtol=1e-5)
+
+
+def test_what_no_belief_is_needed_for() -> None:
+    """NumPy alone has the slopes of the far-sighted step; another exponent has its own."""
+    both = slopes.simulate_both(jax.random.key(0), 200, 500)
+    read = slopes.read_filters(both)
+    truth = read.variance.truth, read.curvature.truth
+    for believed, true in zip(
+        (controls.mean_square(both), controls.regressed(both)), truth, strict=True
+    ):
+        assert slopes.slopes(-np.log(believed) / 2, true)[0] == pytest.approx(-0.5, abs=0.01)
+    assert read.curvature.slope(controls.strange()) == pytest.approx(-0.37, abs=0.01)
+    assert read.variance.tracking == pytest.approx(1, abs=0.02)
 
 
 def test_known_curvature_is_planned_as_by_riccati() -> None:
@@ -161,7 +183,8 @@ def test_quick_run_holds_its_claims(tmp_path: Path, rank_promotion: None) -> Non
         "posterior.nc",
     }
     assert not report.failed(metrics)
-    assert len(metrics["claims"]) == 26
+    assert len(metrics["claims"]) == 27
+    assert metrics["controls"]["other_exponent"].keys() == {"variance", "curvature"}
     for name in ("slopes", "slopes_mcmc"):
         assert metrics[name].keys() == slopes.EXPECTED.keys()
     assert 1e-4 < metrics["signal_to_noise"]["holds_up_to"] < 1e-1

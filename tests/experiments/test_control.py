@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments import double_well, geometry, horizons, report
+from experiments.horizons import memory
 from experiments.options import OptionError
 
 
@@ -45,9 +46,28 @@ def test_horizons(tmp_path: Path) -> None:
     metrics = _metrics(horizons, tmp_path, {"horizons.png"})
     for discount, expected in (("0", 2.000), ("1", 2.527), ("10", 3.890)):
         assert abs(metrics["rate_ratio"][discount] - expected) < 1e-3
-    assert metrics["max_path_error"] < 1e-3
-    shares = list(metrics["momentum_from_horizon"].values())
-    assert shares == sorted(shares, reverse=True) and len(shares) == 7
+    assert metrics["path_error"]["own"] < 1e-3
+    shares = metrics["past_velocity_share"]
+    for loss in ("quadratic", "not quadratic"):
+        assert max(shares["unlimited"][loss].values()) < 1e-6 < 0.3 < shares["heavy_ball"][loss]
+    pooled = metrics["pooled_over_directions"]
+    assert abs(pooled["descent, H^(-1/2)"] / pooled["plan, discount 0"] - 1) < 1e-3
+    known = metrics["noise"]["known_curvature"]
+    np.testing.assert_allclose(known["searched"], known["predicted"], atol=1e-6)
+
+
+@pytest.mark.usefixtures("x64")
+def test_past_velocity_says_something_only_where_there_is_memory() -> None:
+    """The statistic itself: on paths without memory nothing, on those with an inertia much."""
+    begin = memory.starts("quadratic", 0)
+    plain = memory.integrated("quadratic", lambda x: memory.random_diagonal(len(x)), begin, 20)
+    assert memory.past_share("quadratic", plain) < 1e-20
+    ball = memory.heavy_ball("quadratic", begin, 20, 0)
+    assert memory.past_share("quadratic", ball) > 0.3
+    # Memory is not invented by what the regression leaves out: with noise on the positions of a
+    # descent the past velocity explains something, and the statistic says so.
+    blurred = plain.position + 0.1 * np.random.default_rng(0).normal(size=plain.position.shape)
+    assert memory.past_share("quadratic", plain._replace(position=blurred)) > 0.01
 
 
 @pytest.mark.slow

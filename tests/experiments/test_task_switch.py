@@ -7,7 +7,7 @@ import pytest
 
 from experiments import report, task_switch
 from experiments.options import OptionError
-from experiments.task_switch import navigation, recovery, tracking
+from experiments.task_switch import hyperparameters, inferring, navigation, recovery, tracking
 from experiments.task_switch.config import Config
 
 
@@ -87,6 +87,20 @@ def test_options_are_checked() -> None:
     for name, value in {"hazard": 0.0, "streams": 0, "num_chains": 1, "tracking_steps": 5}.items():
         with pytest.raises(OptionError, match=f"{name} must be"):
             Config(**{name: value})
+
+
+def test_belief_and_policy_that_are_found_together_are_those_of_theory() -> None:
+    found = inferring.one(hazard=1.0, curvature=1.0, noise=0.1)
+    # w = r / (r + lambda) with r = 1, to the order of the time step of 0.02.
+    assert found.reset[1] == pytest.approx(0.5, abs=0.01)
+    assert found.reset[1] == pytest.approx(found.reset[0], abs=1e-5)
+    assert found.missed < 1e-5 < 0.1 < found.missed_with_another_gain
+
+
+def test_intervals_are_refuted_when_too_few_hold_the_truth() -> None:
+    # Of 20, 13 and fewer are refuted: binomial tables have 0.0024 for them at 90 %, 0.94 at 50 %.
+    assert hyperparameters.power(20, 0.9) == pytest.approx(0.0024, abs=1e-4)
+    assert hyperparameters.power(20, 0.5) == pytest.approx(0.942, abs=1e-3)
 
 
 @pytest.mark.slow

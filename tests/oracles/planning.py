@@ -35,6 +35,38 @@ def planning_gain(
     return -linalg.expm(loop * time_step)[0, 1]
 
 
+def averaged_step(
+    step: Any,
+    gradient: float,
+    curvature: float,
+    covariance: Floats,
+    law: str,
+    draws: int = 1_000_000,
+) -> tuple[float, float]:
+    """E[step(g, h)] by drawing gradients and curvatures together; the mean, its standard error.
+
+    Args:
+        step: ``(g, h) -> step``, on arrays [draw].
+        gradient: the mean of g.
+        curvature: the mean of h, before any truncation.
+        covariance: of (g, h) [2, 2], before any truncation.
+        law: of h: "log-normal"; or "truncated", where both are jointly Gaussian and draws with
+            h <= 0 are thrown away.
+        draws: how many are made.
+    """
+    rng = np.random.default_rng(0)
+    (a, c), (_, v) = covariance
+    if law == "log-normal":
+        s = np.log1p(v / curvature**2)
+        h = curvature * np.exp(np.sqrt(s) * rng.normal(size=draws) - s / 2)
+        g = gradient + c / v * (h - curvature) + np.sqrt(a - c**2 / v) * rng.normal(size=draws)
+    else:
+        g, h = rng.multivariate_normal([gradient, curvature], covariance, draws).T
+        g, h = g[h > 0], h[h > 0]
+    steps = step(g, h)
+    return float(steps.mean()), float(steps.std() / np.sqrt(len(steps)))
+
+
 def planned_path(
     curvature: float, rate: float, gain: float, discount: float, metric: float, times: Floats
 ) -> Floats:

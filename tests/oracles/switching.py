@@ -257,3 +257,47 @@ def switching_recording(model: Any, seed: int, num_steps: int) -> tuple[Floats, 
     y = np.where(rng.random(shape) < 0.2, rng.choice([np.nan, np.inf, -np.inf], shape), y)
     y[num_steps // 2] = np.nan  # one step without anything
     return y, displacement
+
+
+def two_hypotheses(
+    seen: Floats,
+    hazard: float,
+    noise: float,
+    prior: float,
+    *,
+    variances: bool,
+    first: bool,
+) -> tuple[Floats, Floats]:
+    """One weight at each step: the mean of its optimum, and the probability of a switch.
+
+    One Gaussian is kept of an optimum that is drawn anew from N(0, prior) and seen through noise.
+
+    Args:
+        seen: readings of the optimum [step].
+        hazard: probability of a switch per step.
+        noise: variance of a reading.
+        prior: variance of the optimum of a new task.
+        variances: whether the two likelihoods have the variances of both beliefs; otherwise they
+            are taken at the two means.
+        first: whether a new task learns from its first reading, and the spread between the two
+            means is kept; otherwise means and variances are mixed.
+    """
+    mean, variance, means, probabilities = 0.0, prior, [], []
+    for t, z in enumerate(seen):
+        odds = np.log(hazard) - np.log1p(-hazard)
+        for sign, center, own in ((1, 0.0, prior), (-1, mean, variance)):
+            width = noise + own if variances else noise
+            odds += sign * (-((z - center) ** 2) / (2 * width) - np.log(width) / 2)
+        switched = float(special.expit(odds)) if t or not first else 0.0
+        gain = variance / (variance + noise)
+        learned, left = mean + gain * (z - mean), gain * noise
+        anew, fresh = 0.0, prior
+        if first:
+            anew, fresh = prior / (prior + noise) * z, prior * noise / (prior + noise)
+        mean = (1 - switched) * learned + switched * anew
+        variance = (1 - switched) * left + switched * fresh
+        if first:
+            variance += switched * (1 - switched) * (learned - anew) ** 2
+        means.append(mean)
+        probabilities.append(switched)
+    return np.array(means), np.array(probabilities)

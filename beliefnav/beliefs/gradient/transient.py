@@ -22,7 +22,13 @@ $$ f = \bigl( 1 - \beta_1 \bigr) y + \beta_1 \bar m, \qquad \beta_1 = \theta - \
 
 with $\bar m$ the average with discount $\theta$ of the gradients before $y$. That is Lion's mix of
 two discounts, and with $\beta_1 = \theta^2$ Nesterov's look-ahead $\theta m + (1-\theta) y$: both
-are the optimal forecast of the gradient at the place that the step leads to.
+are the optimal forecast of the next gradient of this process.
+
+This represents the two rules and predicts nothing about them. The two numbers $\theta$ and $\phi$
+of the process stand for the two coefficients of such a rule, whatever these are: Lion's discounts
+$\beta_2$ and $\beta_1$ are $\theta = \beta_2$ and $\phi = \beta_2 - \beta_1$. The process has no
+displacement either. It does not know where a step leads, so that Nesterov's gradient at the place
+ahead does not follow from it.
 
 Beyond the paper. Muth's classical case $\phi = 0$ is a random walk in white noise.
 

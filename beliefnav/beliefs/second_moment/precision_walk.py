@@ -17,11 +17,18 @@ far: the curvature of the sum of their losses, which grows as long as one learns
 Read as curvature, either rests on an assumption about the loss: near an optimum of a log-likelihood
 loss the mean square of a batch-mean gradient is the Fisher information over the batch size plus the
 squared mean, so it is proportional to curvature. That is Adam's assumption, and the one made by
-`PrecisionWalkState.posterior`.
+`PrecisionWalkState.posterior`. Away from an optimum, or of a model that does not fit, the mean
+square is not the Fisher information, and need not be near any curvature (Kunstner, Hennig and
+Balles). Aitchison derives the root of Adam without this assumption: there a gradient moves at
+random because the other parameters do.
 
 Reference:
     West and Harrison, "Bayesian Forecasting and Dynamic Models", 2nd ed., 1997, section 10.8
     (discounted variance learning, gamma-beta random walk).
+    Kunstner, Hennig and Balles, "Limitations of the Empirical Fisher Approximation for Natural
+    Gradient Descent", NeurIPS 2019, arXiv:1905.12558.
+    Aitchison, "Bayesian filtering unifies adaptive and non-adaptive neural network optimization
+    methods", NeurIPS 2020, arXiv:1807.07540.
 """
 
 from collections.abc import Collection

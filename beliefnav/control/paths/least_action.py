@@ -7,6 +7,12 @@ the action is block tridiagonal, so a step costs time linear in the number of po
 until the action falls as it predicts, and a path is accepted only where the Hessian is positive
 definite, so that what is returned is a local minimum and not just stationary.
 
+A path with a free end differs from that of an unlimited duration. On a quadratic whose optimum is
+approached at the rate $r$, the difference falls like $e^{-(\gamma + 2r)(T - t)}$ in relation to the
+path, with $T$ the duration: solutions of the Euler-Lagrange equation decay at $r$ or grow at
+$\gamma + r$, and the free end mixes in the second. So the velocity at the start is that of the
+stationary policy up to a part of the order of $e^{-(\gamma + 2r)T}$.
+
 All is written in current values: row $i$ of the gradient is divided by $e^{-\gamma t_i}$, and the
 Hessian scaled symmetrically, so that a long horizon with a strong discount neither underflows nor
 loses digits.

@@ -243,12 +243,23 @@ def _(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
 
 
 def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
-    r"""Average what a policy does over what the curvature may be, $E[\mathrm{step}(h)]$.
+    r"""Average what a policy does over what the curvature may be, $E[\mathrm{step}(g, h)]$.
 
-    Certainty equivalence plans on $V = E[h]$. The gain is convex in the curvature, so that its
-    average is larger: what is uncertain is moved further. The expectation is over the log-normal
-    with the mean and variance of the posterior, by Gauss-Hermite quadrature. A curvature that is
-    certain, or whose mean is not positive, is taken as it is.
+    Certainty equivalence plans on $V = E[h]$. The gain $\varphi$ is convex in the curvature, so
+    that its average is larger: what is uncertain is moved further. A gradient that is large where
+    the curvature is large works against that: a step in proportion to the gradient is
+    $E[\varphi(h) g]$, which differs from $E[\varphi(h)]\, m$ where a belief has a covariance of
+    the two, as `beliefs.Secant` has. At a curvature $h$ the policy is therefore given
+
+    $$ E[g \mid h] = m + \frac{\mathrm{Cov}[g, h]}{\mathrm{Var}[h]} (h - V), $$
+
+    which is exact where the belief is jointly Gaussian, also where `beliefs.positive` truncates it.
+    A belief that says nothing of the covariance is averaged as if it were 0. A policy that is not
+    linear in the gradient, such as `sign`, is averaged over the curvature only.
+
+    The expectation is over the log-normal with the mean and variance of the curvature's posterior,
+    by Gauss-Hermite quadrature. A curvature that is certain, or whose mean is not positive, is
+    taken as it is.
 
     Args:
         policy: one that plans on the curvature, such as `horizon` or `ballistic`.
@@ -269,27 +280,44 @@ def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
     def step(posterior: Posterior, *places: PyTree) -> PyTree:
         mean = required(posterior, "curvature_mean", "averaged")
         variance = required(posterior, "curvature_variance", "averaged")
+        gradient, covariance = posterior.gradient_mean, posterior.gradient_curvature_covariance
 
         def at(node: float) -> PyTree:
             def leaf(m: Array, v: Array) -> Array:
-                known = (m > 0) & (v > 0) & jnp.isfinite(v)
+                known = _is_spread(m, v)
                 log_mean, log_variance = (jnp.log(jnp.where(known, x, 1)) for x in (m, v))
                 square = jax.nn.softplus(log_variance - 2 * log_mean)  # log(1 + v / m^2)
                 h = jnp.exp(node * jnp.sqrt(square) - square / 2) * m
                 # A node that is positive stays so: policies may divide by it.
                 return jnp.where(known, jnp.maximum(h, jnp.finfo(h.dtype).tiny), m)
 
+            def there(g: Array, c: Array, h: Array, m: Array, v: Array) -> Array:
+                known = _is_spread(m, v) & jnp.isfinite(c)
+                slope = jnp.where(known, c, 0) / jnp.where(known, v, 1)
+                return g + slope * (h - m)
+
             curvature = jax.tree.map(leaf, mean, variance)
-            return policy.step(posterior._replace(curvature_mean=curvature), *places)
+            given = posterior._replace(curvature_mean=curvature)
+            if gradient is not None and covariance is not None:
+                expected = jax.tree.map(there, gradient, covariance, curvature, mean, variance)
+                given = given._replace(gradient_mean=expected)
+            return policy.step(given, *places)
 
         steps = [at(float(node)) for node in nodes]
         return jax.tree.map(lambda *d: sum(w * x for w, x in zip(weights, d, strict=True)), *steps)
 
-    return _uncertain(policy, step, policy.clipped, _AVERAGED)
+    averages = _uncertain(policy, step, policy.clipped, _AVERAGED)
+    reads = averages.reads and (*averages.reads, "gradient_curvature_covariance")
+    return averages._replace(reads=reads)
+
+
+def _is_spread(mean: Array, variance: Array) -> Array:
+    """Where a curvature is positive, uncertain, and not infinitely so."""
+    return (mean > 0) & (variance > 0) & jnp.isfinite(variance)
 
 
 _CAUTIOUS = "The plan is made on the root mean square of the curvature, sqrt(E[h^2])."
-_AVERAGED = "The plan is averaged over the posterior of the curvature."
+_AVERAGED = "The plan is averaged over the posterior of the curvature, and of the gradient with it."
 
 
 def _uncertain(policy: Policy, step: Any, clipped: Any, remark: str) -> Policy:
