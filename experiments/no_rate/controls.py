@@ -32,7 +32,7 @@ class SchaulState(NamedTuple):
     """Of `schaul`: for every parameter a memory in batches and four means over it.
 
     Attributes:
-        count: batches seen.
+        steps: batches seen.
         memory: tau, a tree like the parameters, as are the others.
         gradient: mean gradient.
         square: mean of its squares.
@@ -40,7 +40,7 @@ class SchaulState(NamedTuple):
         curvature_square: mean of its squares.
     """
 
-    count: Array
+    steps: Array
     memory: Any
     gradient: Any
     square: Any
@@ -94,7 +94,7 @@ def schaul() -> optax.GradientTransformationExtraArgs:
                 "curvature of the loss of the batch; call update(gradient, state, params, "
                 "value_fn=)."
             )
-        count: Any = optax.safe_increment(state.count)
+        count: Any = optax.safe_increment(state.steps)
         starts = count <= FIRST
         mean = jax.tree.map(
             lambda m, g: jnp.where(starts, m + (g - m) / count, m), state.gradient, updates
@@ -134,7 +134,7 @@ class LiTaiEState(NamedTuple):
     """Of `li_tai_e`: for every parameter the share of the largest rate, and means.
 
     Attributes:
-        count: batches seen.
+        steps: batches seen.
         share: u, a tree like the parameters, as are the others.
         memory: discount of the means.
         gradient: mean gradient.
@@ -144,7 +144,7 @@ class LiTaiEState(NamedTuple):
         product: covariance of the two.
     """
 
-    count: Array
+    steps: Array
     share: Any
     memory: Any
     gradient: Any
@@ -211,7 +211,7 @@ def li_tai_e() -> optax.GradientTransformation:
             p: Array,
         ) -> _Controlled:
             step = -LARGEST * u * g
-            gain = jnp.where(state.count == 0, 1, 1 - b)
+            gain = jnp.where(state.steps == 0, 1, 1 - b)
             dg, dp = g - m, p - x
             v, vx, c = (
                 (1 - gain) * (old + gain * new)
@@ -229,7 +229,7 @@ def li_tai_e() -> optax.GradientTransformation:
 
         like: Any = (0,) * 8
         *held, step = unzip(leaf, _Controlled(*like), *state[1:], updates, params)
-        count: Any = optax.safe_increment(state.count)
+        count: Any = optax.safe_increment(state.steps)
         return step, LiTaiEState(count, *held)
 
     return optax.GradientTransformation(init, update)
