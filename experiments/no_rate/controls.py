@@ -18,6 +18,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
+from beliefnav._trees import unzip
+
 __all__ = ["li_tai_e", "schaul"]
 
 FIRST = 10
@@ -30,7 +32,7 @@ class SchaulState(NamedTuple):
     """Of `schaul`: for every parameter a memory in batches and four means over it.
 
     Attributes:
-        count: batches seen.
+        steps: batches seen.
         memory: tau, a tree like the parameters, as are the others.
         gradient: mean gradient.
         square: mean of its squares.
@@ -38,7 +40,7 @@ class SchaulState(NamedTuple):
         curvature_square: mean of its squares.
     """
 
-    count: Array
+    steps: Array
     memory: Any
     gradient: Any
     square: Any
@@ -92,7 +94,7 @@ def schaul() -> optax.GradientTransformationExtraArgs:
                 "curvature of the loss of the batch; call update(gradient, state, params, "
                 "value_fn=)."
             )
-        count = optax.safe_increment(state.count)
+        count: Any = optax.safe_increment(state.steps)
         starts = count <= FIRST
         mean = jax.tree.map(
             lambda m, g: jnp.where(starts, m + (g - m) / count, m), state.gradient, updates
@@ -115,10 +117,8 @@ def schaul() -> optax.GradientTransformationExtraArgs:
             step = -g * share * h / jnp.where(w > 0, w, 1)
             return _Seen((1 - share) * t + 1, m, q, h, w, jnp.where(count > FIRST, step, 0))
 
-        seen = jax.tree.map(leaf, *state[1:], updates, mean, there)
-        *held, step = jax.tree.transpose(
-            jax.tree.structure(updates), jax.tree.structure(_Seen(*range(6))), seen
-        )
+        like: Any = (0,) * 6
+        *held, step = unzip(leaf, _Seen(*like), *state[1:], updates, mean, there)
         return step, SchaulState(count, *held)
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -134,7 +134,7 @@ class LiTaiEState(NamedTuple):
     """Of `li_tai_e`: for every parameter the share of the largest rate, and means.
 
     Attributes:
-        count: batches seen.
+        steps: batches seen.
         share: u, a tree like the parameters, as are the others.
         memory: discount of the means.
         gradient: mean gradient.
@@ -144,7 +144,7 @@ class LiTaiEState(NamedTuple):
         product: covariance of the two.
     """
 
-    count: Array
+    steps: Array
     share: Any
     memory: Any
     gradient: Any
@@ -211,7 +211,7 @@ def li_tai_e() -> optax.GradientTransformation:
             p: Array,
         ) -> _Controlled:
             step = -LARGEST * u * g
-            gain = jnp.where(state.count == 0, 1, 1 - b)
+            gain = jnp.where(state.steps == 0, 1, 1 - b)
             dg, dp = g - m, p - x
             v, vx, c = (
                 (1 - gain) * (old + gain * new)
@@ -227,10 +227,9 @@ def li_tai_e() -> optax.GradientTransformation:
             b = shortest + (longest - shortest) * v / jnp.where(total > 0, total, 1)
             return _Controlled(u, b, m, x, v, vx, c, step)
 
-        seen = jax.tree.map(leaf, *state[1:], updates, params)
-        *held, step = jax.tree.transpose(
-            jax.tree.structure(updates), jax.tree.structure(_Controlled(*range(8))), seen
-        )
-        return step, LiTaiEState(optax.safe_increment(state.count), *held)
+        like: Any = (0,) * 8
+        *held, step = unzip(leaf, _Controlled(*like), *state[1:], updates, params)
+        count: Any = optax.safe_increment(state.steps)
+        return step, LiTaiEState(count, *held)
 
     return optax.GradientTransformation(init, update)

@@ -41,7 +41,8 @@ def test_the_curvature_of_a_parabola_is_measured_exactly() -> None:
         return jnp.sum(curvature * params**2) / 2
 
     optimizer, params = controls.schaul(), jnp.array([1.0, -2.0])
-    state = optimizer.init(params)
+    state: Any = optimizer.init(params)
+    updates: Any = params
     for t in range(controls.FIRST + 1):
         gradient = jax.grad(loss)(params)
         updates, state = optimizer.update(gradient, state, params, value_fn=loss)

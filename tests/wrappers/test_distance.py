@@ -18,6 +18,8 @@ pytestmark = pytest.mark.usefixtures("dtype_promotion")
 PyTree = Any
 
 adapted: Any = distance_adaptation
+free: Any = rules.learning_rate_free
+moved: Any = optax.apply_updates
 STEPS = 150
 CURVATURES = {"w": 1 / np.arange(1.0, 13).reshape(3, 4), "b": np.array([3.0, 0.1])}
 START = {"w": np.random.default_rng(0).normal(size=(3, 4)), "b": np.array([0.5, -1.5])}
@@ -48,7 +50,7 @@ def follow(
             for name, h in CURVATURES.items()
         }
         updates, state = update(gradient, state, params)
-        params = optax.apply_updates(params, updates)
+        params = moved(params, updates)
         path.append({name: np.asarray(x) / units[name] for name, x in params.items()})
     return path, state
 
@@ -80,7 +82,7 @@ def descend(
     def step(carry: Any, key: Any) -> Any:
         params, state = carry
         updates, state = optimizer.update(gradient(params, key), state, params)
-        return (optax.apply_updates(params, updates), state), state_of(state).distance
+        return (moved(params, updates), state), state_of(state).distance
 
     keys = jax.random.split(jax.random.key(0), steps)
     (params, state), seen = jax.jit(lambda p: jax.lax.scan(step, (p, optimizer.init(p)), keys))(
@@ -107,7 +109,7 @@ def test_around_the_sign_of_the_gradient_it_is_prodigy(guess: float) -> None:
 @pytest.mark.usefixtures("x64")
 def test_the_rule_is_what_is_written_in_its_docstring() -> None:
     """Slowly, in numpy; with the plain means of Adam, and weights t of the average."""
-    path, state = follow(rules.learning_rate_free(guess=1e-3))
+    path, state = follow(free(guess=1e-3))
     entries = np.concatenate([x.ravel() for x in START.values()])
     curvature = np.concatenate([x.ravel() for x in CURVATURES.values()])
     start, params = entries.copy(), entries.copy()
@@ -156,7 +158,7 @@ def test_the_distance_is_the_mode_of_the_posterior_under_a_prior_without_scale(
 
 @pytest.mark.usefixtures("x64")
 def test_on_a_convex_loss_without_noise_it_never_exceeds_the_true_distance() -> None:
-    optimizer = rules.learning_rate_free(prior_scale=1.0)
+    optimizer = free(prior_scale=1.0)
     _, _, seen = descend(optimizer, jnp.array([3.0, -1.0, 0.5]), lambda p, _: jnp.sign(p), 400)
     assert jnp.all(jnp.diff(seen) >= 0) and 0.3 < seen[-1] <= 3.0
 
@@ -167,14 +169,14 @@ def test_on_a_convex_loss_without_noise_it_never_exceeds_the_true_distance() -> 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("factor", [1e-2, 1e2, 1e4])
 def test_the_unit_of_the_loss_changes_nothing(factor: float) -> None:
-    one, other = (follow(rules.learning_rate_free(), loss=f)[0] for f in (1.0, factor))
+    one, other = (follow(free(), loss=f)[0] for f in (1.0, factor))
     assert difference(one, other) < 1e-9
 
 
 @pytest.mark.usefixtures("x64")
 def test_one_unit_of_all_parameters_changes_nothing() -> None:
     units = {"w": 10.0, "b": 10.0}
-    one, other = (follow(rules.learning_rate_free(), u)[0] for u in (ONE, units))
+    one, other = (follow(free(), u)[0] for u in (ONE, units))
     assert difference(one, other) < 1e-9
 
 
@@ -184,10 +186,10 @@ def test_units_of_layers_change_nothing_where_the_scale_of_each_is_given() -> No
     units = {"w": 10.0, "b": 1.0}
     scales = {"w": 0.5, "b": 2.0}
     scaled = {name: units[name] * scales[name] for name in units}
-    one = follow(rules.learning_rate_free(prior_scale=scales))[0]
-    other = follow(rules.learning_rate_free(prior_scale=scaled), units)[0]
+    one = follow(free(prior_scale=scales))[0]
+    other = follow(free(prior_scale=scaled), units)[0]
     assert difference(one, other) < 1e-9
-    one, other = (follow(rules.learning_rate_free(), u)[0] for u in (ONE, units))
+    one, other = (follow(free(), u)[0] for u in (ONE, units))
     assert difference(one, other) > 1e-2
 
 
@@ -196,7 +198,7 @@ def test_units_of_layers_change_nothing_where_the_scale_of_each_is_given() -> No
 
 @pytest.mark.parametrize("start", [0.0, 1.0])
 def test_on_a_constant_loss_nothing_moves(start: float) -> None:
-    optimizer, params = rules.learning_rate_free(), jnp.full(3, start)
+    optimizer, params = free(), jnp.full(3, start)
     state = optimizer.init(params)
     for _ in range(3):
         updates, state = optimizer.update(jnp.zeros(3), state, params)
@@ -208,13 +210,13 @@ def test_on_a_constant_loss_nothing_moves(start: float) -> None:
 @pytest.mark.parametrize("first", [0.0, np.nan, np.inf, 1e30])
 def test_a_first_gradient_that_says_nothing_delays_the_start(first: float) -> None:
     """And nothing else: Adam's bias correction counts it, which one step does not show."""
-    optimizer, params = rules.learning_rate_free(guess=0.01, prior_scale=1.0), jnp.ones(2)
+    optimizer, params = free(guess=0.01, prior_scale=1.0), jnp.ones(2)
     state = optimizer.init(params)
     updates, state = optimizer.update(jnp.full(2, first), state, params)
     assert not updates.any()
     for _ in range(100):
         updates, state = optimizer.update(params, state, params)
-        params = optax.apply_updates(params, updates)
+        params = moved(params, updates)
     assert np.isfinite(params).all() and 0.05 < state_of(state).distance <= 1
 
 
@@ -236,20 +238,20 @@ def test_an_entry_that_is_not_finite_says_nothing_of_the_distance(entry: float) 
 @pytest.mark.parametrize("shape", [(), (1,)])
 def test_one_parameter_is_enough(shape: tuple[int, ...]) -> None:
     start = jnp.full(shape, 2.0)
-    params, state, _ = descend(rules.learning_rate_free(), start, lambda p, _: p - 1, 400)
+    params, state, _ = descend(free(), start, lambda p, _: p - 1, 400)
     np.testing.assert_allclose(optimum(state, params), 1, atol=0.05)
 
 
 @pytest.mark.usefixtures("x64")
 def test_frozen_parameters_are_not_there() -> None:
     """Neither under a mask nor as an empty place: the others go as if they were alone."""
-    free = rules.learning_rate_free()
+    rule = free()
     params: Any = {"w": jnp.array([1.0, -2.0]), "still": jnp.array([100.0])}
-    masked = optax.masked(free, {"w": True, "still": False})
+    masked: Any = optax.masked(rule, {"w": True, "still": False})
     paths = []
     for optimizer, start in (
-        (free, {"w": params["w"]}),
-        (free, {"w": params["w"], "still": None}),
+        (rule, {"w": params["w"]}),
+        (rule, {"w": params["w"], "still": None}),
         (masked, params),
     ):
         here: Any = start
@@ -257,7 +259,7 @@ def test_frozen_parameters_are_not_there() -> None:
         for _ in range(30):
             gradient = here | ({"still": jnp.zeros(1)} if here.get("still") is not None else {})
             updates, state = optimizer.update(gradient, state, here)
-            here = optax.apply_updates(here, updates)
+            here = moved(here, updates)
         paths.append(here["w"])
         assert jnp.array_equal(optimum(state, here)["w"], optimum(state, here)["w"])
     np.testing.assert_array_equal(paths[0], paths[1])
@@ -268,9 +270,9 @@ def test_frozen_parameters_are_not_there() -> None:
 @pytest.mark.usefixtures("x64")
 def test_a_guess_may_be_too_small_but_not_too_large() -> None:
     """Six orders of magnitude are made up for in 60 steps; a distance is never taken back."""
-    small, right = (state_of(follow(rules.learning_rate_free(g))[1]) for g in (1e-6, 1e-2))
+    small, right = (state_of(follow(free(g))[1]) for g in (1e-6, 1e-2))
     assert 0.3 < small.distance / right.distance < 3
-    large = state_of(follow(rules.learning_rate_free(1e2, prior_scale=1.0))[1])
+    large = state_of(follow(free(1e2, prior_scale=1.0))[1])
     assert large.distance == 1e2
 
 
@@ -281,7 +283,7 @@ def test_sparse_gradients_leave_the_distance_right() -> None:
     def gradient(params: Any, key: Any) -> Any:
         return jnp.where(jax.random.bernoulli(key, 0.1, (20,)), params, 0)
 
-    optimizer = rules.learning_rate_free(prior_scale=1.0)
+    optimizer = free(prior_scale=1.0)
     params, state, seen = descend(optimizer, jnp.full(20, 2.0), gradient, 1000)
     assert 0.02 < seen[-1] <= 2
     assert jnp.square(optimum(state, params)).mean() < 0.25
@@ -289,11 +291,11 @@ def test_sparse_gradients_leave_the_distance_right() -> None:
 
 def test_half_precision_is_adapted_in_float32() -> None:
     params = {"w": jnp.ones(4, jnp.bfloat16), "b": jnp.ones(2)}
-    optimizer = rules.learning_rate_free(guess=1e-2)
+    optimizer, updates = free(guess=1e-2), params
     state = optimizer.init(params)
     for _ in range(60):
         updates, state = optimizer.update(params, state, params)
-        params = optax.apply_updates(params, updates)
+        params = moved(params, updates)
     inner = state_of(state)
     assert updates["w"].dtype == jnp.bfloat16
     assert inner.weighted_gradient["w"].dtype == inner.distance.dtype == jnp.float32
@@ -314,9 +316,7 @@ def test_half_precision_is_adapted_in_float32() -> None:
             "prior_scale must be like the parameters",
         ),
         (
-            lambda: rules.learning_rate_free().update(
-                jnp.ones(2), rules.learning_rate_free().init(jnp.ones(2))
-            ),
+            lambda: free().update(jnp.ones(2), free().init(jnp.ones(2))),
             "without params",
         ),
     ],
@@ -331,7 +331,7 @@ def test_it_says_what_it_assumes_and_what_it_believes() -> None:
     assert facts["distance"] == "0.0001 or more" and facts["optimum"] == "memory 0.5 of all steps"
     told = explain(distance_adaptation, rules.adam, 1.0, guess=0.5, prior_scale=2.0)
     assert re.search(r"distance +0\.5 or more", str(told))
-    optimizer = rules.learning_rate_free()
+    optimizer = free()
     _, state = optimizer.update(jnp.array([4.0, -2.0]), optimizer.init(jnp.ones(2)), jnp.ones(2))
     np.testing.assert_array_equal(posterior(state).gradient_mean, [4, -2])
     np.testing.assert_array_equal(optax.tree.get(state, "distance"), np.float32(1e-4))
