@@ -185,7 +185,7 @@ def test_a_nonsense_rule_is_ballistic_on_a_curvature_read_off_the_mean() -> None
     belief = beliefs.OrnsteinUhlenbeck(0.0, 1.0, 0.0)
     optimizer = navigator(0.1, belief, control.Policy(step))
     gradient = jnp.array([0.5, -2.0])
-    updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    updates: Any = optimizer.update(gradient, optimizer.init(gradient), gradient)[0]
     np.testing.assert_allclose(updates, -0.1 * gradient**3, rtol=1e-5)
 
 

@@ -14,7 +14,8 @@ from beliefnav import beliefs
 from beliefnav.beliefs import FisherOptimum, SwitchingOptimum, initial_variance
 from tests.beliefs import laws
 
-MODEL = FisherOptimum(hazard=0.2, examples=8, prior_variance=1.5)
+HAZARD = 0.2
+MODEL = FisherOptimum(hazard=HAZARD, examples=8, prior_variance=1.5)
 STEPS = 12
 
 
@@ -51,8 +52,8 @@ def run(model: FisherOptimum, y: Any, h: Any, moved: Any) -> list[Any]:
 
 def conditioned(model: FisherOptimum, y: Any, h: Any, position: Any) -> tuple[Any, ...]:
     """The last optimum and the log density of all of a stream [step], from the joint Gaussian."""
-    steps = np.arange(len(y))
-    prior = float(model.prior_variance) * (1 - model.hazard) ** np.abs(steps[:, None] - steps)
+    steps, hazard = np.arange(len(y)), np.asarray(model.hazard, float)
+    prior = float(model.prior_variance) * (1 - hazard) ** np.abs(steps[:, None] - steps)
     seen = np.isfinite(y)
     rows = -np.diag(h)[seen]
     noise = np.diag(h / model.examples)[np.ix_(seen, seen)]
@@ -90,7 +91,7 @@ def test_program_has_the_density_of_the_joint_gaussian(rank_promotion: None) -> 
     got = laws.log_joint(MODEL.numpyro_model, {"optimum": path}, y, moved, h)
     want = 0.0
     steps = np.arange(STEPS)
-    prior = MODEL.prior_variance * (1 - MODEL.hazard) ** np.abs(steps[:, None] - steps)
+    prior = MODEL.prior_variance * (1 - HAZARD) ** np.abs(steps[:, None] - steps)
     for i in range(2):
         law: Any = stats.multivariate_normal
         want += law(cov=prior).logpdf(path[:, i])

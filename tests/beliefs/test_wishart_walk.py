@@ -65,7 +65,7 @@ def test_missing_entries_keep_their_square_and_the_matrix_positive():
         want = before[block] + (np.outer(y[t, seen], y[t, seen]) - before[block]) / n[t]
         np.testing.assert_allclose(after[block], want, rtol=1e-13)
         # Products of one seen and one missing: by the root, which keeps the matrix positive.
-        cross = np.ix_(seen, missing)
+        cross = np.ix_(seen, np.array(missing))
         np.testing.assert_allclose(after[cross], before[cross] * np.sqrt(1 - 1 / n[t]), rtol=1e-13)
     lowest = np.linalg.eigvalsh(got)[:, 0]
     assert np.all(lowest > -1e-14 * np.linalg.norm(got, axis=(1, 2)))

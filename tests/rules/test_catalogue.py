@@ -26,7 +26,7 @@ from beliefnav._checks import (
     Range,
 )
 from beliefnav.beliefs.contract import as_belief
-from beliefnav.navigation import navigation_states
+from beliefnav.reading import navigation_states
 from beliefnav.rules._rule import Assumptions, Rule, rule
 from beliefnav.rules.catalogue import CATALOGUE, Entry, Peer
 
