@@ -1,11 +1,10 @@
 r"""Train a network on real images with beliefs about its gradient, and open the posterior.
 
-Claim: gradient descent, Adam and the ballistic rule, the same policy under
-different assumptions, all learn to classify images; the ballistic rule does about as well as Adam
-although it has no momentum and no bias correction. A belief that shrinks noisy averages (`wiener`)
-and the rule without a learning rate, at the average that it hands over, are reported as they come
-out. It would be refuted by a rule that fails to learn, or by a ballistic
-rule that falls behind.
+Claim: gradient descent, Adam and the ballistic rule, the same policy under different assumptions,
+all learn to classify images; the ballistic rule does about as well as Adam although it has no
+momentum and no bias correction. A belief that shrinks noisy averages (`wiener`) and the rule
+without a learning rate, at the average that it hands over, are reported as they come out. It would
+be refuted by a rule that fails to learn, or by a ballistic rule that falls behind.
 
 Every rule is an optax optimizer behind gradient clipping; an epoch is one jitted scan, seeds are
 vmapped. A few coordinates are recorded while training; a state-space model of their gradient is
@@ -146,14 +145,20 @@ def run(config: Config) -> report.Report:
         trainings = {name: train(config, name, problem, bar) for name in config.rules}
 
     believer = "wiener" if "wiener" in trainings else config.rules[-1]
-    groups = infer_landscape(config, trainings[believer].recording)
-    container = recording.to_container(groups)
-    with written_beside(config.folder / "posterior.nc") as unfinished:
-        container.to_netcdf(str(unfinished), engine="h5netcdf")
     drawing.draw_learning(trainings, config.folder / "classify.png")
-    last = float(groups["observed_data"]["step"][-1])
-    window = (last - config.fitted_steps + 1, last)
-    drawing.draw_posterior(groups, believer, window, config.folder / "posterior.png")
+    groups = infer_landscape(config, trainings[believer].recording)
+    if groups is None:
+        print(
+            f"No posterior of {believer}. This is because its last {config.fitted_steps} gradients "
+            "are mostly 0; give fewer --epochs, or --rules with one that leaves something to learn."
+        )
+    else:
+        container = recording.to_container(groups)
+        with written_beside(config.folder / "posterior.nc") as unfinished:
+            container.to_netcdf(str(unfinished), engine="h5netcdf")
+        last = float(groups["observed_data"]["step"][-1])
+        window = (last - config.fitted_steps + 1, last)
+        drawing.draw_posterior(groups, believer, window, config.folder / "posterior.png")
     rules = {
         name: {
             "learning_rate": config.learning_rate(name),
@@ -222,14 +227,21 @@ def train(config: Config, rule: str, problem: Problem, bar: Any) -> Training:
     )
 
 
-def infer_landscape(config: Config, recorded: "xr.Dataset") -> dict[str, "xr.Dataset"]:
-    """Fit the landscape model to a few recorded streams; the groups of ``posterior.nc``."""
+def infer_landscape(config: Config, recorded: "xr.Dataset") -> "dict[str, xr.Dataset] | None":
+    """Fit the landscape model to a few recorded streams; the groups of ``posterior.nc``.
+
+    ``None`` where all gradients are mostly 0: the network has learned its examples by heart.
+    """
     stream = recorded[["gradient", "displacement"]]
     with written_beside(config.folder / "stream.nc") as unfinished:
         stream.to_netcdf(unfinished, engine="h5netcdf")
     fitted = recording.read_stream(config.folder / "stream.nc").isel(
-        step=slice(-config.fitted_steps, None), param=_livest(recorded)
+        step=slice(-config.fitted_steps, None)
     )
+    chosen = _livest(recorded, inference.informative(fitted).values)
+    if not chosen:
+        return None
+    fitted = fitted.isel(param=chosen)
     print(f"NUTS over {fitted.sizes['param']} streams of {fitted.sizes['step']} gradients")
     fit = inference.numpyro_nuts(
         landscape.target(fitted),
@@ -270,9 +282,9 @@ def claims(config: Config, trainings: dict[str, Training]) -> list[report.Claim]
     return []
 
 
-def _livest(dataset: "xr.Dataset", count: int = 4) -> list[int]:
-    """Of every recorded array the coordinate with the largest gradients, at most ``count``."""
-    power = (dataset["gradient"].values ** 2).mean(0)
+def _livest(dataset: "xr.Dataset", says: np.ndarray, count: int = 4) -> list[int]:
+    """Of every array the coordinate with the largest gradients that says something, or fewer."""
+    power = np.where(says, (dataset["gradient"].values ** 2).mean(0), 0.0)
     arrays: dict[str, int] = {}
     for i, label in enumerate(dataset["param"].values):
         array = label.split("[")[0]
