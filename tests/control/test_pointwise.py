@@ -390,6 +390,13 @@ def test_averaged_takes_what_is_certain_or_not_positive_as_it_is():
     assert all(np.all(np.isfinite(x)) for x in slopes)
 
 
+def test_ballistic_makes_no_step_where_the_curvature_is_0():
+    """Be it that nothing was seen, or that squares of gradients are too small for float32."""
+    mean = jnp.asarray([1e-24, 0.0, 2.0], jnp.float32)
+    posterior = Posterior(mean, None, jnp.square(mean))
+    np.testing.assert_array_equal(control.ballistic().step(posterior, None), [0.0, 0.0, 1.0])
+
+
 def test_averaged_over_curvatures_of_any_size_is_a_number():
     v = jnp.asarray([1e-30, 1e-20, 1e-3, 1e20, 2e-38])
     posterior = Posterior(jnp.ones(5), None, v, jnp.asarray([1.0, 1e20, 1e-9, 1e38, 1e38]))

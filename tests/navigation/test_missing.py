@@ -274,13 +274,16 @@ def test_a_belief_without_curvature_is_never_clipped_by_a_horizon() -> None:
     assert state[0].clipped == 0
 
 
-# --- entries that are too large to be squared ---------------------------------------------------
+# --- entries that are too large or too small to be squared --------------------------------------
 
 
 @pytest.mark.usefixtures("dtype_promotion")
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_one_entry_whose_square_overflows_is_not_observed(name: str):
-    """The parameter has moved no further than in a few steps, and moves again; so do the others."""
+    """The parameter has moved no further than in a few steps, and moves again; so do the others.
+
+    An entry whose square underflows makes no step that is longer than those of others.
+    """
     entry = CATALOGUE[name]
     optimizer: Any = entry.rule(**entry.arguments)
     reading = {"diagonal": jnp.ones((2, 2)), "matrix": jnp.eye(4), None: None}[entry.reading]
@@ -300,6 +303,14 @@ def test_one_entry_whose_square_overflows_is_not_observed(name: str):
         start = jnp.ones((2, 2), jnp.float32)
         run = jax.jit(lambda y: jax.lax.scan(step, (start, optimizer.init(start)), y)[1])
         return np.asarray(run(jnp.asarray(gradients, jnp.float32)))
+
+    # Too small to be squared, before anything else was seen: no step is longer than others are.
+    small = np.where(gradients > 1e19, 0.1, gradients)
+    small[:30, 0, 1] = 1e-24
+    moved = np.abs(np.diff(path(small), axis=0))
+    assert np.all(np.isfinite(moved))
+    assert moved[:29, 0, 1].max() <= 3 * np.delete(moved.reshape(-1, 4), 1, 1).max()
+    assert moved[-5:, 0, 1].max() > 0
 
     with_them, without = path(gradients), path(np.where(gradients > 1e19, np.nan, gradients))
     np.testing.assert_array_equal(with_them, without)
