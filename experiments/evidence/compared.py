@@ -49,10 +49,10 @@ def scored(of: Said, stream: Stream, stage: slice, degrees: float) -> dict[str, 
         found["scale"] = scores.scale(y, size, degrees)
     if value is not None:
         found["curvature"] = scores.curvature(change, value, moved, degrees)
-    return {part: _mean(x) for part, x in found.items()}
+    return {part: mean_seen(x) for part, x in found.items()}
 
 
-def _mean(x: np.ndarray) -> np.ndarray:
+def mean_seen(x: np.ndarray) -> np.ndarray:
     """Over the steps that have a score; NaN where none has."""
     seen = np.isfinite(x)
     total = np.where(seen, x, 0.0).sum(1)

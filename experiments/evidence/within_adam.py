@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from beliefnav import rules
 from experiments.evidence import scores
-from experiments.evidence.compared import TRIMMED, complete
+from experiments.evidence.compared import TRIMMED, complete, mean_seen
 from experiments.evidence.config import Config
 from experiments.evidence.said import moments
 from experiments.evidence.streams import STAGES, Stream, recorded
@@ -105,7 +105,7 @@ def score(stream: Stream) -> dict[str, np.ndarray]:
 
 def _trimmed(x: np.ndarray, among: np.ndarray) -> np.ndarray:
     """Scores [network, step, coordinate] as one of every network."""
-    means = np.nanmean(x[:, scores.WARM_UP :], 1)
+    means = mean_seen(x)
     return np.array(
         [stats.trim_mean(row[kept], TRIMMED) for row, kept in zip(means, among, strict=True)]
     )
