@@ -48,7 +48,7 @@ def scored(of: Said, stream: Stream, stage: slice, degrees: float) -> dict[str, 
     if size is not None:
         found["scale"] = scores.scale(y, size, degrees)
     if value is not None:
-        found["curvature"] = scores.curvature(change, value, moved, degrees)
+        found["curvature"] = scores.curvature(change, value, moved, (gradient != 0).all(1), degrees)
     return {part: mean_seen(x) for part, x in found.items()}
 
 

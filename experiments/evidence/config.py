@@ -45,11 +45,11 @@ class Config(Options):
     """Coordinates of every array, drawn at random."""
     recordings: int = 5
     """Networks that are recorded on every data set or task."""
-    steps: int = 600
+    steps: int = 400
     """The most steps that Adam is trained for at every pair of memories."""
-    seeds: int = 5
+    seeds: int = 4
     """Networks that are trained at every pair of memories, with the rate that was chosen."""
-    tuning_seeds: int = 2
+    tuning_seeds: int = 1
     """Networks at every rate, to choose by; other seeds than those."""
     resamples: int = 2000
     """Draws of seeds for an interval."""

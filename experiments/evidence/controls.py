@@ -96,5 +96,6 @@ def _curvature(rng: np.random.Generator, shape: tuple[int, int]) -> Control:
     value = np.exp(rng.normal(size=shape[1])) * np.ones(shape)
     moved = rng.normal(size=shape)
     change = value * moved + rng.normal(size=shape)
-    more = scores.curvature(change, value, moved) - scores.curvature(change, 0 * value, moved)
-    return _control(more, np.log1p(value[0] ** 2) / 2)
+    every = np.ones(shape[1], bool)
+    right, none = (scores.curvature(change, v, moved, every) for v in (value, 0 * value))
+    return _control(right - none, np.log1p(value[0] ** 2) / 2)

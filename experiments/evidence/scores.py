@@ -14,7 +14,8 @@ scale whose median is that of its first errors.
   times as slowly: it is a factor between $V$ and the mean square, and not a second memory.
 - *Both*: $e = (y - m) / \sqrt V$, as scale.
 - *Curvature*: $e = c - k V \Delta\theta$ of the change $c$ of the gradient of the same batch, where
-  $k \ge 0$ is common to all coordinates and the least-squares one of the readings before.
+  $k \ge 0$ is common to all coordinates and the least-squares one of the readings before, of
+  coordinates without zeros.
 
 Reference:
     Harvey, "Dynamic Models for Volatility and Heavy Tails", 2013, chapter 4 (Beta-t-EGARCH, the
@@ -79,15 +80,29 @@ def scale(y: np.ndarray, size: np.ndarray, degrees: float = DEGREES) -> np.ndarr
 
 
 def curvature(
-    change: np.ndarray, value: np.ndarray, moved: np.ndarray, degrees: float = DEGREES
+    change: np.ndarray,
+    value: np.ndarray,
+    moved: np.ndarray,
+    among: np.ndarray,
+    degrees: float = DEGREES,
 ) -> np.ndarray:
-    """Of a curvature, [..., step, coordinate], where coordinates have a common factor."""
-    first = np.where(np.isfinite(change), change, 0.0)[..., :WARM_UP, :]
-    weight = 1 / np.maximum((first**2).mean(-2, keepdims=True), TINY)
-    seen = np.isfinite(change)
+    """Of a curvature, [..., step, coordinate], whose factor is that of ``among`` [..., coordinate].
+
+    In the least squares an error weighs as under a Student-t density of the first changes' scale,
+    so that no single reading decides.
+    """
+    spread = _middle(change[..., :WARM_UP, :])
+    counted, spread = among & (spread > 0), np.where(spread > 0, spread, 1.0)
     predicted = value * moved
-    x, c = np.where(seen, predicted, 0.0), np.where(seen, change, 0.0)
-    products, squares = (np.cumsum((weight * x * z).sum(-1), -1) for z in (c, x))
-    factor = np.maximum(products / np.where(squares > 0, squares, 1.0), 0.0)
-    before = np.concatenate([np.zeros_like(factor[..., :1]), factor[..., :-1]], -1)
-    return student(change - before[..., None] * predicted, FAST, degrees)
+    error = np.array(change)
+    factor = products = squares = np.zeros((*change.shape[:-2], 1))
+    for t in range(change.shape[-2]):
+        x, c = predicted[..., t, :], change[..., t, :]
+        error[..., t, :] = off = c - factor * x
+        seen = counted & np.isfinite(c)
+        off = np.where(seen, off, 0.0)
+        weight = seen / (spread**2 + off**2 / DEGREES)
+        products = products + (weight * x * np.where(seen, c, 0.0)).sum(-1, keepdims=True)
+        squares = squares + (weight * x**2).sum(-1, keepdims=True)
+        factor = np.maximum(products / np.where(squares > 0, squares, 1.0), 0.0)
+    return student(error, FAST, degrees)

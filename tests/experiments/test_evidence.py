@@ -20,6 +20,7 @@ from experiments.tasks.task import Score, Task
 
 RNG = np.random.default_rng(0)
 Y = RNG.standard_t(4, size=(2, 50, 3)) * np.exp(RNG.normal(size=3))
+EVERY = np.ones(3, bool)
 STREAM = Stream(Y.astype(np.float32), 0.1 * RNG.normal(size=Y.shape).astype(np.float32), Y)
 
 
@@ -58,16 +59,29 @@ def test_no_rule_wins_by_the_unit_of_its_errors(factor: float):
         scores.scale(Y, factor * size), scores.scale(Y, size), rtol=1e-9, atol=1e-10
     )
     moved = RNG.normal(size=Y.shape)
-    once, other = (scores.curvature(Y, f * size, moved) for f in (1.0, factor))
+    once, other = (scores.curvature(Y, f * size, moved, EVERY) for f in (1.0, factor))
     np.testing.assert_allclose(once, other, rtol=1e-9, atol=1e-10)
 
 
 def test_a_curvature_of_the_wrong_sign_is_none():
     moved, value = RNG.normal(size=Y.shape), np.ones(Y.shape)
     change = 2 * moved + 0.1 * Y
-    nothing = scores.curvature(change, 0 * value, moved)
-    np.testing.assert_array_equal(scores.curvature(change, -value, moved), nothing)
-    assert np.nanmean(scores.curvature(change, value, moved)) > np.nanmean(nothing) + 1
+    nothing = scores.curvature(change, 0 * value, moved, EVERY)
+    np.testing.assert_array_equal(scores.curvature(change, -value, moved, EVERY), nothing)
+    assert np.nanmean(scores.curvature(change, value, moved, EVERY)) > np.nanmean(nothing) + 1
+
+
+def test_neither_a_coordinate_that_begins_late_nor_one_reading_sets_the_factor_of_all():
+    moved, value = RNG.normal(size=Y.shape), np.ones(Y.shape)
+    change = 2 * moved + 0.1 * Y
+    plain = scores.curvature(change, value, moved, EVERY)
+    change[:, :20, 2], change[:, 22:25, 2] = np.nan, 1e6
+    late = scores.curvature(change, value, moved, np.array([True, True, False]))
+    # The factor is that of two coordinates in place of three.
+    np.testing.assert_allclose(np.nanmean(late[..., :2]), np.nanmean(plain[..., :2]), atol=0.1)
+    change[:, 25, 0] = -1e9 * np.sign(moved[:, 25, 0])
+    struck = scores.curvature(change, value, moved, np.array([True, True, False]))[:, 26:, 1]
+    assert np.mean(struck) > np.nanmean(late[:, 26:, 1]) - 0.5
 
 
 def test_no_score_knows_what_comes_after():
@@ -78,7 +92,7 @@ def test_no_score_knows_what_comes_after():
     for score in (
         lambda y: scores.location(y, 0.9 * size),
         lambda y: scores.scale(y, size),
-        lambda y: scores.curvature(y, size, moved),
+        lambda y: scores.curvature(y, size, moved, EVERY),
     ):
         np.testing.assert_array_equal(score(Y)[:, :35], score(other)[:, :35])
         assert (score(Y)[:, 36:] != score(other)[:, 36:]).all()
