@@ -12,6 +12,7 @@ EXPERIMENTS = (
     "task_switch",
     "plasticity",
     "certainty",
+    "evidence",
     "tasks",
     "device_check",
 )

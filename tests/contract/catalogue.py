@@ -12,6 +12,7 @@ import numpy as np
 
 from beliefnav import beliefs
 from beliefnav.beliefs import Belief
+from beliefnav.beliefs.landscape.coupled_optimum import CoupledOptimum
 from beliefnav.beliefs.tasks.switching_optimum import SwitchingOptimum
 from beliefnav.recording import Recording
 
@@ -30,6 +31,7 @@ ALONE: dict[str, Belief] = {
     "Optimum": beliefs.Optimum(1.5, 0.5, 2.0, 0.2, 0.1, 0.9),
     "Secant": beliefs.Secant(0.5, 1.2, 0.8, 0.2, 0.4, 0.1, 0.05, 0.9, 0.8, 0.6),
     "FisherOptimum": beliefs.FisherOptimum(0.1, 4.0, 2.0),
+    "CoupledOptimum": CoupledOptimum(0.1, 2.0, 4.0),
     "PrecisionWalk": beliefs.PrecisionWalk(0.9, 0.5, 6.0),
     "UniformWalk": beliefs.UniformWalk(0.9, 0.01),
     "WishartWalk": beliefs.WishartWalk(0.9, 0.5, 4.0),
