@@ -12,6 +12,7 @@ EXPERIMENTS = (
     "task_switch",
     "plasticity",
     "certainty",
+    "no_rate",
     "tasks",
     "device_check",
 )

@@ -1,0 +1,35 @@
+"""The options of the experiment."""
+
+from dataclasses import dataclass
+
+from experiments.options import Options, check_known
+from experiments.tasks.catalogue import HELD_OUT, TASKS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(Options):
+    """A rule without a learning rate, beside Adam with one, tuned or not.
+
+    A quick run has two tasks, few seeds and few steps.
+    """
+
+    QUICK = {
+        "tasks": ("noisy_quadratic", "digits_mlp"),
+        "seeds": 2,
+        "tuning_seeds": 1,
+        "steps": 100,
+    }
+    LEAST = {"seeds": 2, "tuning_seeds": 1, "steps": 1}
+
+    tasks: tuple[str, ...] = (*TASKS, *HELD_OUT)
+    """Tasks of the bench; one whose data are not there is left out, and said so."""
+    seeds: int = 5
+    """Runs of every arm; four times as many of the quadratic."""
+    tuning_seeds: int = 2
+    """Runs at every rate of tuned Adam, to choose by; other seeds than those."""
+    steps: int = 10_000
+    """The most steps of a task."""
+
+    def check(self) -> None:
+        """Raise an `OptionError` on unknown names."""
+        check_known("task", self.tasks, TASKS | HELD_OUT)
