@@ -6,10 +6,11 @@ it needs. Everywhere else nothing is done.
 """
 
 import jax
-from jax import Array
+import jax.numpy as jnp
+from jax import Array, lax
 from jax.sharding import NamedSharding, PartitionSpec
 
-__all__ = ["entries_at", "gathered", "placed_like"]
+__all__ = ["entries_at", "gathered", "placed_like", "summed"]
 
 
 def gathered(x: Array) -> Array:
@@ -25,6 +26,16 @@ def placed_like(x: Array, like: Array) -> Array:
 def entries_at(x: Array, indices: tuple[Array, ...]) -> Array:
     """A few entries of an array, on every device; the array itself is not gathered."""
     return x.at[indices].get(out_sharding=_whole(x)) if _is_sharded(x) else x[indices]
+
+
+def summed(x: Array) -> Array:
+    """The sum of the entries of an array, over all devices.
+
+    Inside ``jax.shard_map`` nothing is done behind one's back, so that it is asked for.
+    """
+    total = jnp.sum(x)
+    axes = tuple(jax.typeof(total).manual_axis_type.varying)
+    return lax.psum(total, axes) if axes else total
 
 
 def _is_sharded(x: Array) -> bool:

@@ -36,9 +36,9 @@ STANDS_ON: dict[str, set[str]] = {
     "recording": {"navigation"},
     "filters": {"recording"},
     "inference": {"filters"},
-    "rules": {"navigation"},
-    "wrappers": {"rules"},
-    "atlas": {"inference", "wrappers", "sensors", "_files"},
+    "wrappers": {"navigation"},
+    "rules": {"wrappers"},
+    "atlas": {"inference", "rules", "sensors", "_files"},
     "beliefnav": {"atlas"},
 }
 """What each part stands on: it may import that, and all that stands below it."""

@@ -32,6 +32,7 @@ r"""Known learning rules as assumptions: each is a belief and a policy, joined b
 | `bayesian_learning_rule` | as seen | sensed matrix level | Newton, known prior | 1 |
 | `family` | local level | precision walk | all between | 2 |
 | `hazard_filter` | an optimum that may be drawn anew | its Fisher information | Newton | 4 |
+| `learning_rate_free` | as `adam` | as `adam` | ballistic, as far as is believed; averaged | 5 |
 
 The last column is memory: trees of the shape of the parameters in the state, beside scalars and
 matrices of curvature. Rules keep what they believe, so that those that see the gradient as it is
@@ -64,6 +65,7 @@ from beliefnav.rules.adaptive import (
     wiener,
 )
 from beliefnav.rules.descent import lion, momentum, sgd, sign_sgd, signum
+from beliefnav.rules.free import learning_rate_free
 from beliefnav.rules.geometry import full_ballistic, muon, natural_gradient, shampoo
 from beliefnav.rules.interpolation import family
 from beliefnav.rules.second_order import newton, secant, sophia_like
@@ -84,6 +86,7 @@ __all__ = [
     "hazard_filter",
     "ivon",
     "l2_init",
+    "learning_rate_free",
     "lion",
     "momentum",
     "muon",

@@ -32,8 +32,9 @@ from beliefnav.beliefs.contract import BeliefLike, Fact, as_belief
 from beliefnav.control import Plan, Policy
 from beliefnav.drift import Decay, check_drift
 from beliefnav.navigation import navigator
+from beliefnav.wrappers.contract import Wrapper
 
-__all__ = ["Assumptions", "Fact", "Rule", "rule", "table"]
+__all__ = ["Around", "Assumptions", "Fact", "Rule", "rule", "table"]
 
 P = ParamSpec("P")
 OUT_OF_RANGE = """\
@@ -41,8 +42,20 @@ ValueError: a number is out of its range, as far as it is known; the error names
     TypeError: an argument that must be a number is none; the error names it."""
 
 
+class Around(NamedTuple):
+    """A wrapper, and the arguments of its own.
+
+    Attributes:
+        wrapper: one of `beliefnav.wrappers`.
+        settings: by name.
+    """
+
+    wrapper: Wrapper[...]
+    settings: Mapping[str, Any]
+
+
 class Assumptions(NamedTuple):
-    r"""What `navigator` consumes.
+    r"""What `navigator` consumes, and what stands around it.
 
     Attributes:
         learning_rate: a number or a schedule.
@@ -50,6 +63,7 @@ class Assumptions(NamedTuple):
         policy: how far the plan looks, at what price of moving.
         drift: movement that the plan does not know of.
         approximations: sentences on what does not follow from belief and policy.
+        around: wrappers that stand around the optimizer, the innermost first.
     """
 
     learning_rate: optax.ScalarOrSchedule
@@ -57,6 +71,7 @@ class Assumptions(NamedTuple):
     policy: Policy
     drift: Decay | None = None
     approximations: tuple[str, ...] = ()
+    around: tuple[Around, ...] = ()
 
     def optimizer(self, *, count_missing: bool = False) -> optax.GradientTransformationExtraArgs:
         """The optimizer that follows.
@@ -67,12 +82,15 @@ class Assumptions(NamedTuple):
         Returns:
             What the rule itself returns, if nothing is counted.
         """
-        return navigator(
+        optimizer = navigator(
             self.learning_rate, self.belief, self.policy, self.drift, count_missing=count_missing
         )
+        for wrap, settings in self.around:
+            optimizer = wrap(optimizer, **settings)
+        return optimizer
 
     def facts(self) -> tuple[Fact, ...]:
-        """The assumptions one by one, those of the policy first."""
+        """The assumptions one by one, those of wrappers first and then those of the policy."""
         check_drift(self.drift)
         plan = self.policy.plan
         if plan is None:
@@ -87,7 +105,9 @@ class Assumptions(NamedTuple):
         elif all(fact.is_about("gradient") for fact in believed):
             believed.append(Fact("curvature", "none", "Nothing is believed of the curvature."))
         sentences = (*plan.approximations, *self.approximations)
+        outer = (wrap.own_facts(**settings) for wrap, settings in reversed(self.around))
         return (
+            *(fact for facts in outer for fact in facts),
             *planned,
             *believed,
             _drift_fact(self.drift, self.learning_rate, plan),

@@ -92,6 +92,8 @@ _WHOLE = frozenset({"all-gather"})
 """What is decomposed is needed whole."""
 _ANY_READING = frozenset({"all-reduce"})
 """Whether anything was read, of all parameters together: time is counted in readings."""
+_DISTANCE = frozenset({"all-reduce"})
+"""How far the optimum is at least, of all parameters together."""
 _SURPRISE = frozenset({"all-reduce"})
 """The mean surprise of all entries, a scalar of the state."""
 
@@ -196,6 +198,15 @@ _ENTRIES = (
         4,
         _TASKS,
         collectives=_SURPRISE,
+    ),
+    Entry(
+        rules.learning_rate_free,
+        {"guess": 0.01},
+        5,
+        "optax.contrib.prodigy weighs the first gradients otherwise, and does not average.",
+        APPROXIMATE,
+        elementwise=False,
+        collectives=_DISTANCE,
     ),
 )
 CATALOGUE: Mapping[str, Entry] = {entry.rule.__name__: entry for entry in _ENTRIES}
