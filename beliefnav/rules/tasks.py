@@ -159,7 +159,11 @@ def resetting(
 
 @rule(hazard=UNIT_INTERVAL, examples=POSITIVE)
 def hazard_filter(
-    hazard: ArrayLike, prior_variance: PyTree = None, *, examples: ArrayLike
+    hazard: ArrayLike | beliefs.HazardGrid = 1e-3,
+    prior_variance: PyTree = None,
+    *,
+    examples: ArrayLike,
+    learn_variance: bool = False,
 ) -> Assumptions:
     r"""Go to where the optimum is believed to be, if it is drawn anew now and then.
 
@@ -182,19 +186,29 @@ def hazard_filter(
     that is negative or not finite nothing is learned. Under ``optax.MultiSteps`` ``examples``
     counts those of all parts of a batch, and the gradients of examples are those of the last part.
 
+    Nothing but ``examples`` has to be given: the hazard is then 1e-3, and the prior variance that
+    of the initial arrays. Both are fixed by default, and can be learned by evidence
+    (`beliefs.FisherOptimum`). The loss must be in nats for that, and what is learned is right on
+    the model: parameters that are independent of each other. Those of a network are not, see below.
+
     `beliefnav.sample_params` draws parameters from the belief. ``optax.tree.get(state, name)``
     reads the scalars of `beliefs.FisherOptimumState`: ``switch_probability`` and ``reset_fraction``
-    (both $p$) and ``surprise``.
+    (both $p$, unless the hazard is learned) and ``surprise``.
 
     Memory: 4 trees of the parameters' size.
 
     Args:
-        hazard: $p$ in [0, 1], per step.
+        hazard: $p$ in [0, 1], per step; or a `beliefs.HazardGrid`, to learn it from readings of the
+            curvature (``per_example_grads`` or ``curvature``); without these it stays as it was.
+            The evidence multiplies over all entries. It takes those of a network for independent,
+            and finds switches where there are none: for networks give a number.
         prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in which one
             value may stand for all arrays below its path. Default: the variance of the entries of
             each initial array (`beliefs.initial_variance`, which says what of arrays whose entries
             are all the same).
         examples: $B > 0$, the number of examples that a gradient is the mean of.
+        learn_variance: whether the prior variance is learned, one number for each array, with
+            ``prior_variance`` as its start.
 
     Returns:
         The optimizer.
@@ -239,7 +253,7 @@ def hazard_filter(
     POSITIVE.check_leaves("hazard_filter", "prior_variance", prior_variance)
     return Assumptions(
         1.0,
-        beliefs.FisherOptimum(hazard, examples, prior_variance),
+        beliefs.FisherOptimum(hazard, examples, prior_variance, learn_variance),
         control.to_optimum(),
         approximations=(
             "The loss is a negative log-likelihood, and its curvature is taken for the variance of "

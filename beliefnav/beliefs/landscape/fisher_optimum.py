@@ -19,11 +19,38 @@ $$ m \leftarrow \theta_0 + \rho (m - \theta_0), \quad
 
 for gradients at $m$, as they would be; those at $\theta_t$ are carried over by $h_t$. It keeps the
 distance $\theta^*_t - \theta_t$ and the position $\theta_t - \theta_0$.
+
+**A prior variance that is learned.** The readings so far say of an entry of the optimum what one
+reading of the precision $1/v - 1/v_0$ would say. Their evidence for $v_0$, pooled over the entries
+$i$ of an array, is therefore known from $m$ and $v$ alone. It has its maximum where
+
+$$ v_0 = \frac{w v_s + \sum_i (m_i - \theta_{0,i})^2}{w + \sum_i \gamma_i}, \qquad
+   \gamma_i = 1 - v_i / v_0, $$
+
+in which $\sum_i \gamma_i$ counts the entries that are well determined, and a prior around the start
+$v_s$, of the weight of $w = 0.1$ entries, keeps $v_0$ positive. Every update takes one step of this
+fixed point, by a factor of 4 at most, and changes the prior below what was read:
+
+$$ r_i = \frac{1}{\gamma_i + v_i / v_0'}, \qquad
+   m_i \leftarrow \theta_{0,i} + r_i (m_i - \theta_{0,i}), \quad v_i \leftarrow r_i v_i. $$
+
+Both are exact for a hazard of 0, and an approximation for others.
+
+**A hazard that is learned.** At each step the reading is predicted twice, as of a task that goes on
+and as of one that is drawn anew. The ratio of the two densities, multiplied over all entries,
+weighs a grid of hazards and gives the probability $\pi_t$ of a switch; the two posteriors are mixed
+as $(1 - \pi_t) m^{\text{on}} + \pi_t m^{\text{new}}$, and their variances with the weights
+$(1 - \pi_t)^2$ and $1 - (1 - \pi_t)^2$.
+
+Reference:
+    MacKay (1992), "Bayesian interpolation", equations 4.8 and 4.9, for the prior variance and the
+    number of well-determined parameters.
 """
 
 import math
 from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -36,10 +63,17 @@ from beliefnav.beliefs import _program
 from beliefnav.beliefs._linear_gaussian import check_displacement
 from beliefnav.beliefs._program import Stream
 from beliefnav.beliefs.contract import Belief, Fact, Filter, Info, Posterior
+from beliefnav.beliefs.tasks import _tasks
+from beliefnav.beliefs.tasks._tasks import Hazard
+from beliefnav.beliefs.tasks.hazard_grid import HazardGrid, on_grid
 
 __all__ = ["FisherOptimum", "FisherOptimumPredicted", "FisherOptimumState", "initial_variance"]
 
 PyTree = Any
+MOST = 4.0
+"""The factor by which a prior variance that is learned changes at most in one step."""
+WEIGHT = 0.1
+"""How many well-determined entries the start of a prior variance counts as."""
 
 
 class FisherOptimumState(NamedTuple):
@@ -49,12 +83,15 @@ class FisherOptimumState(NamedTuple):
         distance_mean: the mean of $\theta^* - \theta$, a tree like the parameters.
         distance_variance: $v$, its variance, a tree like the parameters.
         position: $\theta - \theta_0$, a tree like the parameters.
-        initial_variances: $v_0$ of every array [leaf], if it is that of the initial parameters.
-        switch_probability: $p$, of a switch just before the last observation, a scalar: this belief
-            expects switches, and does not look for them.
+        initial_variances: $v_0$ of every array [leaf], if it is that of the initial parameters or
+            learned.
+        switch_probability: of a switch just before the last observation, a scalar. It is $p$ where
+            that is given: this belief then expects switches, and does not look for them.
         reset_fraction: the share of its way to $\theta_0$ that the mean went before that, a scalar.
         surprise: the mean over observed entries of the squared innovation in units of its variance,
             a scalar; 1 where the belief is right.
+        start_variances: $v_s$ of every array [leaf], if the prior variance is learned.
+        hazard_belief: the grid of hazards with its weights, if the hazard is learned.
     """
 
     distance_mean: PyTree
@@ -64,13 +101,16 @@ class FisherOptimumState(NamedTuple):
     switch_probability: Array
     reset_fraction: Array
     surprise: Array
+    start_variances: Array | None = None
+    hazard_belief: Hazard | None = None
 
     def posterior(self) -> Posterior:
         """How far the optimum is, with its variance, and the hazard."""
+        learned = self.hazard_belief
         return Posterior(
             distance_mean=self.distance_mean,
             distance_variance=self.distance_variance,
-            hazard=self.switch_probability,
+            hazard=self.switch_probability if learned is None else _tasks.expected(learned),
         )
 
 
@@ -81,6 +121,8 @@ class FisherOptimumPredicted(NamedTuple):
     distance_variance: PyTree
     position: PyTree
     initial_variances: Array | None
+    start_variances: Array | None = None
+    hazard_belief: Hazard | None = None
 
 
 class FisherOptimum(Belief):
@@ -90,12 +132,19 @@ class FisherOptimum(Belief):
     the mean square over examples plus $(B - 1)$ times the squared mean of the gradient: right at an
     optimum, too large far from it, where steps are too short then.
 
+    The loss must be in nats: $B$ times the loss in other units, or another $B$, is another noise,
+    and the evidence for a hazard or a prior variance would be of that noise.
+
     Attributes:
-        hazard: $p$ in [0, 1], per step.
+        hazard: $p$ in [0, 1], per step; or a `HazardGrid`, to learn it. All parameters then switch
+            together, and the filter sees when. Without readings of the curvature nothing is learned
+            of it: $h_t$ and the noise would be of the same gradient that they judge.
         examples: $B > 0$, the number of examples whose mean gradient is seen at a step.
         prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in units of the
             squared parameter. ``None``: that of the entries of each initial array
             (`initial_variance`).
+        learn_variance: whether the prior variance is learned, one number for each array, from
+            ``prior_variance``, or its mean over the array, as the start $v_s$.
 
     Raises:
         ValueError: a number is out of its range, as far as it is known; the error names it.
@@ -106,9 +155,10 @@ class FisherOptimum(Belief):
     hazard: ArrayLike
     examples: ArrayLike
     prior_variance: PyTree = None
+    learn_variance: bool = eqx.field(static=True, default=False)
 
     def filter(self) -> Filter:
-        """The exact online filter.
+        """The online filter, exact for a hazard and a prior variance that are given.
 
         A missing entry is predicted only, and so is one whose reading of the curvature is negative
         or not finite. A reading of 0 beside a gradient that is not 0, as of examples that say
@@ -135,16 +185,20 @@ class FisherOptimum(Belief):
                 scales = _stacked(initial_variance(params), wide)
             else:
                 POSITIVE.check_leaves(owner, "prior_variance", self.prior_variance)
+            if self.learn_variance and scales is None:
+                scales = _stacked(jax.tree.map(jnp.mean, prior(wide, None)), wide)
+            start = None if scales is None or not self.learn_variance else jnp.array(scales)
             variance = jax.tree.map(jnp.array, prior(wide, scales))  # which can be donated
             nothing = [_trees.scalar_like(params, 0.0) for _ in range(3)]
             still = _trees.full_like(params, 0)
-            return FisherOptimumState(wide, variance, still, scales, *nothing)
+            hazard = self._hazard_prior(wide)
+            return FisherOptimumState(wide, variance, still, scales, *nothing, start, hazard)
 
         def predict(
             state: FisherOptimumState, displacement: PyTree = None
         ) -> FisherOptimumPredicted:
             check_displacement(owner, displacement)
-            p = jnp.asarray(self.hazard)
+            p = jnp.zeros(()) if self._learns_hazard() else jnp.asarray(self.hazard)
 
             def mean(d: Array, x: Array, moved: Array) -> Array:
                 return (d - p * (d + x) - _trees.wide(moved, d.dtype)).astype(d.dtype)
@@ -158,6 +212,8 @@ class FisherOptimum(Belief):
                 jax.tree.map(variance, state.distance_variance, v0),
                 jax.tree.map(lambda x, d: x + d.astype(x.dtype), state.position, displacement),
                 state.initial_variances,
+                state.start_variances,
+                state.hazard_belief,
             )
 
         def update(
@@ -167,26 +223,84 @@ class FisherOptimum(Belief):
             mean, variance, surprise, seen = _trees.unzip(
                 self._condition, like, *predicted[:2], gradient, curvature
             )
-            p = _trees.scalar_like(mean, self.hazard)
+            hazard = predicted.hazard_belief
+            if hazard is None:
+                p = _trees.scalar_like(mean, self.hazard)
+            else:
+                anew = fresh(predicted)
+                p, hazard, _ = self._weigh(predicted, anew, hazard, gradient, curvature)
+                other = _trees.unzip(self._condition, like, *anew, gradient, curvature)
+                mean, variance = _mixed(p, mean, variance, *other[:2])
+            scales = predicted.initial_variances
+            if predicted.start_variances is not None:
+                mean, variance, scales = _learned(predicted, mean, variance)
             return FisherOptimumState(
                 mean,
                 variance,
                 predicted.position,
-                predicted.initial_variances,
+                scales,
                 switch_probability=p,
                 reset_fraction=p,
                 surprise=_mean_seen(surprise, seen).astype(p.dtype),
+                start_variances=predicted.start_variances,
+                hazard_belief=hazard,
             )
+
+        def fresh(predicted: FisherOptimumPredicted) -> tuple[PyTree, PyTree]:
+            """Distance and variance of an optimum that is drawn anew."""
+            v0 = prior(predicted.distance_variance, predicted.initial_variances)
+            return jax.tree.map(jnp.negative, predicted.position), v0
 
         def diagnose(
             predicted: FisherOptimumPredicted, gradient: PyTree, curvature: PyTree = None
         ) -> Info:
             like = Info(0, 0, 0, 0, 0)
             info = _trees.unzip(self._diagnose, like, *predicted[:2], gradient, curvature)
+            if predicted.hazard_belief is not None:
+                p, hazard, density = self._weigh(
+                    predicted, fresh(predicted), predicted.hazard_belief, gradient, curvature
+                )
+                expected = _tasks.expected(hazard)
+                return info._replace(log_density=density, switch_probability=p, hazard=expected)
             p = _trees.scalar_like(predicted.distance_mean, self.hazard)
             return info._replace(switch_probability=p, hazard=p)
 
         return Filter(init, predict, update, diagnose, uses_displacement=True, uses_curvature=True)
+
+    def _learns_hazard(self) -> bool:
+        return isinstance(self.hazard, HazardGrid)
+
+    def _hazard_prior(self, like: PyTree) -> Hazard | None:
+        """The belief about a hazard that is learned, in arrays of its own."""
+        if not self._learns_hazard():
+            return None
+        dtype = _trees.wide_dtype(*jax.tree.leaves(like))
+        return Hazard(*(jnp.array(x, dtype) for x in on_grid(self.name, self.hazard)))
+
+    def _weigh(
+        self,
+        predicted: FisherOptimumPredicted,
+        anew: tuple[PyTree, PyTree],
+        hazard: Hazard,
+        gradient: PyTree,
+        curvature: PyTree,
+    ) -> tuple[Array, Hazard, Array]:
+        """The probability of a switch, the hazard after it, the log density of all entries."""
+
+        def density(distance: PyTree, variance: PyTree) -> Array:
+            like = Info(0, 0, 0, 0, 0)
+            trees = distance, variance, gradient, curvature
+            return _tasks.total(_trees.unzip(self._diagnose, like, *trees).log_density)
+
+        on, new = density(*predicted[:2]), density(*anew)
+        ratio = new - on if curvature is not None else jnp.zeros_like(on)
+        ratio = jnp.where(jnp.isfinite(ratio), ratio, 0).astype(hazard.log_weights.dtype)
+        stay, switch = _tasks.transition(hazard.hazards, jnp.ones((), bool))
+        switch = hazard.log_weights + switch + ratio
+        weights = jnp.logaddexp(hazard.log_weights + stay, switch)
+        total = jax.nn.logsumexp(weights)
+        probability = jnp.exp(jax.nn.logsumexp(switch) - total)
+        return probability, Hazard(hazard.hazards, weights - total), on + total.astype(on.dtype)
 
     def _meet(self, d: Array, v: Array, y: Array, h: Array | None) -> "_Met":
         """What one array meets, with a reading of its curvature or none."""
@@ -222,16 +336,23 @@ class FisherOptimum(Belief):
     def facts(self, quantity: str = "gradient", time: str = "step") -> tuple[Fact, ...]:
         """How long tasks are, the prior of their optima, and where the curvature is from."""
         del quantity
-        spread = "given"
-        if self.prior_variance is None:
+        spread, length = "given", "learned"
+        if self.learn_variance:
+            spread = "learned, an array"
+        elif self.prior_variance is None:
             spread = "variance of the initial array"
         elif jax.tree.structure(self.prior_variance) == jax.tree.structure(0):
             spread = f"variance {number(self.prior_variance)}"
+        followed = (
+            "It is looked for." if self._learns_hazard() else "It is followed by a linear filter."
+        )
+        if not isinstance(self.hazard, HazardGrid):
+            length = counted(reciprocal(self.hazard), time)
         return (
             Fact(
                 "task length",
-                counted(reciprocal(self.hazard), time),
-                "On average; then the optimum is drawn anew. It is followed by a linear filter.",
+                length,
+                f"On average; then the optimum is drawn anew. {followed}",
             ),
             Fact("optimum prior", spread, "Around the initial parameters, for every task."),
             Fact(
@@ -250,6 +371,11 @@ class FisherOptimum(Belief):
         from numpyro.contrib.control_flow import scan
 
         owner = self.name
+        if self.learn_variance or isinstance(self.hazard, HazardGrid):
+            raise ValueError(
+                f"Cannot write {owner} as a NumPyro program. This is because its filter learns the "
+                "hazard or the prior variance; give numbers, and learn_variance=False."
+            )
         if self.prior_variance is None:
             raise ValueError(f"{owner}: the NumPyro program needs a prior_variance.")
         displacement, readings = stream.displacement, stream.curvature
@@ -278,6 +404,54 @@ class FisherOptimum(Belief):
         gradients, observed = scan(step, jnp.zeros(stream.shape), xs)[1]
         numpyro.deterministic("gradient", gradients)
         return observed
+
+
+def _mixed(
+    probability: Array, mean: PyTree, variance: PyTree, other_mean: PyTree, other_variance: PyTree
+) -> tuple[PyTree, PyTree]:
+    """Two posteriors as one, ``probability`` that of the other.
+
+    The spread of their means is left out: it would be some 1,000 times the variances of a network.
+    """
+
+    def weighed(weight: Array, x: Array, other: Array) -> Array:
+        weight = weight.astype(x.dtype)
+        return (1 - weight) * x + weight * other
+
+    wide = probability * (2 - probability)
+    means = jax.tree.map(lambda *x: weighed(probability, *x), mean, other_mean)
+    return means, jax.tree.map(lambda *x: weighed(wide, *x), variance, other_variance)
+
+
+def _learned(
+    predicted: FisherOptimumPredicted, mean: PyTree, variance: PyTree
+) -> tuple[PyTree, PyTree, Array]:
+    """One step of the fixed point for the prior variance of each array, and what it changes."""
+    assert predicted.initial_variances is not None and predicted.start_variances is not None
+    distances, treedef = jax.tree.flatten(mean)
+    positions, variances = (treedef.flatten_up_to(x) for x in (predicted.position, variance))
+    arrays = zip(
+        distances,
+        positions,
+        variances,
+        predicted.initial_variances,
+        predicted.start_variances,
+        strict=True,
+    )
+    means, wide, scales = [], [], []
+    for d, x, v, v0, start in arrays:
+        v0, start = v0.astype(v.dtype), start.astype(v.dtype)
+        determined, far = jnp.clip(1 - v / v0, 0, 1), d + x
+        scale = WEIGHT * start + jnp.sum(far**2)
+        scale = scale / (WEIGHT + jnp.sum(determined))
+        scale = jnp.where(jnp.isfinite(scale), scale, v0)
+        scale = jnp.clip(scale, v0 / MOST, v0 * MOST)
+        ratio = 1 / (determined + v / scale)
+        means.append(d + (ratio - 1) * far)
+        wide.append(jnp.maximum(ratio * v, jnp.finfo(v.dtype).tiny ** 0.75))
+        scales.append(scale)
+    learned = jnp.array(scales, predicted.initial_variances.dtype)
+    return treedef.unflatten(means), treedef.unflatten(wide), learned
 
 
 class _Met(NamedTuple):
