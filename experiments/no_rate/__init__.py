@@ -5,9 +5,8 @@ Claim:
 
 from experiments import report
 from experiments.kept import Kept
-from experiments.no_rate import bench, drawing, stress
+from experiments.no_rate import bench, stress
 from experiments.no_rate.config import Config
-from experiments.no_rate.results import Results, claims, metrics
 
 __all__ = ["Config", "run"]
 
@@ -15,8 +14,11 @@ __all__ = ["Config", "run"]
 def run(config: Config) -> report.Report:
     """Train all arms on all tasks, then the rule where it may fail, and draw."""
     kept = Kept(config.folder / "kept")
-    results = Results(bench.measure(config, kept), stress.measure(config, kept))
-    drawing.draw(config.folder / "no_rate.png", results)
-    drawing.draw_arms(config.folder / "arms.png", results)
-    drawing.draw_stress(config.folder / "stress.png", results)
-    return report.Report(claims(results, quick=config.quick), metrics(results))
+    benched, stressed = bench.measure(config, kept), stress.measure(config, kept)
+    from experiments.no_rate import drawing, results  # nothing above depends on them
+
+    found = results.Results(benched, stressed)
+    drawing.draw(config.folder / "no_rate.png", found)
+    drawing.draw_arms(config.folder / "arms.png", found)
+    drawing.draw_stress(config.folder / "stress.png", found)
+    return report.Report(results.claims(found, quick=config.quick), results.metrics(found))

@@ -14,6 +14,7 @@ from jax import Array
 from beliefnav import optimum, rules
 from beliefnav.beliefs import PolynomialLevel
 from beliefnav.wrappers import iterate_averaging
+from experiments.no_rate import controls
 from experiments.tasks.task import Task
 
 RULE = "learning_rate_free"
@@ -55,13 +56,16 @@ def _estimate(state: Any) -> Array:
     return optax.tree.get(state, "estim_lr")
 
 
-def learning_rate_free(guess: Any = 1e-6) -> Arm:
-    """The rule; ``guess`` is the first distance."""
-    return prodigy(guess)
+def learning_rate_free(guess: Any = 1e-4) -> Arm:
+    """The rule; ``guess`` is the first distance, in units of the initial parameters."""
+    return Arm(
+        lambda _: rules.learning_rate_free(guess=guess),
+        lambda state: optax.tree.get(state, "distance"),
+    )
 
 
 def prodigy(guess: Any = 1e-6) -> Arm:
-    """Prodigy at rate 1; ``guess`` is the first distance."""
+    """Prodigy at rate 1; ``guess`` is the first distance, in the units of the parameters."""
     return averaged(lambda _: optax.contrib.prodigy(1.0, estim_lr0=guess), 1.0, distance=_estimate)
 
 
@@ -71,7 +75,12 @@ ARMS: dict[str, Arm] = {
     DEFAULT: averaged(lambda _: rules.adam(1e-3), 2.0),
     "d_adaptation": averaged(lambda _: optax.contrib.dadapt_adamw(1.0), distance=_estimate),
     "dog": averaged(lambda _: optax.contrib.dog(1.0)),
-    "hazard_filter": averaged(lambda task: rules.hazard_filter(1e-3, examples=task.batch), 16.0),
+    "hazard_filter": averaged(lambda task: rules.hazard_filter(examples=task.batch), 16.0),
+    "hazard_filter_learned": averaged(
+        lambda task: rules.hazard_filter(examples=task.batch, learn_variance=True), 16.0
+    ),
+    "schaul": averaged(lambda _: controls.schaul()),
+    "li_tai_e": averaged(lambda _: controls.li_tai_e()),
 }
 """Powers of the averages: those of the rule for what has no rate either, the library's default for
 Adam, and for the filter, whose steps are long, what a prototype on the five tasks found."""

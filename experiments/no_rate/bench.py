@@ -46,30 +46,29 @@ class Benched(NamedTuple):
 
 
 def measure(config: Config, kept: Kept) -> Benched:
-    """Tune what has a rate, and run all arms on the same seeds."""
+    """Tune what has a rate, and run all arms on the same seeds, an arm on all tasks at a time."""
     tasks = prepare(config)
-    found = Benched({}, {})
-    schedules = {TUNED: "constant", TUNED_COSINE: "cosine"}
-    with tqdm(total=len(tasks) * (len(schedules) + len(ARMS)), desc="bench", unit="arm") as bar:
-        for name, task in tasks.items():
-            scores, paths = found.scores.setdefault(name, {}), found.paths.setdefault(name, {})
-            budget = budget_of(name, config)
-            for arm, schedule in schedules.items():
-                bar.set_description(f"{name}, {arm}")
-                setup = Setup(RULES["adam"], schedule, POWERS)
-                options = {"task": name, "schedule": schedule, "steps": task.steps}
-                tuned = measuring.tune(kept, f"{name}/{arm}", task, setup, budget, options)
-                scores[f"{arm}, last"] = _scored(tuned.last)
-                if tuned.average is not None:
-                    scores[f"{arm}, average"] = _scored(tuned.average)
-                bar.update()
-            for arm, made in ARMS.items():
-                bar.set_description(f"{name}, {arm}")
-                path = paths[arm] = once(kept, f"{name}/{arm}", (task,), made, budget)
-                for reading in READINGS:
-                    error, nats = path[f"{reading} error"], path[f"{reading} nats"]
-                    scores[f"{arm}, {reading}"] = Scored(error, nats, {})
-                bar.update()
+    found = Benched({name: {} for name in tasks}, {name: {} for name in tasks})
+    tuned = {TUNED: "constant", TUNED_COSINE: "cosine"}
+    work = [(arm, name) for arm in (*tuned, *config.all_arms) for name in tasks]
+    with tqdm(work, desc="bench", unit="arm") as bar:
+        for arm, name in bar:
+            bar.set_description(f"{name}, {arm}")
+            where, task, budget = f"{name}/{arm}", tasks[name], budget_of(name, config)
+            if arm in tuned:
+                setup = Setup(RULES["adam"], tuned[arm], POWERS)
+                options = {"task": name, "schedule": tuned[arm], "steps": task.steps}
+                came = measuring.tune(kept, where, task, setup, budget, options)
+                readings = {"last": _scored(came.last)}
+                if came.average is not None:
+                    readings["average"] = _scored(came.average)
+            else:
+                path = found.paths[name][arm] = once(kept, where, (task,), ARMS[arm], budget)
+                readings = {
+                    reading: Scored(path[f"{reading} error"], path[f"{reading} nats"], {})
+                    for reading in READINGS
+                }
+            found.scores[name] |= {f"{arm}, {reading}": x for reading, x in readings.items()}
     return found
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from experiments.options import Options, check_known
+from experiments.no_rate.arms import ARMS, DEFAULT, RULE
 from experiments.tasks.catalogue import HELD_OUT, TASKS
 
 
@@ -23,6 +24,8 @@ class Config(Options):
 
     tasks: tuple[str, ...] = (*TASKS, *HELD_OUT)
     """Tasks of the bench; one whose data are not there is left out, and said so."""
+    arms: tuple[str, ...] = tuple(ARMS)
+    """Arms beside tuned Adam; those that others are compared with are always there."""
     seeds: int = 5
     """Runs of every arm; four times as many of the quadratic."""
     tuning_seeds: int = 2
@@ -33,3 +36,9 @@ class Config(Options):
     def check(self) -> None:
         """Raise an `OptionError` on unknown names."""
         check_known("task", self.tasks, TASKS | HELD_OUT)
+        check_known("arm", self.arms, ARMS)
+
+    @property
+    def all_arms(self) -> tuple[str, ...]:
+        """The rule, its rival, and the others."""
+        return tuple(dict.fromkeys((RULE, DEFAULT, *self.arms)))

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array, lax
 
-from experiments import training
 from experiments.kept import Kept
 from experiments.no_rate.arms import READINGS, Arm
 from experiments.tasks import measuring
@@ -38,34 +39,35 @@ def follow(stages: Sequence[Task], arm: Arm, keys: Array) -> Paths:
         "READING largest" and "READING rms" [seed], entries of the way from the start; "distance"
         and "loss" [seed, stretch], the mean over the stretch; "steps" [stretch], taken at its end.
     """
-    return _finished(jax.jit(jax.vmap(lambda key: _path(stages, arm, key)))(keys), stages)
+    run = jax.jit(jax.vmap(lambda *begin: _path(stages, arm, *begin)))
+    return _finished(run(*_begin(stages[0], keys)), stages)
 
 
 def guessed(task: Task, make: Callable[[Any], Arm], guesses: Sequence[float], keys: Array) -> Paths:
     """What `follow` returns, with an axis of first guesses of the distance in front [guess]."""
+    begin = _begin(task, keys)
 
     def of_guess(guess: Array) -> dict[str, Array]:
-        return jax.vmap(lambda key: _path((task,), make(guess), key))(keys)
+        return jax.vmap(lambda *begin: _path((task,), make(guess), *begin))(*begin)
 
     return _finished(jax.jit(jax.vmap(of_guess))(jnp.asarray(guesses, jnp.float32)), (task,))
 
 
-def _path(stages: Sequence[Task], arm: Arm, key: Array) -> dict[str, Array]:
-    key_start, key_batches = jax.random.split(key)
-    start = stages[0].init(key_start)
-    optimizer = arm.make(stages[0])
+def _begin(task: Task, keys: Array) -> tuple[Any, Array]:
+    """Initial parameters, and keys of the batches: outside of programs, which compile sooner."""
+    key_start, key_batches = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+    return jax.jit(jax.vmap(task.init))(key_start), key_batches
+
+
+def _path(stages: Sequence[Task], arm: Arm, start: Any, key: Array) -> dict[str, Array]:
+    optimizer = optax.with_extra_args_support(arm.make(stages[0]))
     carry = start, optimizer.init(start)
     seen = []
     for stage in stages:
-        batches = jax.random.split(key_batches, stage.steps)
-
-        def stretch(carry: Any, batches: Array, stage: Task = stage) -> Any:
-            carry, losses = training.train(stage.loss, optimizer, carry, batches)
-            return carry, {"distance": arm.distance(carry[1]), "loss": losses.mean()}
-
-        carry, along = lax.scan(stretch, carry, batches.reshape(_stretches(stage), -1))
+        batches = jax.random.split(key, stage.steps).reshape(_stretches(stage), -1)
+        carry, along = lax.scan(partial(_stretch, stage, arm, optimizer), carry, batches)
         seen.append(along)
-        key_batches = jax.random.fold_in(key_batches, len(seen))
+        key = jax.random.fold_in(key, len(seen))
     params, state = carry
     handed = [read(state, params) for read in READINGS.values()]
 
@@ -76,6 +78,23 @@ def _path(stages: Sequence[Task], arm: Arm, key: Array) -> dict[str, Array]:
     judgement = lax.map(judged, jax.tree.map(lambda *x: jnp.stack(x), *handed))
     named = {f"{name} {k}": x[i] for i, name in enumerate(READINGS) for k, x in judgement.items()}
     return named | jax.tree.map(lambda *parts: jnp.concatenate(parts), *seen)
+
+
+def _stretch(task: Task, arm: Arm, optimizer: Any, carry: Any, keys: Array) -> Any:
+    """A step for every key; the distance after the last, and the mean loss before them."""
+
+    def step(carry: Any, key: Array) -> Any:
+        params, state = carry
+
+        def loss(params: Any) -> Array:
+            return task.loss(params, key)
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, state = optimizer.update(gradient, state, params, value_fn=loss)
+        return (optax.apply_updates(params, updates), state), value
+
+    carry, losses = lax.scan(step, carry, keys)
+    return carry, {"distance": arm.distance(carry[1]), "loss": losses.mean()}
 
 
 def _finished(found: Mapping[str, Array], stages: Sequence[Task]) -> Paths:

@@ -120,6 +120,7 @@ def _expected_of(benched: Benched, group: str) -> list[report.Claim]:
             bound,
         )
         for name, how, bound in BOUNDS
+        if all(rivals[name] in scores for scores in benched.scores.values())
     ]
 
 
@@ -139,8 +140,8 @@ def _expected_under_stress(stressed: Stressed) -> list[report.Claim]:
     for task, of_rules in stressed.guesses.items():
         low, middle, high = of_rules[RULE]["average error"].mean(1)
         found += [
-            report.at_most(f"{task}: a guess of 1e-6, of 1e-3 = 1", low / middle, 1.1),
-            report.at_least(f"{task}: a guess of 100, of 1e-3 = 1", high / middle, 2.0),
+            report.at_most(f"{task}: a guess of 1e-6, of 1e-4 = 1", low / middle, 1.1),
+            report.at_least(f"{task}: a guess of 100, of 1e-4 = 1", high / middle, 2.0),
         ]
     return found
 

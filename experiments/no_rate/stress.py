@@ -22,8 +22,8 @@ from experiments.tasks.measuring import Budget
 from experiments.tasks.noisy_quadratic import noisy_quadratic
 from experiments.tasks.task import Score, Task
 
-GUESSES = (1e-6, 1e-3, 1e2)
-"""Of the first distance."""
+GUESSES = (1e-6, 1e-4, 1e2)
+"""Of the first distance; the second is the default of the rule."""
 SYMBOLS = 500
 """Rows of the table."""
 COLUMNS = 8
