@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from experiments.options import Options, check_known
 from experiments.no_rate.arms import ARMS, DEFAULT, RULE
+from experiments.options import Options, check_known
 from experiments.tasks.catalogue import HELD_OUT, TASKS
 
 
