@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
-from jax import Array
 
 from beliefnav import optimum, rules
 from beliefnav.beliefs import PolynomialLevel
@@ -25,7 +24,7 @@ POWERS = (0, 1, 2, 4, 8)
 """Of the averages that tuned Adam chooses from."""
 
 
-def _unknown(state: Any) -> Array:
+def _unknown(state: Any) -> Any:
     """A rule that has no distance."""
     del state
     return jnp.nan
@@ -40,18 +39,18 @@ class Arm(NamedTuple):
     """
 
     make: Callable[[Task], optax.GradientTransformation]
-    distance: Callable[[Any], Array] = _unknown
+    distance: Callable[[Any], Any] = _unknown
 
 
 def averaged(
-    make: Callable[[Task], Any], power: float = 1.0, distance: Callable[[Any], Array] = _unknown
+    make: Callable[[Task], Any], power: float = 1.0, distance: Callable[[Any], Any] = _unknown
 ) -> Arm:
     """A rule, and a polynomial average of its iterates."""
     memory = PolynomialLevel(power)
     return Arm(lambda task: iterate_averaging(make(task), memory), distance)
 
 
-def _estimate(state: Any) -> Array:
+def _estimate(state: Any) -> Any:
     """The distance of Prodigy and D-Adaptation."""
     return optax.tree.get(state, "estim_lr")
 
