@@ -11,14 +11,15 @@ from experiments.tasks.catalogue import HELD_OUT, TASKS
 class Config(Options):
     """A rule without a learning rate, beside Adam with one, tuned or not.
 
-    A quick run has two tasks, few seeds and few steps.
+    A quick run has two tasks, three arms, few seeds and few steps.
     """
 
     QUICK = {
         "tasks": ("noisy_quadratic", "digits_mlp"),
+        "arms": ("dog",),
         "seeds": 2,
         "tuning_seeds": 1,
-        "steps": 100,
+        "steps": 300,
     }
     LEAST = {"seeds": 2, "tuning_seeds": 1, "steps": 1}
 
