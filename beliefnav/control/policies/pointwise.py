@@ -85,7 +85,8 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
     step finite, and it bounds the gain by $1/\epsilon$.
 
     Negative curvature is read as 0, since the undiscounted problem is unbounded below, and counted
-    as clipped.
+    as clipped. Where curvature and floors are 0 there is no step: so it is where no gradient was seen
+    yet, and where their squares are too small for the dtype (in float32 below 1e-23 a gradient).
 
     Args:
         eps: $\epsilon \ge 0$, in units of the gradient.
@@ -107,7 +108,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
         v = v if is_number(eps_root, 0) else v + eps_root
         scale = jnp.sqrt(v if is_number(g, 1) else g * v)
         scale = scale if is_number(eps, 0) else scale + eps
-        return select(m != 0, m / scale, m)  # where there is no force, none is amplified
+        return select(scale > 0, m / scale, 0)
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
