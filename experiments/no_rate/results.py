@@ -147,8 +147,27 @@ def _expected_under_stress(stressed: Stressed) -> list[report.Claim]:
 
 
 def claims(results: Results, *, quick: bool) -> list[report.Claim]:
-    """What must hold, beside controls."""
-    return []
+    """What must hold over all tasks of the run."""
+    rivals = RIVALS | {"own last iterate": f"{RULE}, last", "DoG": "dog, average"}
+    slack = 0.3 if quick else 0.0
+    made = []
+    for name, how, bound in (
+        ("default", "worst", 1.1),
+        ("default", "median", 0.95),
+        ("tuned", "median", 1.05),
+        ("own last iterate", "median", 1.0),
+        ("DoG", "median", 1.0),
+    ):
+        if all(rivals[name] in scores for scores in results.benched.scores.values()):
+            found = summary(ratios(results.benched, OURS, rivals[name]))["all"][how]
+            made.append(report.at_most(f"{how} ratio to {name}", found, bound, slack))
+    default = summary(ratios(results.benched, RIVALS["default"], RIVALS["tuned"]))["all"]["worst"]
+    made.append(report.at_least("worst ratio of default to tuned", default, 1.5))
+    for task, of_rules in results.stressed.guesses.items():
+        low, middle, _ = of_rules[RULE]["distance"][:, :, -1].mean(1)
+        name = f"{task}: learned distance from a guess of 1e-6, from 1e-4 = 1"
+        made.append(report.close(name, low / middle, 1.0, 0.3))
+    return made
 
 
 def metrics(results: Results) -> dict[str, Any]:
