@@ -120,6 +120,7 @@ def _draw_problems(axes: Any, results: Results) -> None:
         axes.errorbar(mean, y - 0.2 * (k - 1), xerr=[mean - low, high - mean], **style)
     axes.set_yticks(y, list(problems))
     axes.set(xlabel="test error", title="Other batches and tasks", xscale="log")
+    axes.xaxis.set_minor_formatter("")
     axes.legend(fontsize=6)
 
 
