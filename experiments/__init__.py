@@ -13,6 +13,7 @@ EXPERIMENTS = (
     "plasticity",
     "certainty",
     "evidence",
+    "no_rate",
     "tasks",
     "device_check",
 )

@@ -1,9 +1,10 @@
 """The bench: learning rules on five small tasks, and on one's own.
 
 A task is what `task.Task` holds: ``init(key)``, ``loss(params, key)`` of a random batch,
-``score(params, split)``, steps and batch. The registries are `catalogue.TASKS` and `rules.RULES`;
-``--task module:name`` and ``--rule module:name`` take others. Each rule has the same number of
-rates, is tuned on the validation split and looked at on the test split, with other seeds.
+``score(params, split)``, steps and batch. The registries are `catalogue.TASKS`, with three more in
+`catalogue.HELD_OUT`, and `rules.RULES`; ``--task module:name`` and ``--rule module:name`` take
+others. Each rule has the same number of rates, is tuned on the validation split and looked at on
+the test split, with other seeds.
 
 Nothing is claimed: this is what other experiments stand on. A result is kept in the folder of the
 run, and a run that was cut off goes on where it was.
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from experiments import report
 from experiments.kept import Kept
 from experiments.tasks import measuring
-from experiments.tasks.catalogue import TASKS
+from experiments.tasks.catalogue import HELD_OUT, TASKS
 from experiments.tasks.config import Config
 from experiments.tasks.measuring import Budget, Setup
 from experiments.tasks.rules import RULES
@@ -30,7 +31,7 @@ def run(config: Config) -> report.Report:
     found = {name: {} for name in config.task}
     with tqdm(total=len(config.task) * len(config.rule), unit="rule") as bar:
         for task_name, of_task in found.items():
-            task = find("task", task_name, TASKS)()
+            task = find("task", task_name, TASKS | HELD_OUT)()
             for rule_name in config.rule:
                 bar.set_description(f"{task_name}, {rule_name}")
                 setup = Setup(find("rule", rule_name, RULES), config.schedule)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from experiments.options import Options, check_known
-from experiments.tasks.catalogue import TASKS
+from experiments.tasks.catalogue import HELD_OUT, TASKS
 from experiments.tasks.measuring import SCHEDULES
 from experiments.tasks.rules import RULES
 from experiments.tasks.task import find
@@ -36,6 +36,6 @@ class Config(Options):
         """Raise an `OptionError` on what is not there."""
         check_known("schedule", [self.schedule], SCHEDULES)
         for name in self.task:
-            find("task", name, TASKS)
+            find("task", name, TASKS | HELD_OUT)
         for name in self.rule:
             find("rule", name, RULES)

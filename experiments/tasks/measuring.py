@@ -113,6 +113,12 @@ class Budget(NamedTuple):
     seeds: int
 
 
+def keys_of(budget: Budget) -> tuple[Array, Array]:
+    """Those of the paths to choose by, and those of the paths at what was chosen."""
+    tuning, final = jax.random.split(jax.random.key(budget.seed))
+    return jax.random.split(tuning, budget.tuning_seeds), jax.random.split(final, budget.seeds)
+
+
 class Found(NamedTuple):
     """What an arm came to.
 
@@ -160,12 +166,11 @@ def tune(
     """
     rates = np.asarray(setup.rule.rates)
     depends = dict(options) | budget._asdict() | {"rates": rates.tolist(), "powers": setup.powers}
-    key_tuning, key_final = jax.random.split(jax.random.key(budget.seed))
-    keys = jax.random.split(key_tuning, budget.tuning_seeds)
+    keys_tuning, keys_final = keys_of(budget)
     tuning = kept.measure(
         f"{name}/tuning",
         depends,
-        lambda: train(task, setup, rates, keys, ("validation",)),
+        lambda: train(task, setup, rates, keys_tuning, ("validation",)),
     )
     arms = [[0], list(range(1, 1 + len(setup.powers)))]
     chosen = [choose(tuning, readings) for readings in arms if readings]
@@ -173,7 +178,7 @@ def tune(
     final = kept.measure(
         f"{name}/final",
         depends | {"chosen": positions},
-        lambda: train(task, setup, rates[positions], jax.random.split(key_final, budget.seeds)),
+        lambda: train(task, setup, rates[positions], keys_final),
     )
     found = [
         Found(

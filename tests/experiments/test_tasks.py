@@ -14,9 +14,9 @@ from experiments import data as data_sets
 from experiments import report, tasks
 from experiments.kept import Kept
 from experiments.options import OptionError
-from experiments.tasks import images, measuring
+from experiments.tasks import images, measuring, sequences
 from experiments.tasks.averaging import averaging
-from experiments.tasks.catalogue import TASKS
+from experiments.tasks.catalogue import HELD_OUT, TASKS
 from experiments.tasks.config import Config
 from experiments.tasks.measuring import Budget, Setup
 from experiments.tasks.rules import RULES, Rule
@@ -58,6 +58,45 @@ def test_a_task_draws_batches_by_its_key_and_scores_every_split(name: str) -> No
         assert error.shape == nats.shape == () and np.isfinite(error) and np.isfinite(nats)
     if name != "noisy_quadratic":  # one of ten classes, and not much known yet
         assert 0.7 < float(task.score(params, "test").error) < 1
+
+
+@pytest.mark.parametrize("name", HELD_OUT)
+def test_a_task_that_is_held_out_draws_batches_by_its_key_and_scores_every_split(name: str) -> None:
+    task = HELD_OUT[name]()
+    keys = jax.random.split(jax.random.key(0), 3)
+    params = task.init(keys[0])
+    loss = jax.jit(task.loss)
+    assert loss(params, keys[1]) == loss(params, keys[1]) != loss(params, keys[2])
+    score = jax.jit(task.score, static_argnums=1)
+    found = {split: score(params, split) for split in SPLITS}
+    # Before training: one of ten classes, one of 98 characters, a pixel of variance 1.
+    classes = {"gru_mnist1d": 10, "text_transformer": 98}.get(name)
+    for error, nats in found.values():
+        if classes is None:
+            assert 0.8 < float(error) < 1.5 and abs(float(nats) / float(error) - 32) < 1e-3
+        else:
+            assert abs(float(nats) - np.log(classes)) < 0.3
+    assert len({float(nats) for _, nats in found.values()}) == 3  # three sets of examples
+    assert find("task", name, TASKS | HELD_OUT) is HELD_OUT[name] and name not in TASKS
+
+
+def test_no_window_of_text_is_in_two_splits() -> None:
+    windows, size = sequences.text()
+    counts = [len(windows[name]) for name in SPLITS]
+    assert sum(counts) * 33 > 100_000 and min(counts) >= 300
+    assert all(x.shape[1] == 33 and 0 <= x.min() and x.max() < size for x in windows.values())
+    found = [{tuple(row) for row in np.asarray(windows[name]).tolist()} for name in SPLITS]
+    # Help repeats itself: some lines of signatures and rules are the same.
+    for other in found[1:]:
+        assert len(found[0] & other) <= 0.1 * len(other)
+
+
+def test_a_transformer_does_not_see_what_comes_next() -> None:
+    network = sequences.Transformer(20, jax.random.key(0))
+    window = jax.random.randint(jax.random.key(1), (sequences.CONTEXT,), 0, 20)
+    logits, changed = network(window), network(window.at[10].add(1))
+    assert jnp.array_equal(logits[:10], changed[:10])
+    assert bool(jnp.all(jnp.any(logits[10:] != changed[10:], axis=1)))
 
 
 def test_splits_have_no_example_in_common() -> None:
