@@ -311,16 +311,22 @@ def test_what_is_said_of_the_atlas() -> None:
     table = (ROOT / "beliefnav" / "atlas" / "README.md").read_text().splitlines()
     first = next(i for i, line in enumerate(table) if line.startswith("| rule | "))
     rows = [line.strip("| ").split(" | ") for line in table[first + 2 :]]
-    exactly = [row for row in rows if row[4] == "exact"]
+    titles = table[first].strip("| ").split(" | ")
+    forbids, compared, deviation, verdict = map(
+        titles.index, ("forbids", "compared with", "deviation", "verdict")
+    )
+    exactly = [row for row in rows if row[verdict] == "exact"]
     said = re.search(r"\[(\d+) of the (\d+) rows\]", README.read_text())
     assert said and [int(n) for n in said.groups()] == [len(exactly), len(rows)]
-    assert {row[3] for row in exactly} <= {"≤ 1e-12", "≤ 1e-11"}
-    peers = {row[2] for row in exactly}
+    bounds = [row[deviation] for row in exactly]
+    assert set(bounds) == {"≤ 1e-12", "≤ 1e-11", "≤ 1e-08"} and bounds.count("≤ 1e-08") == 1
+    assert all(row[forbids] for row in rows)
+    peers = {row[compared] for row in exactly}
     named = ("sgd", "sgd(momentum)", "rmsprop", "adam", "adamw", "lion", "nadam")
     assert {f"optax.{rule}" for rule in named} <= peers
     assert {"algorithm 1 of its paper", "singular values set to 1"} <= peers
-    (apart,) = (row for row in rows if row[2] == "optax.contrib.scale_by_muon")
-    assert apart[4] == "approximate"
+    (apart,) = (row for row in rows if row[compared] == "optax.contrib.scale_by_muon")
+    assert apart[verdict] == "approximate"
 
 
 def test_what_is_said_of_memory() -> None:
