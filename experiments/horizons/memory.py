@@ -141,7 +141,8 @@ def heavy_ball(name: str, begin: np.ndarray, density: int, seed: int) -> Walks:
 
     pushed = np.random.default_rng(seed + 1).normal(0, 0.5, begin.shape)
     both = solved(acceleration, np.stack([begin, pushed]), SHOWN[name], density)
-    return Walks(*np.moveaxis(both, 0, 2), density)
+    place, velocity = np.moveaxis(both, 0, 2)
+    return Walks(place, velocity, density)
 
 
 def solved(flow: Any, start: np.ndarray, duration: float, density: int) -> np.ndarray:

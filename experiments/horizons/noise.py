@@ -88,6 +88,7 @@ def _regressed(noise: Array, key: Array, steps: int) -> Array:
     def step(carry: Any, now: Array) -> tuple[Any, tuple[Array, Array, Array]]:
         params, optimum, state = carry
         y = CURVATURE * (params - optimum) + jnp.sqrt(noise) * now[:1]
+        update: Any
         update, state = optimizer.update(y, state, params)
         optimum = optimum + jnp.sqrt(PROCESS) * now[1:]
         return (params + update, optimum, state), (params, y, update)
@@ -130,13 +131,15 @@ def second_moves(problems: int, seed: int) -> dict[str, Unknown]:
         )
         optimizer = navigator(1.0, belief, control.horizon(Objective(discount=0.0), TIME_STEP))
         start = jnp.zeros(problems)
-        state, params, moved = optimizer.init(start), start, []
+        state, params, y = optimizer.init(start), start, start
+        moved: list[Any] = []
         for key in keys[2:]:
             y = (
                 gradient
                 + curvature * params
                 + jnp.sqrt(noise) * jax.random.normal(key, (problems,))
             )
+            update: Any
             update, state = optimizer.update(y, state, params)
             params = params + update
             moved.append(update)
