@@ -31,7 +31,7 @@ from beliefnav.reading import optimum, posterior, sample_params
 
 if TYPE_CHECKING:
     from beliefnav import atlas, filters, inference, recording, rules, sensors, wrappers
-    from beliefnav.atlas import explain
+    from beliefnav.atlas.explaining import explain
 
 __all__ = [
     "Belief",
@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'beliefnav' has no attribute {name!r}")
     if name == "explain":
-        return importlib.import_module("beliefnav.atlas").explain
+        return importlib.import_module("beliefnav.atlas.explaining").explain
     return importlib.import_module(f"beliefnav.{name}")
 
 

@@ -16,7 +16,7 @@ claimed is one of
 ``exact`` says that two programs are equal, not that the rule was derived. `forbidding` says what
 kind of belief a row has, and which gradients would speak against it.
 
-`explain` says what a call of an optimizer assumes, optax's own included.
+`beliefnav.explain` says what a call of an optimizer assumes, optax's own included.
 
 Example:
     >>> from beliefnav import atlas
@@ -27,8 +27,7 @@ Example:
     ('exact', True)
 """
 
-from beliefnav.atlas.explaining import explain
 from beliefnav.atlas.measuring import measure
 from beliefnav.atlas.table import rows
 
-__all__ = ["explain", "measure", "rows"]
+__all__ = ["measure", "rows"]

@@ -1,6 +1,14 @@
-r"""No learning rate: a rule with nothing to choose, beside Adam with its rate tuned for each task.
+"""No learning rate: a rule with nothing to choose, beside Adam with its rate tuned for each task.
 
-Claim:
+Claim: with the same numbers on all tasks, those that were held out among them, the rule has no more
+than 1.1 times the test error of Adam at 1e-3 on any, at most 0.95 times in the median, and in the
+median at most 1.05 times that of Adam whose rate is tuned for the task. It would be refuted by
+larger ratios, and by a last iterate that is better than the average in the median.
+
+`bench` has all arms, `stress` what the rule may fail at. What was expected of both was written down
+before, in ``predictions.md``, whose digest ``metrics.json`` holds beside what came out: what did
+not hold is said there, and is no claim. Other rules without a rate and two controls from the
+literature run on the same seeds.
 """
 
 from experiments import report

@@ -92,7 +92,8 @@ def draw_stress(path: Path, results: Results) -> None:
         for panel, (task, of_rules) in zip(axes, results.stressed.guesses.items(), strict=False):
             _draw_guesses(panel, task, of_rules)
         _draw_problems(axes[2], results)
-        _draw_switch(axes[3], results)
+        if "after a switch" in results.stressed.problems:
+            _draw_switch(axes[3], results)
 
 
 def _draw_guesses(axes: Any, task: str, of_rules: Any) -> None:

@@ -11,7 +11,6 @@ import pytest
 from scipy.special import gammaln
 
 from beliefnav import (
-    atlas,
     beliefs,
     explain,
     optimum,
@@ -659,7 +658,7 @@ def test_what_it_assumes_in_words() -> None:
         ("optimum reading", "1 of 10 steps"),
     ]
     assert told.facts()[4:] == explain(rules.adam, 1e-3).facts()
-    assert atlas.explain(averaging, optax.sgd(0.1)).facts()[2].value == "every step"
+    assert explain(averaging, optax.sgd(0.1)).facts()[2].value == "every step"
     state: Any = told.optimizer().init(tree(0))
     assert float(state.next_gain) == 0 and int(state.averaged_calls) == 0
 
