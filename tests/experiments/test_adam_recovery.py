@@ -141,14 +141,15 @@ def test_known_curvature_is_planned_as_by_riccati() -> None:
     assert solution.first_move["optimal"] == pytest.approx((np.sqrt(5) - 1) / 2, abs=2e-3)
 
 
-def test_an_averaged_plan_weighs_the_plan_of_each_curvature_by_its_probability() -> None:
-    """With one move to go a known curvature h has the gain 1/(1 + h): the loss is -s + h s^2/2."""
+def test_an_averaged_plan_weighs_where_each_curvature_leads_by_its_probability() -> None:
+    """With one move to go, a curvature h leads from s to (s + 1)/(1 + h)."""
     problem = dual.make_problem(0.8, 0.3, GRID)
-    (gain, *_), (low, high) = dual.PLANS["averaged"](problem), problem.curvatures
+    target, (low, high) = dual.averaged_targets(problem)[0], np.asarray(problem.curvatures)
     probability = 1 / (1 + np.exp(-np.asarray(problem.log_odds)))  # of the high curvature
     assert low < high
-    want = (1 - probability) / (1 + low) + probability / (1 + high)
-    np.testing.assert_allclose(gain, want, rtol=1e-5)
+    weight = (1 - probability) / (1 + low) + probability / (1 + high)
+    want = (np.asarray(problem.positions)[:, None] + 1) * weight
+    np.testing.assert_allclose(target, want, rtol=1e-5, atol=1e-6)
     # The mean curvature at the same belief, to say which end of the odds is which.
     np.testing.assert_allclose(problem.mean, low + probability * (high - low), rtol=1e-5)
 

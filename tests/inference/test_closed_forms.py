@@ -47,7 +47,7 @@ def test_replicates_under_a_learned_noise_are_student() -> None:
 
     A level of variance v in units of the noise adds that to the scale of the first replicate.
     """
-    number = 2000
+    number = 4000
 
     def prior() -> beliefs.UnknownNoise:
         level = beliefs.OrnsteinUhlenbeck(0.0, numpyro.sample("v", dist.LogNormal(0, 1)), 1.0)

@@ -108,7 +108,9 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
         v = v if is_number(eps_root, 0) else v + eps_root
         scale = jnp.sqrt(v if is_number(g, 1) else g * v)
         scale = scale if is_number(eps, 0) else scale + eps
-        return select(scale > 0, m / scale, 0)
+        step = m / scale
+        alike = scale.shape == step.shape and scale.dtype == step.dtype
+        return select(scale > 0, step, scale if alike else 0)  # 0 as well, without a new array
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
