@@ -18,6 +18,7 @@ __all__ = [
     "copied",
     "correct",
     "filled",
+    "fits",
     "fitted",
     "full_like",
     "innovation",
@@ -202,7 +203,7 @@ def spread(owner: str, name: str, value: PyTree, like: PyTree) -> PyTree:
     """
 
     def leaf(x: Array, value: Any) -> Any:
-        if not _fits(jnp.shape(value), x.shape):
+        if not fits(jnp.shape(value), x.shape):
             raise ValueError(
                 f"{owner}: {name} of shape {jnp.shape(value)} does not broadcast to a parameter of "
                 f"shape {x.shape}."
@@ -309,7 +310,8 @@ def _is_empty(node: Any) -> bool:
     return node is None or (isinstance(node, tuple) and not node)
 
 
-def _fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+def fits(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether an array of a shape may stand for one of another, without making that larger."""
     try:
         return jnp.broadcast_shapes(shape, target) == target
     except ValueError:

@@ -214,23 +214,34 @@ def _told(
 ) -> tuple[Fact, ...]:
     """What all averages in a state hold, and what their losses say."""
     parts = _averages(state)
+    if value_fn is not None and params is None:
+        raise ValueError("Cannot compare losses without params; give the present parameters too.")
     if value_fn is None or params is None:
         facts = [fact for part in parts for fact in part.told(params)]
         sentence = "The losses decide, not these numbers: give params and value_fn."
         return (*facts, Fact("to hand over", "not told", sentence)) if parts else ()
-    losses = [float(value_fn(optimum(part, params))) for part in parts]
+
+    def loss_of(point: Any) -> float:
+        loss = value_fn(point)
+        if shape := np.shape(loss):
+            raise ValueError(f"explain: value_fn must return one number, got shape {shape}.")
+        return float(loss)
+
+    losses = [loss_of(optimum(part, params)) for part in parts]
     facts = []
     for part, loss in zip(parts, losses, strict=True):
         facts += [*part.told(params), Fact("loss", number(loss), "Of this average.")]
-    own = float(value_fn(params))
-    best = np.nanargmin([own, *losses]) if np.isfinite([own, *losses]).any() else 0
+    own = loss_of(params)
+    facts.append(Fact("loss of parameters", number(own), "As they are."))
+    if not np.isfinite([own, *losses]).all():
+        return (*facts, Fact("to hand over", "not told", "Not all of these losses are finite."))
+    best = np.argmin([own, *losses])
     handed = f"memory {number(parts[best - 1].memory())}" if best else "the parameters"
-    facts += [
-        Fact("loss of parameters", number(own), "As they are."),
-        Fact("to hand over", handed, "It has the lowest of these losses."),
-    ]
-    if len(parts) > 1:
-        order = np.argsort([part.memory() for part in parts])
+    facts.append(Fact("to hand over", handed, "It has the lowest of these losses."))
+    memories = [part.memory() for part in parts]
+    nested = len(parts) == 1 + len(_averages(parts[0].inner_state)) if parts else False
+    if nested and min(memories) < max(memories):
+        order = np.argsort(memories)
         travels = losses[order[0]] < losses[order[-1]]
         sentence = (
             "The shorter memory has the lower loss: the longer one still carries where the path "

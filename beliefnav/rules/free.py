@@ -64,6 +64,11 @@ def learning_rate_free(
     long as one of ``optax.contrib.prodigy``, for 2 to 6 million parameters on a busy processor, as
     an update alone; beside a gradient less. Devices exchange two sums a step.
 
+    **Numbers.** In float32 gradients must lie between 1e-18 and 1e19. A first step, ``guess`` times
+    the scale, that is below the resolution of every parameter moves none, and the distance cannot
+    grow: parameters in bfloat16 that are all of the order of 1 need a ``guess`` of 1e-2, or float32
+    copies.
+
     Memory: 5 trees of the parameters' size.
 
     Args:

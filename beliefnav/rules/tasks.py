@@ -217,7 +217,8 @@ def hazard_filter(
             are all the same).
         examples: $B > 0$, the number of examples that a gradient is the mean of.
         learn_variance: whether the prior variance is learned, one number for each array, with
-            ``prior_variance`` as its start.
+            ``prior_variance`` as its start. In ``jax.shard_map`` each device would learn a prior
+            variance and a hazard of its own: learn them outside of it.
 
     Returns:
         The optimizer.
@@ -260,6 +261,10 @@ def hazard_filter(
     """
     refuse_schedule("rules.hazard_filter", "hazard", hazard)
     POSITIVE.check_leaves("hazard_filter", "prior_variance", prior_variance)
+    if not isinstance(learn_variance, bool):
+        raise TypeError(
+            f"hazard_filter: learn_variance must be True or False, got {learn_variance!r}."
+        )
     return Assumptions(
         1.0,
         beliefs.FisherOptimum(hazard, examples, prior_variance, learn_variance),

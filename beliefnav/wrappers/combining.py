@@ -23,6 +23,7 @@ Reference:
     of the coefficients is not held at 1 there; here it is, so that what stood still stays.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -67,7 +68,7 @@ def combined_average(
 
     Returns:
         The average, the coefficients that make it, and the error of its profile: 0 for an average
-        that is one of the given ones, 1 for one about which they say nothing.
+        that is one of the given ones; it may exceed 1.
 
     Raises:
         ValueError: there are not as many powers and steps as averages, or none; a number is out of
@@ -98,15 +99,19 @@ def combined_average(
         2.0
     """
     counts = len(averages), len(powers), len(steps)
-    if len(set(counts)) > 1 or not averages:
+    if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
             f"combined_average: averages, powers and steps must be as many, and at least one; got "
             f"{counts[0]}, {counts[1]} and {counts[2]}."
         )
     for p in (*powers, power):
         NON_NEGATIVE.check_annotated("combined_average", "a power", p, float)
-    if min(steps) < 1 or any(t != int(t) for t in steps):
+    if not all(math.isfinite(t) and t >= 1 and t == int(t) for t in steps):
         raise ValueError(f"combined_average: steps must be positive whole numbers, got {steps}.")
+    if len({(jax.tree.structure(x), *map(jnp.shape, jax.tree.leaves(x))) for x in averages}) > 1:
+        raise ValueError(
+            "combined_average: averages must be trees of the same arrays; give those of one run."
+        )
     last = max(steps)
     columns = np.stack([_profile(p, t, last) for p, t in zip(powers, steps, strict=True)])
     wanted = _profile(power, last, last)

@@ -244,6 +244,12 @@ def _fitted(prior_scale: PyTree, like: PyTree) -> PyTree:
     """One scale for every array, in its dtype."""
     given = 1.0 if prior_scale is None else prior_scale
     fitted = _trees.fitted("distance_adaptation", "prior_scale", given, like)
+    for r, x in zip(*map(jax.tree.leaves, (fitted, like)), strict=True):
+        if not _trees.fits(jnp.shape(r), x.shape):
+            raise ValueError(
+                "distance_adaptation: a prior_scale must be one number or of the shape of its "
+                f"parameter, {x.shape}; got {jnp.shape(r)}."
+            )
     return jax.tree.map(
         lambda r, x: jnp.asarray(r).astype(_trees.wide_dtype(jnp.result_type(x))), fitted, like
     )
@@ -255,8 +261,10 @@ def _root_mean_square(params: PyTree, like: Array) -> Array:
     if not leaves or any(isinstance(x, jax.ShapeDtypeStruct) for x in leaves):
         return jnp.ones_like(like)
     total = _sum(lambda x: jnp.square(x.astype(_trees.wide_dtype(x.dtype))), like, params)
-    root = jnp.sqrt(total / max(1, sum(x.size for x in leaves)))
-    return jnp.where(jnp.isfinite(root) & (root > 0), root, 1)
+    number = jnp.maximum(_sum(lambda x: x * 0 + 1, like, params), 1)  # over all devices
+    known = jnp.isfinite(total) & (total > 0)
+    # The derivative of a root at 0 is infinite.
+    return jnp.where(known, jnp.sqrt(jnp.where(known, total, 1) / number), 1)
 
 
 def _check(guess: Any, prior_scale: Any, discount: Any) -> None:
@@ -266,4 +274,8 @@ def _check(guess: Any, prior_scale: Any, discount: Any) -> None:
     ):
         refuse_schedule("wrappers.distance_adaptation", name, value)
         allowed.check_annotated("distance_adaptation", name, value, float)
+        if jnp.ndim(value) > 0:
+            raise ValueError(
+                f"distance_adaptation: {name} must be one number, got shape {jnp.shape(value)}."
+            )
     POSITIVE.check_leaves("distance_adaptation", "prior_scale", prior_scale)

@@ -1,4 +1,4 @@
-"""Cost of a step of ``rules.adam``, ``wiener``, ``secant`` against ``optax.adam``: time, memory.
+"""Cost of a step of rules of this library against ``optax.adam``: time, memory.
 
 ``python -m experiments.benchmarks optimizer_step``
 
@@ -49,6 +49,7 @@ def measure(
         "rules.wiener": rules.wiener.assumptions(1e-3),
         "rules.secant, noise known": rules.secant.assumptions(1e-3, noise_variance=1.0),
         "rules.secant": rules.secant.assumptions(1e-3),
+        "rules.learning_rate_free": rules.learning_rate_free.assumptions(),
     }.items():
         optimizers[name] = assumptions.optimizer()
         optimizers[f"{name}, counting"] = assumptions.optimizer(count_missing=True)

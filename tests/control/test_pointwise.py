@@ -330,6 +330,15 @@ def test_averaged_integrates_over_a_log_normal(name: str):
 
 
 @pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("spread", [1e-5, 1e-6, 1e-7])
+def test_averaged_over_a_curvature_that_is_nearly_certain_keeps_its_digits(spread: float):
+    """E[g/h] = (g - c + ...)/h to first order in the covariance c, in float32."""
+    g, c = 1e-3, -0.9 * spread
+    one = [jnp.full(1, x, jnp.float32) for x in (g, 1.0, 1.0, spread**2, c)]
+    got = control.averaged(control.newton()).step(Posterior(*one), None)
+    np.testing.assert_allclose(got, g - c, rtol=1e-4)
+
+
 @pytest.mark.parametrize("covariance", [-0.6, 0.5])
 def test_averaged_takes_the_gradient_along_with_the_curvature(covariance: float):
     """Against draws of both: E[phi(h) g] is not E[phi(h)] m where g and h vary together."""

@@ -649,6 +649,28 @@ def test_the_better_of_average_and_parameters_is_returned_where_a_loss_is_given(
 # --- words and errors ---------------------------------------------------------------------------
 
 
+def test_a_state_tells_what_to_train_with_only_where_its_losses_say_so() -> None:
+    """Two memories around each other, losses that are finite, and something averaged."""
+    optimizer = averaging(averaging(optax.sgd(0.1)), beliefs.PolynomialLevel(8.0))
+    params = jnp.ones(2)
+    state = optimizer.init(params)
+
+    def told(value_fn: Any) -> dict[str, str]:
+        return {f.subject: f.value for f in explain(state, params, value_fn).facts()}
+
+    assert "to train with" not in told(jnp.sum)  # nothing was averaged yet
+    for _ in range(20):
+        updates, state = optimizer.update(params, state, params)
+        params = optax.apply_updates(params, updates)
+    assert told(lambda p: jnp.sum(p**2))["to train with"] == "a schedule"
+    nothing = told(lambda p: jnp.nan * jnp.sum(p))
+    assert nothing["to hand over"] == "not told" and "to train with" not in nothing
+    with pytest.raises(ValueError, match="without params"):
+        explain(state, None, jnp.sum)
+    with pytest.raises(ValueError, match=r"one number, got shape \(2,\)"):
+        explain(state, params, lambda p: p)
+
+
 def test_what_it_assumes_in_words() -> None:
     told = explain(averaging, rules.adam, 1e-3, every=10)
     facts = [(f.subject, f.value) for f in told.facts()]

@@ -115,3 +115,13 @@ def test_what_cannot_be_combined_is_refused() -> None:
         wrong: Any = [steps]
         with pytest.raises(ValueError, match="steps must be positive whole numbers"):
             wrappers.combining.combined_average(one, [1.0], wrong, 1.0)
+
+
+def test_trees_that_do_not_match_are_refused() -> None:
+    with pytest.raises(ValueError, match="trees of the same arrays"):
+        wrappers.combining.combined_average(
+            [jnp.ones(2), jnp.ones((3, 2))], [1.0, 8.0], [10, 10], 2.0
+        )
+    with pytest.raises(ValueError, match="positive whole numbers"):
+        endless: Any = [np.inf]
+        wrappers.combining.combined_average([jnp.ones(2)], [1.0], endless, 2.0)

@@ -326,6 +326,28 @@ def test_what_cannot_be_is_refused_by_name(call: Callable[[], Any], said: str) -
         call()
 
 
+@pytest.mark.parametrize("shape", [(3, 3), (2,)])
+def test_a_scale_of_another_shape_is_refused_at_init(shape: tuple[int, ...]) -> None:
+    optimizer = rules.learning_rate_free(prior_scale={"w": jnp.ones(shape)})
+    with pytest.raises(ValueError, match=r"of the shape of its parameter, \(3,\); got"):
+        optimizer.init({"w": jnp.ones(3)})
+    with pytest.raises(ValueError, match="guess must be one number"):
+        rules.learning_rate_free(guess=jnp.array([1e-4, 1e-3]))
+
+
+def test_steps_from_zeros_have_a_derivative() -> None:
+    """The scale of zeros is 1, whatever is added to them: the derivative is that of one step."""
+    optimizer = rules.learning_rate_free(eps_root=1e-8)
+
+    def moved(params: jax.Array) -> jax.Array:
+        state = optimizer.init(params)
+        updates: Any = optimizer.update(params - 3, state, params)[0]
+        return jnp.sum(params + updates)
+
+    # The first step is the sign of the gradient, but for the floor, times 1e-4.
+    np.testing.assert_allclose(jax.grad(moved)(jnp.zeros(2)), 1.0, rtol=1e-5)
+
+
 def test_it_says_what_it_assumes_and_what_it_believes() -> None:
     facts = {fact.subject: fact.value for fact in explain(rules.learning_rate_free).facts()}
     assert facts["distance"] == "0.0001 or more" and facts["optimum"] == "memory 0.5 of all steps"

@@ -86,7 +86,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
 
     Negative curvature is read as 0, since the undiscounted problem is unbounded below, and counted
     as clipped. Where curvature and floors are 0 there is no step: so it is where no gradient was
-    seen yet, and where squares of gradients are too small for the dtype (float32: below 1e-23).
+    seen yet, and where squares of gradients are too small for the dtype (float32: below 1e-19).
 
     Args:
         eps: $\epsilon \ge 0$, in units of the gradient.
@@ -286,23 +286,27 @@ def averaged(policy: Policy, num_nodes: int = 8) -> Policy:
         gradient, covariance = posterior.gradient_mean, posterior.gradient_curvature_covariance
 
         def at(node: float) -> PyTree:
-            def leaf(m: Array, v: Array) -> Array:
+            def exponent(m: Array, v: Array) -> Array:
                 known = _is_spread(m, v)
                 log_mean, log_variance = (jnp.log(jnp.where(known, x, 1)) for x in (m, v))
                 square = jax.nn.softplus(log_variance - 2 * log_mean)  # log(1 + v / m^2)
-                h = jnp.exp(node * jnp.sqrt(square) - square / 2) * m
-                # A node that is positive stays so: policies may divide by it.
-                return jnp.where(known, jnp.maximum(h, jnp.finfo(h.dtype).tiny), m)
+                return node * jnp.sqrt(square) - square / 2
 
-            def there(g: Array, c: Array, h: Array, m: Array, v: Array) -> Array:
+            def leaf(m: Array, v: Array) -> Array:
+                h = jnp.exp(exponent(m, v)) * m
+                # A node that is positive stays so: policies may divide by it.
+                return jnp.where(_is_spread(m, v), jnp.maximum(h, jnp.finfo(h.dtype).tiny), m)
+
+            def there(g: Array, c: Array, m: Array, v: Array) -> Array:
                 known = _is_spread(m, v) & jnp.isfinite(c)
                 slope = jnp.where(known, c, 0) / jnp.where(known, v, 1)
-                return g + slope * (h - m)
+                # How far the node is from the mean, whose difference would be rounding.
+                return g + slope * jnp.where(known, m * jnp.expm1(exponent(m, v)), 0)
 
             curvature = jax.tree.map(leaf, mean, variance)
             given = posterior._replace(curvature_mean=curvature)
             if gradient is not None and covariance is not None:
-                expected = jax.tree.map(there, gradient, covariance, curvature, mean, variance)
+                expected = jax.tree.map(there, gradient, covariance, mean, variance)
                 given = given._replace(gradient_mean=expected)
             return policy.step(given, *places)
 
