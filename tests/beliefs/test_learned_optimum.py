@@ -140,6 +140,7 @@ def test_the_prior_variance_neither_falls_to_zero_nor_runs_away(wrong: float, re
     assert abs(np.log(variance[-1] / variance[500])) < (0.05 if read else 0.4)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_bias_of_the_batch_without_readings_is_as_stated() -> None:
     """Where the signal of a batch is 16 times its noise, the estimate is low for long."""
@@ -158,6 +159,7 @@ def test_the_hazard_of_a_stream_that_does_not_switch_falls() -> None:
     assert found["hazard"][-1] < 1 / (10 * steps)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("learn", [False, True])
 @pytest.mark.parametrize("hazard", [0.01, 0.003])

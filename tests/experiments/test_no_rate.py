@@ -95,6 +95,7 @@ def test_paths_are_those_of_the_bench_seed_by_seed() -> None:
         np.testing.assert_allclose(found[f"{name} error"], error, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_path_says_how_far_it_went_and_what_was_believed() -> None:
     counting = SGD._replace(distance=lambda state: 1.0 * optax.tree.get(state, "averaged_calls"))
     found = follow((SHORT,), counting, KEYS)
@@ -130,6 +131,7 @@ def test_stages_follow_on_each_other_and_the_last_one_scores() -> None:
     assert (two["last error"] < 0.5 * follow((away,), SGD, KEYS)["loss"][:, 0]).all()
 
 
+@pytest.mark.slow
 def test_guesses_are_paths_side_by_side() -> None:
     guesses = (1e-3, 0.1)
 
@@ -175,6 +177,7 @@ def test_the_table_has_its_least_loss_at_the_truth_and_sparse_gradients() -> Non
     assert abs(float(at_truth.mean()) - stress.COLUMNS / 2) < 4 * float(at_truth.std()) / 500**0.5
 
 
+@pytest.mark.slow
 def test_permuted_labels_are_another_task_of_the_same_difficulty() -> None:
     plain, permuted = stress.digits(64, 1), stress.digits(64, 1, permuted=True)
     params = plain.init(jax.random.key(0))
