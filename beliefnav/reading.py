@@ -128,6 +128,10 @@ def optimum(
 def sample_params(opt_state: PyTree, key: Array, scale: PyTree | ArrayLike = 1.0) -> PyTree:
     r"""Draw parameters from the belief about the optimum that an optimizer holds.
 
+    Draws are uncertainty of weights. For probabilities of a network on inputs like those of training
+    a temperature on the logits at the mean is as good, with one pass; on shifted inputs it differs
+    (``experiments/certainty``).
+
     From $N(m, c v)$, independently per entry. Predictions averaged over such draws take into
     account what the optimizer does not know. For a state batched by ``vmap``, vmap this function
     too.
