@@ -128,13 +128,13 @@ def optimum(
 def sample_params(opt_state: PyTree, key: Array, scale: PyTree | ArrayLike = 1.0) -> PyTree:
     r"""Draw parameters from the belief about the optimum that an optimizer holds.
 
-    Draws are uncertainty of weights. For probabilities of a network on inputs like those of training
-    a temperature on the logits at the mean is as good, with one pass; on shifted inputs it differs
-    (``experiments/certainty``).
-
     From $N(m, c v)$, independently per entry. Predictions averaged over such draws take into
     account what the optimizer does not know. For a state batched by ``vmap``, vmap this function
     too.
+
+    Draws are uncertainty of weights. For probabilities of a network on inputs like those of
+    training a temperature on the logits at the mean is as good, with one pass; on shifted inputs it
+    differs (``experiments/certainty``).
 
     Of `beliefnav.wrappers.iterate_averaging`, $m$ is the average and $v$ the spread of the path
     around it, both up to the last update. That is no posterior variance: its docstring derives the
