@@ -404,6 +404,8 @@ def test_ballistic_makes_no_step_where_the_curvature_is_0():
     mean = jnp.asarray([1e-24, 0.0, 2.0], jnp.float32)
     posterior = Posterior(mean, None, jnp.square(mean))
     np.testing.assert_array_equal(control.ballistic().step(posterior, None), [0.0, 0.0, 1.0])
+    planned = control.horizon(Objective(discount=0.0), exact_hold=False)
+    np.testing.assert_array_equal(planned.step(posterior, None), [0.0, 0.0, 1.0])
 
 
 def test_averaged_over_curvatures_of_any_size_is_a_number():

@@ -108,9 +108,7 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
         v = v if is_number(eps_root, 0) else v + eps_root
         scale = jnp.sqrt(v if is_number(g, 1) else g * v)
         scale = scale if is_number(eps, 0) else scale + eps
-        step = m / scale
-        alike = scale.shape == step.shape and scale.dtype == step.dtype
-        return select(scale > 0, step, scale if alike else 0)  # 0 as well, without a new array
+        return _finite(scale > 0, m / scale, scale)
 
     def step(posterior: Posterior, params: PyTree) -> PyTree:
         del params
@@ -126,6 +124,12 @@ def ballistic(eps: ArrayLike = 0.0, eps_root: ArrayLike = 0.0, metric: PyTree = 
     named = "identity" if metric is None else "given"
     plan = Plan(0.0, 0.0, named, eps_root, approximations=outside)
     return Policy(step, clipped, plan, reads=MEANS)
+
+
+def _finite(known: Array, step: Array, zero: Array) -> Array:
+    """A step where its gain is finite, and none elsewhere: ``zero`` is 0 there."""
+    alike = zero.shape == step.shape and zero.dtype == step.dtype
+    return select(known, step, zero if alike else 0)
 
 
 EPS_OUTSIDE = (
@@ -401,7 +405,7 @@ def horizon(
             x, bound, mobility = relative(v, g)
             x = jnp.maximum(x, bound)
             gain = gain_at(x, mobility, objective.discount, time_step, exact_hold)
-            return select(m != 0, gain * m, m)
+            return _finite(jnp.isfinite(gain), gain * m, x)  # infinite without discount at x = 0
 
         return jax.tree.map(leaf, *planned_on(posterior))
 
