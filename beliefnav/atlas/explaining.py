@@ -214,12 +214,14 @@ def _told(
 ) -> tuple[Fact, ...]:
     """What all averages in a state hold, and what their losses say."""
     parts = _averages(state)
+    if not parts:
+        return ()
     if value_fn is not None and params is None:
         raise ValueError("Cannot compare losses without params; give the present parameters too.")
     if value_fn is None or params is None:
         facts = [fact for part in parts for fact in part.told(params)]
         sentence = "The losses decide, not these numbers: give params and value_fn."
-        return (*facts, Fact("to hand over", "not told", sentence)) if parts else ()
+        return (*facts, Fact("to hand over", "not told", sentence))
 
     def loss_of(point: Any) -> float:
         loss = value_fn(point)
@@ -239,7 +241,7 @@ def _told(
     handed = f"memory {number(parts[best - 1].memory())}" if best else "the parameters"
     facts.append(Fact("to hand over", handed, "It has the lowest of these losses."))
     memories = [part.memory() for part in parts]
-    nested = len(parts) == 1 + len(_averages(parts[0].inner_state)) if parts else False
+    nested = len(parts) == 1 + len(_averages(parts[0].inner_state))
     if nested and min(memories) < max(memories):
         order = np.argsort(memories)
         travels = losses[order[0]] < losses[order[-1]]

@@ -667,6 +667,8 @@ def test_a_state_tells_what_to_train_with_only_where_its_losses_say_so() -> None
     assert nothing["to hand over"] == "not told" and "to train with" not in nothing
     with pytest.raises(ValueError, match="without params"):
         explain(state, None, jnp.sum)
+    with pytest.raises(ValueError, match="nor a state with an average"):
+        explain(optax.sgd(0.1).init(params), params, jnp.sum)
     with pytest.raises(ValueError, match=r"one number, got shape \(2,\)"):
         explain(state, params, lambda p: p)
 
