@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from beliefnav.beliefs.contract import Belief, Filter, as_belief
+from beliefnav.beliefs.contract import Belief, as_belief
 from beliefnav.rules._rule import Assumptions
 
 __all__ = [
@@ -96,49 +96,58 @@ RIVALS: Mapping[str, Callable[[Array], Streams]] = {
 """Name -> ``key -> gradients`` [step, stream, entry]."""
 
 
-def _predictions(filter_: Filter, predicted: Any) -> tuple[Array, Array, Any]:
-    """Mean, scale and degrees of freedom of the next reading; a scale of 1 where none is said."""
+def _followed(belief: Belief, read: Callable[..., tuple[Array, Array]], inputs: Array) -> Array:
+    """What is kept of every step of a filter.
+
+    Args:
+        belief: whose filter reads.
+        read: from an input, and mean, scale and degrees of freedom of the next reading (a scale of
+            1 where none is said), to the reading and what is kept.
+        inputs: [step, ...].
+    """
+    filter_, zeros = belief.filter(), jnp.zeros((STREAMS, ENTRIES))
     assert filter_.diagnose is not None
-    zeros = jnp.zeros((STREAMS, ENTRIES))
-    info = filter_.diagnose(predicted, zeros)
-    if info.innovation is None:
-        raise ValueError("Cannot judge a stream. This is because the belief predicts no gradients.")
-    scale = zeros + 1 if info.predictive_scale is None else info.predictive_scale
-    proper = jnp.isfinite(scale) & (scale > 0)
-    return -info.innovation, jnp.where(proper, scale, 1), info.predictive_degrees_of_freedom
+    diagnose = filter_.diagnose
+
+    def step(state: Any, now: Array) -> tuple[Any, Array]:
+        predicted = filter_.predict(state, zeros)
+        info = diagnose(predicted, zeros)
+        if info.innovation is None:
+            raise ValueError(
+                "Cannot judge a stream. This is because the belief predicts no gradients."
+            )
+        scale = zeros + 1 if info.predictive_scale is None else info.predictive_scale
+        proper = jnp.where(jnp.isfinite(scale) & (scale > 0), scale, 1)
+        reading, kept = read(now, -info.innovation, proper, info.predictive_degrees_of_freedom)
+        return filter_.update(predicted, reading), kept
+
+    return lax.scan(step, filter_.init(zeros), inputs)[1]
 
 
 @eqx.filter_jit
 def own(belief: Belief, key: Array) -> Streams:
     """Streams that a belief predicts: every reading is drawn from what it says of the next."""
-    filter_ = belief.filter()
 
-    def step(state: Any, key: Array) -> tuple[Any, Array]:
-        predicted = filter_.predict(state, jnp.zeros((STREAMS, ENTRIES)))
-        mean, scale, degrees = _predictions(filter_, predicted)
+    def drawn(key: Array, mean: Array, scale: Array, degrees: Any) -> tuple[Array, Array]:
         if degrees is None:
             noise = jax.random.normal(key, mean.shape)
         else:
             noise = jax.random.t(key, jnp.where(degrees > 0, degrees, 1.0), mean.shape)
         reading = mean + scale * noise
-        return filter_.update(predicted, reading), reading
+        return reading, reading
 
-    state = filter_.init(jnp.zeros((STREAMS, ENTRIES)))
-    return lax.scan(step, state, jax.random.split(key, STEPS))[1]
+    return _followed(belief, drawn, jax.random.split(key, STEPS))
 
 
 @eqx.filter_jit
 def rate(belief: Belief, streams: Streams) -> Array:
     """The share of streams [step, stream, entry] that speak against a belief."""
-    filter_ = belief.filter()
 
-    def step(state: Any, reading: Array) -> tuple[Any, Array]:
-        predicted = filter_.predict(state, jnp.zeros((STREAMS, ENTRIES)))
-        mean, scale, _ = _predictions(filter_, predicted)
-        return filter_.update(predicted, reading), (reading - mean) / scale
+    def judged(reading: Array, mean: Array, scale: Array, degrees: Any) -> tuple[Array, Array]:
+        del degrees
+        return reading, (reading - mean) / scale
 
-    state = filter_.init(jnp.zeros((STREAMS, ENTRIES)))
-    errors = lax.scan(step, state, streams)[1][SETTLED:]
+    errors = _followed(belief, judged, streams)[SETTLED:]
     tests = [_correlation(errors), _correlation(jnp.minimum(jnp.abs(errors), 10.0))]
     number = (STEPS - SETTLED) * ENTRIES
     bound = jax.scipy.stats.norm.ppf(1 - 1 / CHANCE / len(tests) / 2) / np.sqrt(number)
