@@ -14,10 +14,9 @@ from experiments.certainty.quadratic import POWERS
 from experiments.kept import Kept
 from experiments.report import interval
 from experiments.tasks import measuring
-from experiments.tasks.catalogue import TASKS
+from experiments.tasks.catalogue import available
 from experiments.tasks.measuring import Budget, Found, Setup, Tuned
 from experiments.tasks.rules import RULES
-from experiments.tasks.task import Task
 
 SCHEDULES = ("constant", "cosine", "linear")
 ARMS = ("last", "average", "cosine", "linear", "cosine + average", "linear + average")
@@ -41,7 +40,7 @@ class Benched(NamedTuple):
 def measure(config: Config) -> Benched:
     """Tune and run all arms of all tasks."""
     kept = Kept(config.folder / "kept")
-    tasks = prepare(config)
+    tasks = available(config.tasks, config.steps)
     found = Benched({}, {})
     work = [(rule, schedule) for rule in config.rules for schedule in (*SCHEDULES, FREE)]
     with tqdm(total=len(tasks) * len(work), desc="bench", unit="setup") as bar:
@@ -64,19 +63,6 @@ def measure(config: Config) -> Benched:
                 bar.update()
             found.arms[name] = arms(tuned)
     return found
-
-
-def prepare(config: Config) -> dict[str, Task]:
-    """The tasks of a run; one whose data are missing is left out, and said so."""
-    tasks = {}
-    for name in config.tasks:
-        try:
-            task = TASKS[name]()
-        except FileNotFoundError as error:
-            print(f"Left out: {name}. {error}")
-            continue
-        tasks[name] = task._replace(steps=min(task.steps, config.steps))
-    return tasks
 
 
 def arms(tuned: dict[str, Tuned]) -> dict[str, Found]:

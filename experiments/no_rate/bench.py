@@ -10,10 +10,9 @@ from experiments.no_rate.arms import ARMS, POWERS, READINGS, TUNED, TUNED_COSINE
 from experiments.no_rate.config import Config
 from experiments.no_rate.paths import Paths, once
 from experiments.tasks import measuring
-from experiments.tasks.catalogue import HELD_OUT, TASKS
+from experiments.tasks.catalogue import available
 from experiments.tasks.measuring import Budget, Found, Setup
 from experiments.tasks.rules import RULES
-from experiments.tasks.task import Task
 
 MORE_SEEDS = {"noisy_quadratic": 4}
 """By how much there are more seeds of a task, which are cheap there and differ a lot."""
@@ -47,7 +46,7 @@ class Benched(NamedTuple):
 
 def measure(config: Config, kept: Kept) -> Benched:
     """Tune what has a rate, and run all arms on the same seeds, an arm on all tasks at a time."""
-    tasks = prepare(config)
+    tasks = available(config.tasks, config.steps)
     found = Benched({name: {} for name in tasks}, {name: {} for name in tasks})
     tuned = {TUNED: "constant", TUNED_COSINE: "cosine"}
     work = [(arm, name) for arm in (*tuned, *config.all_arms) for name in tasks]
@@ -76,19 +75,6 @@ def budget_of(task: str, config: Config) -> Budget:
     """Seeds to choose by, and to end with."""
     more = MORE_SEEDS.get(task, 1)
     return Budget(config.seed, more * config.tuning_seeds, more * config.seeds)
-
-
-def prepare(config: Config) -> dict[str, Task]:
-    """The tasks of a run; one whose data are missing is left out, and said so."""
-    tasks = {}
-    for name in config.tasks:
-        try:
-            task = (TASKS | HELD_OUT)[name]()
-        except FileNotFoundError as error:
-            print(f"Left out: {name}. {error}")
-            continue
-        tasks[name] = task._replace(steps=min(task.steps, config.steps))
-    return tasks
 
 
 def _scored(found: Found) -> Scored:

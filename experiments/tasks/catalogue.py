@@ -1,6 +1,6 @@
 """The tasks of the bench, by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from experiments.tasks import images, sequences
 from experiments.tasks.autoencoder import digits_autoencoder
@@ -21,3 +21,21 @@ HELD_OUT: dict[str, Callable[[], Task]] = {
     "digits_autoencoder": digits_autoencoder,
 }
 """Tasks on which nothing is chosen: what is to be a default was settled on the others before."""
+
+
+def available(names: Iterable[str], most_steps: int) -> dict[str, Task]:
+    """Tasks by name, held out ones too; one whose data are missing is left out, and said so.
+
+    Args:
+        names: of `TASKS` and `HELD_OUT`.
+        most_steps: of a task; a longer one is cut short.
+    """
+    tasks = {}
+    for name in names:
+        try:
+            task = (TASKS | HELD_OUT)[name]()
+        except FileNotFoundError as error:
+            print(f"Left out: {name}. {error}")
+            continue
+        tasks[name] = task._replace(steps=min(task.steps, most_steps))
+    return tasks

@@ -166,18 +166,6 @@ def test_differences_are_paired_over_seeds() -> None:
     assert alone[0] == pytest.approx(0.3) and alone[1] < 0 < alone[2]
 
 
-def test_a_task_without_its_data_is_left_out_and_said_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def missing() -> Any:
-        raise FileNotFoundError("no file")
-
-    monkeypatch.setitem(bench.TASKS, "fashion_cnn", missing)
-    tasks = bench.prepare(Config(tasks=("noisy_quadratic", "fashion_cnn"), steps=20))
-    assert list(tasks) == ["noisy_quadratic"] and tasks["noisy_quadratic"].steps == 20
-    assert "Left out: fashion_cnn. no file" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -13,7 +13,7 @@ from scipy import stats
 
 from beliefnav import optimum
 from experiments import no_rate, report
-from experiments.no_rate import arms, bench, results, stress
+from experiments.no_rate import arms, results, stress
 from experiments.no_rate.arms import ARMS, Arm
 from experiments.no_rate.bench import Benched, Scored
 from experiments.no_rate.config import Config
@@ -206,18 +206,6 @@ def test_permuted_labels_are_another_task_of_the_same_difficulty() -> None:
 def test_options_that_cannot_be_run_are_refused(options: Any, message: str) -> None:
     with pytest.raises(OptionError, match=message):
         Config(**options)
-
-
-def test_a_task_without_its_data_is_left_out_and_said_so(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def missing() -> Any:
-        raise FileNotFoundError("no file")
-
-    monkeypatch.setitem(bench.TASKS, "fashion_cnn", missing)
-    tasks = bench.prepare(Config(tasks=("noisy_quadratic", "fashion_cnn"), steps=20))
-    assert list(tasks) == ["noisy_quadratic"] and tasks["noisy_quadratic"].steps == 20
-    assert "Left out: fashion_cnn. no file" in capsys.readouterr().out
 
 
 @pytest.mark.slow

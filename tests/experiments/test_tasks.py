@@ -16,7 +16,7 @@ from experiments.kept import Kept
 from experiments.options import OptionError
 from experiments.tasks import images, measuring, sequences
 from experiments.tasks.averaging import averaging
-from experiments.tasks.catalogue import HELD_OUT, TASKS
+from experiments.tasks.catalogue import HELD_OUT, TASKS, available
 from experiments.tasks.config import Config
 from experiments.tasks.measuring import Budget, Setup
 from experiments.tasks.rules import RULES, Rule
@@ -317,3 +317,15 @@ def test_results_of_ones_own_depend_on_the_code_of_ones_own() -> None:
     assert code_of("adam") is None
     assert code_of(f"{__name__}:sgd") == code_of(f"{__name__}:parabola") is not None
     assert code_of(f"{__name__}:sgd") != code_of("experiments.tasks.rules:RULES")
+
+
+def test_a_task_without_its_data_is_left_out_and_said_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> Any:
+        raise FileNotFoundError("no file")
+
+    monkeypatch.setitem(TASKS, "fashion_cnn", missing)
+    found = available(("noisy_quadratic", "fashion_cnn"), 20)
+    assert list(found) == ["noisy_quadratic"] and found["noisy_quadratic"].steps == 20
+    assert "Left out: fashion_cnn. no file" in capsys.readouterr().out
