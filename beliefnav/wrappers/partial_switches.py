@@ -110,7 +110,9 @@ def layer_hypotheses(
     function of parameters, by name. ``examples=`` is the number of examples in this batch, for
     batches that are padded; ``begins=True`` says that a task begins with this batch. A loss that
     is not finite begins a trial where it is finite at the start (one forward pass); then the
-    network has diverged, and "goes on" is impossible. Otherwise it is no evidence.
+    network has diverged, and "goes on" is impossible. Otherwise it is no evidence. Parameters that
+    are not finite themselves stay so, whatever an update adds to them: keep them finite, with
+    ``optax.apply_if_finite`` around ``inner``.
 
     Args:
         inner: any optax optimizer that needs no readings of single examples.
