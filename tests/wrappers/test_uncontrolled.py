@@ -172,9 +172,13 @@ def test_a_constant_drift_and_a_decay_to_elsewhere_are_countered() -> None:
 
 @pytest.mark.usefixtures("dtype_promotion")
 def test_it_only_learns_where_it_is_told_not_to_counter() -> None:
-    silent = drift_countering(optax.adam(0.02), strength=0.0)
+    silent, plain = drift_countering(optax.adam(0.02), strength=0.0), optax.adam(0.02)
+    with jax.disable_jit():
+        one, other = (follow(x, decaying(0.01), steps=30)[0] for x in (silent, plain))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
     path, state = follow(silent, decaying(0.01))
-    jax.tree.map(np.testing.assert_array_equal, path, follow(optax.adam(0.02), decaying(0.01))[0])
+    # A compiler rounds the sums of two programs in two ways: one rounding of 2 at every step.
+    assert difference(path, follow(plain, decaying(0.01))[0]) <= 200 * 2.4e-7
     for mean in jax.tree.leaves(DRIFT.posterior(state.drift_belief).rate_mean):
         np.testing.assert_allclose(mean, -0.01, rtol=1e-3)
 

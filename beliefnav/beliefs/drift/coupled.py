@@ -45,16 +45,17 @@ from jax.flatten_util import ravel_pytree
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import LEFT_OPEN_UNIT, POSITIVE, Checked, Range
+from beliefnav._checks import Checked
 from beliefnav.beliefs.contract import Fact
-from beliefnav.beliefs.drift.elementwise import (
-    DriftState,
+from beliefnav.beliefs.drift._shared import (
+    RANGES,
     drift_facts,
     noise_estimate,
     noise_site,
     observe,
     reading_noise,
 )
+from beliefnav.beliefs.drift.elementwise import DriftState
 
 PyTree = Any
 
@@ -121,13 +122,7 @@ class CoupledDrift(Checked):
         ValueError: a number is out of its range.
     """
 
-    ranges: ClassVar = {
-        "rate_scale": POSITIVE,
-        "offset_scale": POSITIVE,
-        "noise_scale": POSITIVE,
-        "noise_degrees_of_freedom": Range(lambda x: x > 0, "a positive number"),
-        "discount": LEFT_OPEN_UNIT,
-    }
+    ranges: ClassVar = RANGES
 
     rate_scale: ArrayLike = 10.0
     offset_scale: ArrayLike | None = 10.0
