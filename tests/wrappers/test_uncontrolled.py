@@ -22,10 +22,10 @@ drift_countering: Any = uncontrolled.drift_countering
 TARGET = {"w": np.linspace(-2, 2, 12).reshape(3, 4), "b": np.array([1.0, -0.5])}
 START = {"w": np.random.default_rng(0).normal(size=(3, 4)), "b": np.array([0.5, -1.5])}
 OPTIMIZERS: dict[str, Callable[[], Any]] = {
-    "adam": lambda: optax.adam(0.02),
-    "adamw": lambda: optax.adamw(0.02, weight_decay=0.1),
-    "sgd": lambda: optax.sgd(optax.cosine_decay_schedule(0.1, 300), momentum=0.9),
-    "rules.adam": lambda: rules.adam(0.02),
+    "moments": lambda: optax.adam(0.02),
+    "own decay": lambda: optax.adamw(0.02, weight_decay=0.1),
+    "momentum, schedule": lambda: optax.sgd(optax.cosine_decay_schedule(0.1, 300), momentum=0.9),
+    "a belief": lambda: rules.adam(0.02),
 }
 
 
