@@ -164,6 +164,7 @@ def hazard_filter(
     *,
     examples: ArrayLike,
     learn_variance: bool = False,
+    prior_mean: PyTree = None,
 ) -> Assumptions:
     r"""Go to where the optimum is believed to be, if it is drawn anew now and then.
 
@@ -219,13 +220,16 @@ def hazard_filter(
         learn_variance: whether the prior variance is learned, one number for each array, with
             ``prior_variance`` as its start. In ``jax.shard_map`` each device would learn a prior
             variance and a hazard of its own: learn them outside of it.
+        prior_mean: $\theta_0$, a tree like the parameters. Default: the parameters at ``init``.
+            After a resume from parameters alone give the initial ones, which nothing else tells:
+            ``init`` would take what is learned for the start.
 
     Returns:
         The optimizer.
 
     Raises:
-        ValueError: ``prior_variance`` is not positive; at ``init``, it does not fit the parameters;
-            at ``update``, ``params`` is missing or ``per_example_grads`` do not fit the gradient.
+        ValueError: ``prior_variance`` is not positive; at ``init``, it or ``prior_mean`` does not
+            fit the parameters; at ``update``, ``params`` is missing or ``per_example_grads`` do not fit the gradient.
             The error names it.
         TypeError: ``hazard`` is a schedule; ``optax.inject_hyperparams`` takes those.
 
@@ -267,7 +271,7 @@ def hazard_filter(
         )
     return Assumptions(
         1.0,
-        beliefs.FisherOptimum(hazard, examples, prior_variance, learn_variance),
+        beliefs.FisherOptimum(hazard, examples, prior_variance, learn_variance, prior_mean),
         control.to_optimum(),
         approximations=(
             "The loss is a negative log-likelihood, and its curvature is taken for the variance of "

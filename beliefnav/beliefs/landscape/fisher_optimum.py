@@ -57,7 +57,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL
+from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL
 from beliefnav._format import counted, number, reciprocal
 from beliefnav.beliefs import _program
 from beliefnav.beliefs._linear_gaussian import check_displacement
@@ -145,6 +145,10 @@ class FisherOptimum(Belief):
             (`initial_variance`).
         learn_variance: whether the prior variance is learned, one number for each array, from
             ``prior_variance``, or its mean over the array, as the start $v_s$.
+        prior_mean: $\theta_0$, a tree like the parameters, around which optima are drawn anew.
+            Default: the parameters at ``init``. Where it is given, the first optimum is believed to
+            be near the parameters at ``init``, with the variance $v_0$: as after a training of
+            which nothing is left but the parameters.
 
     Raises:
         ValueError: a number is out of its range, as far as it is known; the error names it.
@@ -156,6 +160,7 @@ class FisherOptimum(Belief):
     examples: ArrayLike
     prior_variance: PyTree = None
     learn_variance: bool = eqx.field(static=True, default=False)
+    prior_mean: PyTree = None
 
     def filter(self) -> Filter:
         """The online filter, exact for a hazard and a prior variance that are given.
@@ -181,24 +186,24 @@ class FisherOptimum(Belief):
         def init(params: PyTree) -> FisherOptimumState:
             wide = _trees.full_like(params, 0)
             scales = None
+            start, moved = self._start(params)
             if self.prior_variance is None:
-                scales = _stacked(initial_variance(params), wide)
+                scales = _stacked(initial_variance(start), wide)
             else:
                 POSITIVE.check_leaves(owner, "prior_variance", self.prior_variance)
             if self.learn_variance and scales is None:
                 scales = _stacked(jax.tree.map(_mean, prior(wide, None)), wide)
-            start = None if scales is None or not self.learn_variance else jnp.array(scales)
+            first = None if scales is None or not self.learn_variance else jnp.array(scales)
             variance = jax.tree.map(jnp.array, prior(wide, scales))  # which can be donated
             nothing = [_trees.scalar_like(params, 0.0) for _ in range(3)]
-            still = _trees.full_like(params, 0)
             hazard = self._hazard_prior(wide)
             return FisherOptimumState(
                 wide,
                 variance,
-                still,
+                moved,
                 scales,
                 *nothing,
-                start_variances=start,
+                start_variances=first,
                 hazard_belief=hazard,
             )
 
@@ -276,6 +281,22 @@ class FisherOptimum(Belief):
             return info._replace(switch_probability=p, hazard=p)
 
         return Filter(init, predict, update, diagnose, uses_displacement=True, uses_curvature=True)
+
+    def _start(self, params: PyTree) -> tuple[PyTree, PyTree]:
+        """Where optima are drawn anew, and how far from there the parameters are."""
+        still = _trees.full_like(params, 0)
+        if self.prior_mean is None:
+            return params, still
+        given = _trees.fitted(self.name, "prior_mean", self.prior_mean, params)
+        FINITE.check_leaves(self.name, "prior_mean", given)
+        for (path, p), m in zip(_trees.named_leaves(params), jax.tree.leaves(given), strict=True):
+            if jnp.shape(m) != jnp.shape(p):
+                raise ValueError(
+                    f"{self.name}: prior_mean must be like the parameters, got the shape "
+                    f"{jnp.shape(m)} for parameter {path!r} of shape {jnp.shape(p)}."
+                )
+        start = jax.tree.map(lambda x, m: jnp.asarray(m, x.dtype), still, given)
+        return start, jax.tree.map(lambda p, m: jnp.asarray(p, m.dtype) - m, params, start)
 
     def _given_hazard(self) -> ArrayLike:
         """The hazard, where it is not learned."""
@@ -357,6 +378,7 @@ class FisherOptimum(Belief):
             spread = "variance of the initial array"
         elif jax.tree.structure(self.prior_variance) == jax.tree.structure(0):
             spread = f"variance {number(self.prior_variance)}"
+        around = "the initial parameters" if self.prior_mean is None else "the given prior mean"
         followed = "It is looked for."
         if not isinstance(self.hazard, HazardGrid):
             length = counted(reciprocal(self.hazard), time)
@@ -367,7 +389,7 @@ class FisherOptimum(Belief):
                 length,
                 f"On average; then the optimum is drawn anew. {followed}",
             ),
-            Fact("optimum prior", spread, "Around the initial parameters, for every task."),
+            Fact("optimum prior", spread, f"Around {around}, for every task."),
             Fact(
                 "curvature", "read", "At every step: it is the variance of an example's gradient."
             ),
