@@ -229,8 +229,8 @@ def hazard_filter(
 
     Raises:
         ValueError: ``prior_variance`` is not positive; at ``init``, it or ``prior_mean`` does not
-            fit the parameters; at ``update``, ``params`` is missing or ``per_example_grads`` do not fit the gradient.
-            The error names it.
+            fit the parameters; at ``update``, ``params`` is missing or ``per_example_grads`` do not
+            fit the gradient. The error names it.
         TypeError: ``hazard`` is a schedule; ``optax.inject_hyperparams`` takes those.
 
     Reference:
