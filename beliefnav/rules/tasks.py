@@ -122,6 +122,13 @@ def resetting(
     $\lambda$ to new ones around the initial parameters (`control.resetting`). Without a hazard it
     is Adam at $\gamma = 0$ and gradient descent at large $\gamma$.
 
+    The plan needs a curvature, which a squared gradient is not: in a network that fits its task it
+    vanishes, and nothing holds. On 40 tasks of random labels (digits, 800 steps each, a learning
+    rate and a discount of 0.03, 2 seeds) the online accuracy in the last 3 tasks is 0.45 and 0.15
+    with a hazard of 0.3, and 0.13 with 0.2. The same plan on a reading of the Gauss-Newton matrix
+    (`beliefnav.sensors.gauss_newton` in a `beliefs.sensed` curvature) has 0.66 and 0.62 with a
+    hazard of 0.06.
+
     Memory: 3 trees of the parameters' size.
 
     Args:
@@ -157,7 +164,7 @@ def resetting(
     )
 
 
-@rule(hazard=UNIT_INTERVAL, examples=POSITIVE)
+@rule(hazard=UNIT_INTERVAL, examples=POSITIVE, prior_mean_rate=UNIT_INTERVAL)
 def hazard_filter(
     hazard: ArrayLike | beliefs.HazardGrid = 1e-3,
     prior_variance: PyTree = None,
@@ -165,6 +172,7 @@ def hazard_filter(
     examples: ArrayLike,
     learn_variance: bool = False,
     prior_mean: PyTree = None,
+    prior_mean_rate: ArrayLike = 0.0,
 ) -> Assumptions:
     r"""Go to where the optimum is believed to be, if it is drawn anew now and then.
 
@@ -203,6 +211,44 @@ def hazard_filter(
     reads the scalars of `beliefs.FisherOptimumState`: ``switch_probability`` and ``reset_fraction``
     (both $p$, unless the hazard is learned) and ``surprise``.
 
+    **What is left to choose.** $p = 1/(\text{steps a task})$ is right for optima that share nothing.
+    It is too large for networks whose tasks do. One setting is near the best on four streams of
+    digits: $p$ = 3e-4 and a ``prior_variance`` of 4 times the initial one. Choose a larger hazard
+    where a stream goes on for long and its tasks share nothing (random labels), a smaller one where
+    tasks share much. The table has the mean online accuracy from the second task on, and after the
+    slash that of the last 3 tasks (1 seed, gradients of examples, 4 times the initial variance;
+    12 tasks of random labels of 800 steps, 10 of the others of 445):
+
+    | hazard | random labels | two classes swap | permuted pixels | one ordinary task |
+    |---|---|---|---|---|
+    | 1e-4 | 0.44 / 0.19 | 0.989 / 0.991 | 0.942 / 0.945 | 0.979 |
+    | 3e-4 | 0.65 / 0.53 | 0.988 / 0.989 | 0.942 / 0.951 | |
+    | 1e-3 | 0.64 / 0.62 | 0.980 / 0.980 | 0.937 / 0.942 | 0.972 |
+    | 3e-3 | 0.48 / 0.49 | 0.961 / 0.963 | 0.926 / 0.926 | |
+
+    A hazard that descends the loss of the next batch, by the derivative of the filter for the
+    hazard, ends between 1e-5 and 4e-4 there: as good as the best on the swap and the ordinary task
+    (0.990, 0.979), and worse on random labels (0.33 to 0.48 in the last 3 tasks). Plasticity pays
+    many tasks later, which such a derivative does not see. The hazard is therefore given.
+
+    `beliefnav.wrappers.two_hypothesis` around this rule with a hazard of 1e-6 keeps the pull small
+    while a task lasts, and resets when it ends. It has 0.57 on random labels at any length (0.99 at
+    the end of a task, against 0.91 without the wrapper), and 0.92 where two classes swap or pixels
+    are permuted: it throws away what tasks share. If tasks share nothing and what counts is the end
+    of a task, wrap; else do not.
+
+    **Around it.** ``optax.inject_hyperparams`` gives the hazard a schedule, and ``optax.masked`` or
+    ``optax.partition`` leaves arrays to other rules. Clip and decay behind this rule: what a step
+    really was is measured, so that the belief stays right. A gradient that is clipped in front of
+    it is no longer that of a likelihood. Where it is told that a task begins, set the parameters to
+    the start and the state to ``init`` of it.
+
+    **Batches of unequal size.** Divide the sums over the examples that are there by ``examples``,
+    also in a batch with fewer, and give padded examples a gradient of zero: that is exactly the
+    filter that is told of the smaller number. Tokens are examples where the loss is a mean over
+    tokens, whose gradients are then taken to be independent. Where those of a sequence say the
+    same, take a sequence for an example, and its loss for the sum over its tokens.
+
     Memory: 4 trees of the parameters' size.
 
     Args:
@@ -222,7 +268,16 @@ def hazard_filter(
             variance and a hazard of its own: learn them outside of it.
         prior_mean: $\theta_0$, a tree like the parameters. Default: the parameters at ``init``.
             After a resume from parameters alone give the initial ones, which nothing else tells:
-            ``init`` would take what is learned for the start.
+            ``init`` would take what is learned for the start. The state keeps the start:
+            ``previous_params`` minus ``position`` (``optax.tree.get``), so that a resume from
+            parameters and state needs nothing.
+        prior_mean_rate: $\kappa$ in [0, 1]: the start follows the belief by
+            $\kappa p (m - \theta_0)$ a step, with a memory of $1/\kappa$ tasks of the mean length $1/p$. At 0 it stays. At
+            0.03 and the default hazard the last 3 of 40 tasks of random labels have an online
+            accuracy of 0.71 and 0.72, against 0.68 and 0.65 at 0 (2 seeds); 0.1 has 0.57 and 0.63
+            there, and 0.3 has 0.31 and 0.19: the start is then no longer one that can learn. On
+            permuted pixels, permuted labels and two classes that swap names 0.03 differs from 0 by
+            0.002 at most.
 
     Returns:
         The optimizer.
@@ -271,7 +326,9 @@ def hazard_filter(
         )
     return Assumptions(
         1.0,
-        beliefs.FisherOptimum(hazard, examples, prior_variance, learn_variance, prior_mean),
+        beliefs.FisherOptimum(
+            hazard, examples, prior_variance, learn_variance, prior_mean, prior_mean_rate
+        ),
         control.to_optimum(),
         approximations=(
             "The loss is a negative log-likelihood, and its curvature is taken for the variance of "

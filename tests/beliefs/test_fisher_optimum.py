@@ -329,3 +329,37 @@ def test_without_a_prior_variance_that_of_the_prior_mean_is_taken() -> None:
 def test_a_prior_mean_that_does_not_fit_is_refused(given: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FisherOptimum(0.1, 8, prior_mean=given).filter().init({"w": jnp.ones(2)})
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_prior_mean_follows_the_belief_at_its_rate() -> None:
+    """Against the textbook Kalman filter, around a mean that is moved by hand after each step."""
+    y, h, moved = recording(8)
+    y, rate = np.where(np.isfinite(y), y, 0.2), 0.3
+    filter_ = dataclasses.replace(MODEL, prior_mean_rate=rate).filter()
+    state, params = filter_.init(jnp.full(2, 3.0)), np.full(2, 3.0)
+    start, mean, variance = np.full(2, 3.0), np.full(2, 3.0), np.full(2, 1.5)
+    for t in range(STEPS):
+        params = params + moved[t]
+        state = filter_.update(filter_.predict(state, moved[t]), y[t], h[t])
+        mean = start + (1 - HAZARD) * (mean - start)
+        variance = (1 - HAZARD) ** 2 * variance + (1 - (1 - HAZARD) ** 2) * 1.5
+        gain = -h[t] * variance / (h[t] ** 2 * variance + h[t] / 8)
+        mean = mean + gain * (y[t] - h[t] * (params - mean))
+        variance = (1 + gain * h[t]) * variance
+        start = start + rate * HAZARD * (mean - start)
+        # Float64 round-off of 12 steps.
+        np.testing.assert_allclose(params - state.position, start, rtol=1e-10)
+        np.testing.assert_allclose(state.posterior().optimum(params), (mean, variance), rtol=1e-10)
+
+
+def test_a_prior_mean_of_its_own_has_no_program_and_no_grid() -> None:
+    moved = jnp.zeros((2, 2))
+    for model in (
+        dataclasses.replace(MODEL, prior_mean=jnp.ones(2)),
+        dataclasses.replace(MODEL, prior_mean_rate=0.1),
+    ):
+        with pytest.raises(ValueError, match="the program has no prior mean of its own"):
+            model.numpyro_model(displacement=moved, curvature=jnp.ones((2, 2)))
+    with pytest.raises(ValueError, match="Cannot use prior_mean_rate with a HazardGrid"):
+        FisherOptimum(beliefs.HazardGrid(jnp.array([0.1])), 8, prior_mean_rate=0.1).filter()

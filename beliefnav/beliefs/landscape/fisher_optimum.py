@@ -42,6 +42,12 @@ weighs a grid of hazards and gives the probability $\pi_t$ of a switch; the two 
 as $(1 - \pi_t) m^{\text{on}} + \pi_t m^{\text{new}}$, and their variances with the weights
 $(1 - \pi_t)^2$ and $1 - (1 - \pi_t)^2$.
 
+**A prior mean that moves.** What tasks have in common is a better guess for the next one than
+$\theta_0$. With a rate $\kappa$ the prior mean follows the belief by
+$\theta_0 \leftarrow \theta_0 + \kappa p (m - \theta_0)$ after every update. That is an average of
+$m$ with a memory of $1/\kappa$ tasks of the mean length $1/p$, and no inference: the filter takes
+each value of $\theta_0$ for known.
+
 Reference:
     MacKay (1992), "Bayesian interpolation", equations 4.8 and 4.9, for the prior variance and the
     number of well-determined parameters.
@@ -57,7 +63,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL
+from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL, is_number
 from beliefnav._format import counted, number, reciprocal
 from beliefnav.beliefs import _program
 from beliefnav.beliefs._linear_gaussian import check_displacement
@@ -82,7 +88,8 @@ class FisherOptimumState(NamedTuple):
     Attributes:
         distance_mean: the mean of $\theta^* - \theta$, a tree like the parameters.
         distance_variance: $v$, its variance, a tree like the parameters.
-        position: $\theta - \theta_0$, a tree like the parameters.
+        position: $\theta - \theta_0$, a tree like the parameters. The parameters of the last
+            observation minus ``position`` are what this belief takes for the start.
         initial_variances: $v_0$ of every array [leaf], if it is that of the initial parameters or
             learned.
         switch_probability: of a switch just before the last observation, a scalar. It is $p$ where
@@ -149,18 +156,25 @@ class FisherOptimum(Belief):
             Default: the parameters at ``init``. Where it is given, the first optimum is believed to
             be near the parameters at ``init``, with the variance $v_0$: as after a training of
             which nothing is left but the parameters.
+        prior_mean_rate: $\kappa$ in [0, 1], how fast the prior mean follows the belief, in units of
+            the hazard; 0: it stays.
 
     Raises:
         ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
-    ranges: ClassVar = {"hazard": UNIT_INTERVAL, "examples": POSITIVE}
+    ranges: ClassVar = {
+        "hazard": UNIT_INTERVAL,
+        "examples": POSITIVE,
+        "prior_mean_rate": UNIT_INTERVAL,
+    }
 
     hazard: ArrayLike | HazardGrid
     examples: ArrayLike
     prior_variance: PyTree = None
     learn_variance: bool = eqx.field(static=True, default=False)
     prior_mean: PyTree = None
+    prior_mean_rate: ArrayLike = 0.0
 
     def filter(self) -> Filter:
         """The online filter, exact for a hazard and a prior variance that are given.
@@ -171,9 +185,19 @@ class FisherOptimum(Belief):
 
         Returns:
             A filter whose states are `FisherOptimumState`. Its ``init`` raises a ``ValueError`` if
-            the prior variance does not fit the parameters, its ``predict`` without a displacement.
+            the prior mean or variance does not fit the parameters, its ``predict`` without a
+            displacement.
+
+        Raises:
+            ValueError: the prior mean moves, and the hazard is learned.
         """
         owner = "FisherOptimum"
+        moves = not is_number(self.prior_mean_rate, 0)
+        if moves and isinstance(self.hazard, HazardGrid):
+            raise ValueError(
+                "Cannot use prior_mean_rate with a HazardGrid. This is because the rate is in "
+                "units of a hazard that is given; give a number for the hazard, or a rate of 0."
+            )
 
         def prior(like: PyTree, scales: Array | None) -> PyTree:
             if scales is None:
@@ -249,10 +273,18 @@ class FisherOptimum(Belief):
             scales = predicted.initial_variances
             if predicted.start_variances is not None:
                 mean, variance, scales = _learned(predicted, mean, variance)
+            position = predicted.position
+            if moves:
+                followed = p * self.prior_mean_rate
+
+                def behind(x: Array, d: Array) -> Array:
+                    return (x - followed * (d + x)).astype(x.dtype)
+
+                position = jax.tree.map(behind, position, mean)
             return FisherOptimumState(
                 mean,
                 variance,
-                predicted.position,
+                position,
                 scales,
                 switch_probability=p,
                 reset_fraction=p,
@@ -379,6 +411,8 @@ class FisherOptimum(Belief):
         elif jax.tree.structure(self.prior_variance) == jax.tree.structure(0):
             spread = f"variance {number(self.prior_variance)}"
         around = "the initial parameters" if self.prior_mean is None else "the given prior mean"
+        if not is_number(self.prior_mean_rate, 0):
+            around += ", which then follows the belief"
         followed = "It is looked for."
         if not isinstance(self.hazard, HazardGrid):
             length = counted(reciprocal(self.hazard), time)
@@ -410,6 +444,11 @@ class FisherOptimum(Belief):
             raise ValueError(
                 f"Cannot write {owner} as a NumPyro program. This is because its filter learns the "
                 "hazard or the prior variance; give numbers, and learn_variance=False."
+            )
+        if self.prior_mean is not None or not is_number(self.prior_mean_rate, 0):
+            raise ValueError(
+                f"Cannot write {owner} as a NumPyro program. This is because the program has no "
+                "prior mean of its own; leave out prior_mean and prior_mean_rate."
             )
         if self.prior_variance is None:
             raise ValueError(f"{owner}: the NumPyro program needs a prior_variance.")
