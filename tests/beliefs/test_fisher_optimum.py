@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import optax
 import pytest
 from scipy import stats
 
-from beliefnav import beliefs
+from beliefnav import beliefs, rules
 from beliefnav.beliefs import FisherOptimum, SwitchingOptimum, initial_variance
 from tests.beliefs import laws
 
@@ -363,3 +364,13 @@ def test_a_prior_mean_of_its_own_has_no_program_and_no_grid() -> None:
             model.numpyro_model(displacement=moved, curvature=jnp.ones((2, 2)))
     with pytest.raises(ValueError, match="Cannot use prior_mean_rate with a HazardGrid"):
         FisherOptimum(beliefs.HazardGrid(jnp.array([0.1])), 8, prior_mean_rate=0.1).filter()
+
+
+def test_a_grid_can_be_learned_where_the_other_numbers_are_injected() -> None:
+    grid = beliefs.HazardGrid(jnp.array([0.1, 0.2]))
+    optimizer: Any = optax.inject_hyperparams(rules.hazard_filter)(grid, examples=8.0)
+    plain, params = rules.hazard_filter(grid, examples=8.0), jnp.array([1.0, 3.0])
+    reading = {"curvature": jnp.ones(2)}
+    got = jax.jit(optimizer.update)(jnp.ones(2), optimizer.init(params), params, **reading)[0]
+    want = jax.jit(plain.update)(jnp.ones(2), plain.init(params), params, **reading)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-6)  # float32: constants are folded otherwise

@@ -63,7 +63,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL, is_number
+from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL, is_concrete, is_number
 from beliefnav._format import counted, number, reciprocal
 from beliefnav.beliefs import _program
 from beliefnav.beliefs._linear_gaussian import check_displacement
@@ -192,8 +192,10 @@ class FisherOptimum(Belief):
             ValueError: the prior mean moves, and the hazard is learned.
         """
         owner = "FisherOptimum"
-        moves = not is_number(self.prior_mean_rate, 0)
-        if moves and isinstance(self.hazard, HazardGrid):
+        learned = isinstance(self.hazard, HazardGrid)
+        moves = not learned and not is_number(self.prior_mean_rate, 0)
+        # An injected rate is an array, and 0 unless somebody asked for more.
+        if learned and is_concrete(self.prior_mean_rate) and self.prior_mean_rate != 0:
             raise ValueError(
                 "Cannot use prior_mean_rate with a HazardGrid. This is because the rate is in "
                 "units of a hazard that is given; give a number for the hazard, or a rate of 0."
@@ -236,7 +238,6 @@ class FisherOptimum(Belief):
         ) -> FisherOptimumPredicted:
             check_displacement(owner, displacement)
             # Where the hazard is learned, `update` pulls by what the reading says of a switch.
-            learned = isinstance(self.hazard, HazardGrid)
             p = jnp.zeros(()) if learned else jnp.asarray(self.hazard)
 
             def mean(d: Array, x: Array, moved: Array) -> Array:
