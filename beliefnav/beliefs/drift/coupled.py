@@ -191,7 +191,9 @@ class CoupledDrift(Checked):
 
         def one(factor: Array, projection: Array, variance: Array) -> tuple[Array, Array]:
             # In units of the prior, whose rows then are multiples of the identity.
-            rows = jnp.concatenate([factor * scales[None], jnp.sqrt(variance) * jnp.eye(k, dtype=dtype)])
+            rows = jnp.concatenate(
+                [factor * scales[None], jnp.sqrt(variance) * jnp.eye(k, dtype=dtype)]
+            )
             q, r = jnp.linalg.qr(rows)
             root = jax.scipy.linalg.solve_triangular(r, jnp.eye(k, dtype=dtype))
             mean = scales * (root @ (q[:k].T @ projection))
