@@ -185,7 +185,7 @@ def drift_countering(
         columns, treedef = _trees.aligned_leaves(steps, drifts, variances, rates)
         steps = treedef.unflatten([countered(*column) for column in columns])
         sent = jax.tree.map(lambda p, u: jnp.asarray(p + u).astype(p.dtype), params, steps)
-        count = optax.safe_increment(state.drift_steps)
+        count: Any = optax.safe_increment(state.drift_steps)
         return steps, DriftCounteringState(inner_state, learned, sent, count)
 
     return optax.GradientTransformationExtraArgs(init, update)

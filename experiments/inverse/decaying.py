@@ -27,7 +27,9 @@ from experiments import figures, report
 from experiments.training import Problem, make_problem
 
 ARMS = ("no decay", "knows", "learned", "plain")
-COLOURS = dict(zip(ARMS, (figures.GREEN, figures.BLACK, figures.BLUE, figures.ORANGE), strict=True))
+COLOURS: dict[str, str] = dict(
+    zip(ARMS, (figures.GREEN, figures.BLACK, figures.BLUE, figures.ORANGE), strict=True)
+)
 BELIEF = ElementwiseDrift()
 QUANTILE = 1.96
 """Deviations to either side of a 95 % interval."""
@@ -115,7 +117,9 @@ def measured(setting: Setting, seed: int) -> dict[str, Any]:
             }
         )
     return {
-        "accuracy": {arm: report.interval(r.accuracy[:, -1]) for arm, r in runs.items()},
+        "accuracy": {
+            arm: report.interval(np.asarray(r.accuracy[:, -1])) for arm, r in runs.items()
+        },
         "decay": rows,
         "without_drift": _without_drift(problem, setting, keys[0]),
         "curves": {
@@ -255,11 +259,19 @@ def draw(path: Path, found: dict[str, Any]) -> None:
         left.set(xlabel="update", ylabel="accuracy of test examples", title="Digits")
         left.legend(title="band: range of seeds", title_fontsize=8)
         for i, row in enumerate(found["decay"]):
-            colour = figures.CYCLE[i]
+            colour, true = figures.CYCLE[i], row["true"]
             mean, half = curves["rate"][0, :, i], QUANTILE * curves["deviation"][0, :, i]
-            right.plot(steps, mean, color=colour, label=f"layer {row['layer']}")
-            right.fill_between(steps, mean - half, mean + half, color=colour, alpha=0.25, lw=0)
-            right.axhline(row["true"], color=colour, lw=1, ls=":")
-        right.set(xlabel="update", ylabel="share lost between updates", yscale="log")
+            label = f"layer {row['layer']}, {true:.3g} a step"
+            right.plot(steps, 100 * (mean / true - 1), color=colour, label=label)
+            low, high = (100 * ((mean + sign * half) / true - 1) for sign in (-1, 1))
+            right.fill_between(steps, low, high, color=colour, alpha=0.25, lw=0)
+        right.axhline(0, color="0.5", lw=0.8)
+        right.set(xlabel="update", ylabel="learned rate over true rate, less 1 (%)")
         right.set_title("Learned decay of one network")
-        right.legend(title="band: 95 %\ndotted: true", title_fontsize=8)
+        right.legend(title="band: 95 % interval", title_fontsize=8)
+        figures.note(
+            left,
+            "knows, learned: Adam that counters the decay, told of it or not. plain: Adam that "
+            "does neither. no decay: plain Adam\nwhere weights are disturbed and do not decay. The "
+            "curves of all but plain lie on each other.",
+        )

@@ -30,7 +30,7 @@ CURVATURES, MINIMUM, START = (1.0, 2.0), (0.0, -0.5), (1.5, 1.5)
 FREQUENCY = 2.0
 BELIEF = CoupledDrift()
 KINDS = ("known", "ignored", "learned", "learned late")
-COLOURS = dict(
+COLOURS: dict[str, str] = dict(
     zip(KINDS, (figures.BLACK, figures.ORANGE, figures.BLUE, figures.GREEN), strict=True)
 )
 

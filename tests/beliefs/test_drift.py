@@ -116,8 +116,8 @@ def test_float32_resolves_a_rate_and_an_offset_where_parameters_hardly_move(spre
     A rate is known to about the rounding of a reading, 1e-8 here, over the spread.
     """
     rng = np.random.default_rng(0)
-    sent = np.float32(1 + spread * rng.normal(size=(400, 1)))
-    found = np.float32(sent * np.float64(0.995) + 2e-3)
+    sent: Any = np.float32(1 + spread * rng.normal(size=(400, 1)))
+    found: Any = np.float32(sent * np.float64(0.995) + 2e-3)
     believed = filtered(ElementwiseDrift(0.1, 0.1), sent, found - sent)
     error = abs(float(believed.rate_mean[0]) + 5e-3)
     assert error < 3e-8 / spread
@@ -126,7 +126,7 @@ def test_float32_resolves_a_rate_and_an_offset_where_parameters_hardly_move(spre
 
 def test_what_never_moves_has_no_drift_at_all() -> None:
     """Exactly, whatever is visited, and its deviation is not below what rounding lets one see."""
-    sent = np.float32(SENT)
+    sent: Any = np.float32(SENT)
     for belief in (ElementwiseDrift(0.1, 0.1), ElementwiseDrift(), CoupledDrift()):
         believed = filtered(belief, sent, np.zeros_like(sent))
         assert not np.any(believed.drift(jnp.asarray(sent[0])))

@@ -142,7 +142,8 @@ def test_a_learned_decay_is_countered_exactly() -> None:
     for t in range(4):
         gradient = jnp.array([0.5, 1.0])
         updates, state = optimizer.update(gradient, state, params)
-        after = 0.8 * optax.apply_updates(params, updates)
+        sent: Any = optax.apply_updates(params, updates)
+        after = 0.8 * sent
         if t >= 2:
             np.testing.assert_allclose(after, params - 0.1 * gradient, rtol=1e-9)
         params = after

@@ -232,10 +232,12 @@ class CoupledDrift(Checked):
         n = x.shape[1]
         variance = noise_site(self, (n,), x.dtype)
         prior = dist.Normal(0, jnp.broadcast_to(jnp.asarray(self.rate_scale), (n, n)))
-        drift = x @ numpyro.sample("matrix", prior.to_event()).T
+        matrix: Any = numpyro.sample("matrix", prior.to_event())
+        drift = x @ matrix.T
         if self.offset_scale is not None:
             prior = dist.Normal(0, jnp.broadcast_to(jnp.asarray(self.offset_scale), (n,)))
-            drift = drift + numpyro.sample("offset", prior.to_event())[None]
+            offset: Any = numpyro.sample("offset", prior.to_event())
+            drift = drift + offset[None]
         observe(drift * time_step, variance, moved)
 
     def facts(self) -> tuple[Fact, ...]:

@@ -348,7 +348,7 @@ def reading_noise(x: Array, dtype: Any) -> Array:
     return _trees.wide(spacing, dtype) ** 2 / 12
 
 
-def noise_site(belief: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+def noise_site(belief: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """The noise variance of a program [...]."""
     import numpyro
     from numpyro import distributions as dist
