@@ -18,7 +18,7 @@ class Decay(Checked):
     r"""A drift that the plan does not know of: weights decay by $\alpha\lambda\theta$ a step.
 
     The movement is the sum of plan and drift, so that the weights settle short of the optimum. For
-    a plan that counters the decay see `beliefnav.rules.countering`; for a drift that nobody states,
+    a plan that counters the decay see `beliefnav.control.countering`; for a drift that nobody states,
     which is learned, `beliefnav.wrappers.uncontrolled`.
 
     Attributes:
