@@ -172,9 +172,10 @@ def test_a_constant_drift_and_a_decay_to_elsewhere_are_countered() -> None:
 
 @pytest.mark.usefixtures("dtype_promotion")
 def test_it_only_learns_where_it_is_told_not_to_counter() -> None:
+    """Within 200 roundings of parameters of size 2: the compiler may round sums otherwise."""
     silent = drift_countering(optax.adam(0.02), strength=0.0)
     path, state = follow(silent, decaying(0.01))
-    jax.tree.map(np.testing.assert_array_equal, path, follow(optax.adam(0.02), decaying(0.01))[0])
+    assert difference(path, follow(optax.adam(0.02), decaying(0.01))[0]) <= 200 * 2.4e-7
     for mean in jax.tree.leaves(DRIFT.posterior(state.drift_belief).rate_mean):
         np.testing.assert_allclose(mean, -0.01, rtol=1e-3)
 
