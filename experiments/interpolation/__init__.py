@@ -142,12 +142,12 @@ def newton_on_the_second_moment() -> optax.GradientTransformation:
     The averages are those of Adam with its default memories, corrected for their bias.
     """
 
-    def update(gradient: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
         mean, square, count = state
         count = count + 1
-        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, gradient)
-        square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, square, gradient)
+        mean = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, mean, updates)
+        square = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g**2, square, updates)
 
         def step(m: Array, v: Array) -> Array:
             return m / (1 - 0.9**count) / (v / (1 - 0.999**count) + FLOOR)
