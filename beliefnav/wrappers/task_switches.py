@@ -125,21 +125,20 @@ def two_hypothesis(
 
     **A network that diverged.** Where $L(\theta)$ is not finite and $L(\theta_0)$ is, $\pi = 1$
     whatever the hazard: with a hazard of 0 nothing else is reset. Where $L(\theta_0)$ is not finite
-    there is no evidence ($\pi = p$), as of a batch with a NaN in it, and ``without_evidence`` counts
-    it. A reset is an update, which is added: what rounding
-    leaves of parameters far away is corrected at the next step, and parameters that are not finite
-    themselves stay so. A gradient that is not finite goes to ``inner`` as it is: to keep
-    parameters finite wrap an optimizer that takes it for missing, such as `beliefnav.rules.adam`,
-    or ``optax.apply_if_finite``.
+    there is no evidence ($\pi = p$), as of a batch with a NaN in it, and ``without_evidence``
+    counts it. A reset is an update, which is added: what rounding leaves of parameters far away is
+    corrected at the next step, and parameters that are not finite themselves stay so. A gradient
+    that is not finite goes to ``inner`` as it is: to keep parameters finite wrap an optimizer that
+    takes it for missing, such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
 
     **A task that is known to begin.** With ``update(..., task_begins=True)``, a boolean that may be
     traced, the task begins with this batch: $\pi = 1$, and the state of ``inner`` is a fresh one.
     Under ``optax.MultiSteps`` say it with the last part of a batch.
 
     **Batches of unequal size.** ``update(..., examples=n)`` is the number of examples that this
-    batch has, as of a padded one; ``inner`` gets it too. Examples are taken to be independent. Where
-    the loss is a mean over tokens, and those of a sequence say the same, count sequences, and take
-    the sum over tokens for the loss of one.
+    batch has, as of a padded one; ``inner`` gets it too. Examples are taken to be independent.
+    Where the loss is a mean over tokens, and those of a sequence say the same, count sequences, and
+    take the sum over tokens for the loss of one.
 
     **After a resume from parameters alone** give ``prior_mean``, the parameters that training
     started from. Nothing else tells them: ``init`` takes the parameters that it gets for the start.
@@ -182,9 +181,9 @@ def two_hypothesis(
 
     Raises:
         ValueError: a number is out of its range; at ``init``, the prior mean or the mask is
-            not like the parameters, the start is not finite, or ``inner`` has state that can neither be averaged nor
-            counted, such as an array of integers; at ``update``, ``params`` is missing, or
-            ``value`` is not a scalar. The error names it.
+            not like the parameters, the start is not finite, or ``inner`` has state that can
+            neither be averaged nor counted, such as an array of integers; at ``update``, ``params``
+            is missing, or ``value`` is not a scalar. The error names it.
         TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
             ``value_fn`` is missing, or ``value_fn`` is no function.
 
