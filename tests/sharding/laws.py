@@ -319,8 +319,13 @@ def test_resets_of_sharded_parameters_are_those_of_whole_ones(optimizer: Any, ki
         params = sharded(tree(0), mesh)
         got, _ = jax.jit(partial(reset_twice, optimizer, loss))(params)
         assert_close(got, expected)
-        for name, x in optimizer.init(params).prior_mean.items():
+        state = optimizer.init(params)
+        for name, x in state.prior_mean.items():
             assert x.sharding.is_equivalent_to(params[name].sharding, x.ndim)
+        for name, x in getattr(state, "rivals", {}).items():  # with an axis in front
+            assert x.addressable_shards[0].data.size * params[name].size == (
+                x.size * params[name].addressable_shards[0].data.size
+            )
 
 
 # --- automatic axes -----------------------------------------------------------------------------
