@@ -201,7 +201,7 @@ def test_a_task_that_the_hazard_filter_is_told_of_begins_anew(rate: float) -> No
         params = optax.apply_updates(params, updates)
         assert float(optax.tree.get(state, "reset_fraction")) == (1.0 if t == 2 else 0.05)
     if rate:  # the start has moved; to where the parameters are
-        assert float(jnp.abs(params["w"] - start["w"]).max()) > 1e-3
+        assert float(optax.tree.norm(optax.tree.sub(params, start))) > 1e-3
     else:
         assert_close(params, start, 1e-12, 1e-12)
     assert_close(posterior(state).distance_variance, jax.tree.map(lambda p: 0.7 + 0 * p, start))
@@ -233,7 +233,7 @@ def test_what_is_told_passes_a_chain_and_a_partition_and_others_leave_it() -> No
     params, _ = follow(inner, [g], start)[-1]
     state = optimizer.init(start)
     _, state = optimizer.update(mean(g), state, start, per_example_grads=g)
-    updates, _ = optimizer.update(mean(g), state, params, task_begins=True)
+    updates: Any = optimizer.update(mean(g), state, params, task_begins=True)[0]
     assert_close(params["w"] + updates["w"], start["w"])
     assert_close(updates["b"], -0.1 * g["b"].mean(0))
     with pytest.raises(TypeError, match="'task_begin'; did you mean 'task_begins'"):

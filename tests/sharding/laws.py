@@ -268,7 +268,7 @@ def test_devices_that_see_parts_of_a_batch_agree_on_whether_the_task_switched() 
         mapped(lambda loss: loss)
 
 
-LAYERS = partial(layer_hypotheses, hazard=0.1, examples=16.0, trial=3)
+LAYERS: Any = partial(layer_hypotheses, hazard=0.1, examples=16.0, trial=3)
 
 
 def reset_twice(optimizer: Any, loss: Callable[[PyTree], Any], params: PyTree) -> Any:

@@ -9,9 +9,11 @@ import optax
 import pytest
 
 from beliefnav import explain, posterior, recording, rules
-from beliefnav.wrappers.partial_switches import layer_hypotheses, layer_masks
+from beliefnav.wrappers import partial_switches
 
 pytestmark = pytest.mark.usefixtures("dtype_promotion")
+# What optax says of the types of states and updates is too wide to look into them.
+layer_hypotheses: Any = partial_switches.layer_hypotheses
 RATE, HAZARD, BATCH, TRIAL = 0.1, 0.01, 8, 3
 HEAD = {"a": False, "b": True}
 WHOLE = {"a": True, "b": True}
@@ -81,7 +83,7 @@ def test_a_network_that_diverged_starts_anew_and_a_bad_batch_is_no_evidence() ->
 
 def test_three_layers_have_five_masks() -> None:
     layers = [{"w": 0, "b": 0} for _ in range(3)]
-    got = [[m["w"] for m in mask] for mask in layer_masks(layers)]
+    got = [[m["w"] for m in mask] for mask in partial_switches.layer_masks(layers)]
     one, two = (
         [[False, False, True], [True, False, False]],
         [[False, True, True], [True, True, False]],
@@ -140,7 +142,7 @@ def train(goals: Any, examples: Any, dtype: Any = jnp.float32, learner: Any = No
         value, gradient = jax.value_and_grad(loss)(params)
         told = {"value": value, "value_fn": loss, "examples": count}
         moved, state = learner.update(gradient, state, params, **told)
-        params = optax.apply_updates(params, moved)
+        params: Any = optax.apply_updates(params, moved)
         own = optax.tree.get(state, "LayerHypothesesState")
         place = jnp.stack([params["a"], params["b"]])
         return (params, state), (place, own.leader, own.switch_probability)
@@ -173,7 +175,8 @@ def test_half_precision_has_the_path_of_its_recursion_as_far_as_it_holds_it() ->
     goals, examples = stream(0)
     learner = layer_hypotheses(rules.sgd(RATE), HAZARD, BATCH, TRIAL, masks=[WHOLE, HEAD])
     given = jnp.asarray(goals, jnp.bfloat16), jnp.asarray(examples, jnp.float32)
-    (params, state), got = jax.jit(lambda *x: train(*x, jnp.bfloat16, learner))(*given)
+    run = jax.jit(lambda *x: train(*x, dtype=jnp.bfloat16, learner=learner))
+    (params, state), got = run(*given)
     want = oracle(goals, examples)
     assert {x.dtype for x in jax.tree.leaves((params, state.rivals))} == {jnp.dtype("bfloat16")}
     assert int(state.leader) == 2 and int(state.trials) == 1
@@ -283,7 +286,7 @@ def test_keys_and_injected_numbers_belong_to_no_task() -> None:
     assert float(after.inner_state[1].hyperparams["learning_rate"]) == 0
     old, new = (jax.random.key_data(s.inner_state[0].rng_key) for s in (state, after))
     assert not np.array_equal(old, new)
-    mapped = optax.tree.map_params(learner, lambda x: x + 1, state)
+    mapped: Any = optax.tree.map_params(learner, lambda x: x + 1, state)
     np.testing.assert_array_equal(mapped.rivals["a"], state.rivals["a"] + 1)
     np.testing.assert_array_equal(mapped.level, state.level)
     shapes = jax.eval_shape(learner.init, params)
