@@ -37,6 +37,7 @@ PyTree = Any
 
 __all__ = [
     "NavigationState",
+    "SENSED",
     "check_real",
     "forwarding",
     "is_navigation",
@@ -389,13 +390,14 @@ def _wide_scaled(tree: PyTree, factor: ArrayLike) -> PyTree:
 UNSAID: Any = object()
 """An argument of which nothing was said, not even that it is ``None``."""
 
-SENSED = ("curvature", "per_example_grads", "displacement", "task_begins")
+SENSED = ("curvature", "per_example_grads", "displacement")
+"""Readings beside the gradient, of the parameters that it is taken at."""
 
 
 def _check_spelling(extra_args: Mapping[str, Any]) -> None:
     """Refuse an argument that is nearly one of ours; others are for others in a chain."""
     for name in extra_args:
-        if meant := difflib.get_close_matches(name, SENSED, 1, cutoff=0.88):
+        if meant := difflib.get_close_matches(name, (*SENSED, "task_begins"), 1, cutoff=0.88):
             raise TypeError(
                 f"update got an unexpected argument {name!r}; did you mean {meant[0]!r}?"
             )

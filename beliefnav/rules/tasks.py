@@ -244,7 +244,8 @@ def hazard_filter(
     while a task lasts, and resets when it ends. It has 0.57 on random labels (0.99 at the end of
     a task, against 0.91 with a hazard of 1e-3 alone; 12 tasks, 1 seed), and 0.92 where two classes
     swap or pixels are permuted: it throws away what tasks share. If tasks share nothing and what
-    counts is the end of a task, wrap; else do not.
+    counts is the end of a task, wrap; else do not. `beliefnav.wrappers` compares what there is
+    for tasks that switch.
 
     **Around it.** ``optax.inject_hyperparams`` gives the hazard a schedule, and ``optax.masked`` or
     ``optax.partition`` leaves arrays to other rules. Clip and decay behind this rule: what a step

@@ -13,7 +13,7 @@ from beliefnav._checks import POSITIVE
 from beliefnav._format import counted, number, reciprocal
 from beliefnav._trees import arrays, unboxed
 from beliefnav.beliefs.contract import Fact
-from beliefnav.navigation import forwarding
+from beliefnav.navigation import SENSED, forwarding
 from beliefnav.wrappers import _anew
 from beliefnav.wrappers.contract import wrapper
 
@@ -140,7 +140,8 @@ def layer_hypotheses(
     no hypothesis can explain the batch much better than the network explained those before. For
     ``trial`` steps every hypothesis $k$ then learns from every batch, and its log weight
     $\log w_k$, at first $\log(1-p)$ or $\log (p/K)$, falls by $B L_k$, the loss before it learns
-    from the batch. The parameters are those of the likeliest hypothesis at every step.
+    from the batch. The parameters are those of the likeliest hypothesis at every step. Losses are
+    compared at points: what is not known of parameters would widen a likelihood, and is left out.
 
     A prefix of fresh layers under a trained head is worse than chance at first; a trial shows what
     a single batch cannot. Long trials prefer what learns the present task soonest, which may cost
@@ -193,7 +194,8 @@ def layer_hypotheses(
     Raises:
         ValueError: a number is out of its range or there are no masks; at ``init``, a mask or the
             prior mean is not like the parameters, or the start is not finite; at ``update``,
-            ``params`` is missing, or ``value`` is not a scalar.
+            ``params`` is missing, ``value`` is not a scalar, or a reading beside the gradient is
+            given, such as ``per_example_grads``.
         TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
             ``value_fn`` is missing, or ``value_fn`` is no function.
 
@@ -291,6 +293,13 @@ def layer_hypotheses(
         _anew.check_params("layer_hypotheses", params)
         _anew.check_losses("layer_hypotheses", value, value_fn, "")
         assert value_fn is not None
+        for name in SENSED:
+            if extra_args.get(name) is not None:
+                raise ValueError(
+                    f"Cannot give {name} to layer_hypotheses. This is because it is read at the "
+                    "parameters of one hypothesis, and others learn from the batch too; wrap an "
+                    "optimizer that learns from gradients alone, or use two_hypothesis."
+                )
         updates, params = arrays(updates), arrays(params)
         if examples is not None:
             extra_args["examples"] = examples

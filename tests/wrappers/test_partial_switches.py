@@ -248,6 +248,8 @@ def test_it_starts_where_it_is_told_and_refuses_what_is_no_start() -> None:
         layer_hypotheses(optax.sgd(RATE), HAZARD, BATCH, masks=[])
     with pytest.raises(TypeError, match="layer_hypotheses: update needs value_fn"):
         learner.update(gradient, learner.init(params), params, value=1.0)
+    with pytest.raises(ValueError, match="Cannot give per_example_grads to layer_hypotheses"):
+        learner.update(gradient, learner.init(params), params, per_example_grads=gradient, **told)
     with pytest.raises(ValueError, match="layer_hypotheses: value must be a scalar"):
         learner.update(gradient, learner.init(params), params, value=jnp.ones(2), value_fn=loss)
 
