@@ -29,9 +29,9 @@ setting serves all streams; the length of trials was chosen on these.
 - Where memory is for 4 trees and gradients of examples are at hand, the filter has no learning rate
   to choose.
 - Where it is known when tasks begin, say ``task_begins=True`` to any of them. It changes little,
-  because switches are found at the first or second batch: `two_hypothesis` that is told has .950, .951 on the
-  swap and .641, .629 on random labels; `layer_hypotheses`, whose layers are still found, differs by
-  less than .001 on the four streams that switch.
+  because switches are found at the first or second batch: `two_hypothesis` that is told has .950,
+  .951 on the swap and .641, .629 on random labels; `layer_hypotheses`, whose layers are still
+  found, differs by less than .001 on the four streams that switch.
 
 **What is left to choose.** A hazard is one in how many *steps* a switch is expected. The wrappers
 weigh it against the evidence of a batch, and a wrong hazard costs them little. From 1e-9 to 1e-2
