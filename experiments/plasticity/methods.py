@@ -446,7 +446,7 @@ METHODS: dict[str, Method] = {
         {**RATES, "hazard": (1e-6, 1e-4, 1e-3, 1e-2)},
         "ours",
         limits=PROBABILITY,
-        quick={"learning_rate": 3e-3, "hazard": 1e-3},
+        quick={"learning_rate": 3e-3, "hazard": 1e-2},
     ),
     "resetting": Method(
         "resetting plan on squared gradients",

@@ -18,6 +18,8 @@ ROUNDS = 3
 """Rounds of settings beyond an edge."""
 LEFT = 4
 """Settings that are tried on other seeds."""
+FLAT = 0.001
+"""Share of a loss that does not count: on an edge the best setting must gain more than this."""
 
 Setting = Mapping[str, float]
 
@@ -48,7 +50,7 @@ def tune(method: Method, loss: Callable[[Setting, int], Sequence[float]]) -> Tun
     tried = method.settings()
     first = [_finite(loss(setting, 0)) for setting in tried]
     for _ in range(ROUNDS):
-        new = beyond(tried, tried[_best(first)], method.limits)
+        new = _beyond(tried, first, tried[_best(first)], method.limits)
         tried += new
         first += [_finite(loss(setting, 0)) for setting in new]
         if not new:
@@ -58,12 +60,13 @@ def tune(method: Method, loss: Callable[[Setting, int], Sequence[float]]) -> Tun
     left = np.argsort([x.mean() for x in first], kind="stable")[:LEFT]
     pooled = [np.concatenate([first[i], _finite(loss(tried[i], 1))]) for i in left]
     chosen = tried[left[_best(pooled)]]
-    edges = {name: end for name, (end, _) in _ends(tried, chosen, method.limits).items()}
+    edges = {name: end for name, (end, _) in _ends(tried, first, chosen, method.limits).items()}
     return Tuned(chosen, tried, [float(x.mean()) for x in first], edges)
 
 
-def beyond(
+def _beyond(
     tried: Sequence[dict[str, float]],
+    losses: Sequence[np.ndarray],
     best: Setting,
     limits: Mapping[str, tuple[float, float]],
 ) -> list[dict[str, float]]:
@@ -71,7 +74,7 @@ def beyond(
 
     The step is the ratio of the outermost two values.
     """
-    more = {name: value for name, (_, value) in _ends(tried, best, limits).items()}
+    more = {name: value for name, (_, value) in _ends(tried, losses, best, limits).items()}
     values = [(v, more[k]) if k in more else (v,) for k, v in best.items()]
     made = [dict(zip(best, chosen, strict=True)) for chosen in product(*values)]
     return [setting for setting in made if setting not in tried]
@@ -86,19 +89,31 @@ def for_all(tuned: Sequence[Tuned]) -> dict[str, float]:
 
 
 def _ends(
-    tried: Sequence[Setting], chosen: Setting, limits: Mapping[str, tuple[float, float]]
+    tried: Sequence[dict[str, float]],
+    losses: Sequence[np.ndarray],
+    chosen: Setting,
+    limits: Mapping[str, tuple[float, float]],
 ) -> dict[str, tuple[str, float]]:
-    """Names of settings on an edge -> which edge, and the next value beyond it."""
+    """Names of settings on an edge -> which edge, and the next value beyond it.
+
+    A direction in which the loss is flat has no edge.
+    """
+    means = [float(x.mean()) for x in losses]
     found = {}
     for name, value in chosen.items():
         values = sorted({setting[name] for setting in tried})
         low, high = limits.get(name, (0.0, np.inf))
         if len(values) < 2 or value <= low or value >= high:
             continue
-        if value == values[-1]:
-            found[name] = "largest", min(float(f"{value**2 / values[-2]:.3g}"), high)
-        elif value == values[0]:
-            found[name] = "smallest", max(float(f"{value**2 / values[1]:.3g}"), low)
+        if value not in (values[0], values[-1]):
+            continue
+        end, inside = ("largest", values[-2]) if value == values[-1] else ("smallest", values[1])
+        neighbour = {**chosen, name: inside}
+        if neighbour in tried:
+            here, there = (means[tried.index({**s})] for s in (chosen, neighbour))
+            if not there - here > FLAT * abs(here):
+                continue
+        found[name] = end, float(np.clip(float(f"{value**2 / inside:.3g}"), low, high))
     return found
 
 
