@@ -48,7 +48,7 @@ def run(config: Config) -> report.Report:
     tables = Tables(best, at_one, classifies)
     said = claims.summary(tables, kinds)
     curves: dict[str, Any] = {}
-    ranked = said.get("every_method_at_one_setting", {})
+    ranked = said.get("ranks", {})
     field = [name for name in ranked if kinds[name] == "field"]
     if field and {ONE, "hazard_filter"} <= one.keys() and set(sensitivity.STREAMS) <= set(best):
         strongest = min(field, key=lambda name: ranked[name]["mean_rank"])
@@ -62,6 +62,7 @@ def run(config: Config) -> report.Report:
         "streams": _metrics(best),
         "at_one_setting": _metrics(at_one),
         "one_settings": one,
+        "edges": _edges(best),
         "sensitivity": curves,
         "read_from_files": work.read,
     }
@@ -98,6 +99,13 @@ def _one_settings(config: Config, best: Table, kinds: dict[str, str]) -> dict[st
     if ONE in kinds:
         one[ONE] = dict(ONE_SETTING)
     return one
+
+
+def _edges(table: Table) -> dict[str, Any]:
+    """How many chosen settings lie on an edge of what was tried, and which."""
+    tuned = {f"{s}, {m}": found.tuned for s, of in table.items() for m, found in of.items()}
+    where = {name: of.edges for name, of in tuned.items() if of is not None and of.edges}
+    return {"count": len(where), "of": len(tuned), "where": where}
 
 
 def _metrics(table: Table) -> dict[str, dict[str, Any]]:

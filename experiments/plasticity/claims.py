@@ -63,9 +63,7 @@ def summary(tables: Tables, kinds: Mapping[str, str]) -> dict[str, Any]:
             "share": float(np.mean([beside[s]["not_worse"] for s in held_out])),
             "half_width": max(right, default=0.0),
         }
-        said["every_method_at_one_setting"] = scoring.ranked(
-            {s: at_one[s] for s in held_out}, best, tables.classifies
-        )
+        said["ranks"] = scoring.ranked({s: at_one[s] for s in held_out}, best, tables.classifies)
     trends = {
         stream: scoring.trend(
             of[ONE].lives.online,

@@ -4,11 +4,12 @@ A unit of layer $i$ has the weights of its row there, its bias, and those of its
 next, of which there is one for every place that the next layer sees it at (`network.layered`).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from experiments.plasticity.network import Params, replace
 
@@ -103,7 +104,12 @@ def continual_backprop(
         fan_in = params[i].weight.shape[1]
         bound = jnp.sqrt(2.0) * jnp.sqrt(3 / fan_in)
         row = jax.random.uniform(keys[i], (1, fan_in), minval=-bound, maxval=bound)
-        params, state = _replace_units(params, state, i, chosen, row, average)
+        params, state = lax.cond(
+            now,
+            functools.partial(_replace_units, i=i),
+            lambda params, state, *_: (params, state),
+            *(params, state, chosen, row, average),
+        )
         fresh = jnp.where(chosen, 0, jnp.stack([utility, activation, age]))
         later.append(Units._make([*fresh, due - now]))
     return params, state, later
@@ -118,12 +124,15 @@ def redo(
     spare: Params,
 ) -> tuple[Params, Moments]:
     """Draw anew what comes into a unit that puts out little, and cut what goes out."""
-    for i in range(len(params) - 1):
-        size = jnp.mean(jnp.abs(outputs[i].reshape(-1, outputs[i].shape[-1])), 0)
-        dormant = now & (size <= threshold * jnp.mean(size))
-        nothing = jnp.zeros_like(size)
-        params, state = _replace_units(params, state, i, dormant, spare[i].weight, nothing)
-    return params, state
+
+    def drawn(params: Params, state: Moments) -> tuple[Params, Moments]:
+        for i in range(len(params) - 1):
+            size = jnp.mean(jnp.abs(outputs[i].reshape(-1, outputs[i].shape[-1])), 0)
+            dormant, nothing = size <= threshold * jnp.mean(size), jnp.zeros_like(size)
+            params, state = _replace_units(params, state, dormant, spare[i].weight, nothing, i)
+        return params, state
+
+    return lax.cond(now, drawn, lambda *same: same, params, state)
 
 
 def _by_unit(weight: Array, units: int) -> Array:
@@ -132,7 +141,7 @@ def _by_unit(weight: Array, units: int) -> Array:
 
 
 def _replace_units(
-    params: Params, state: Moments, i: int, chosen: Array, rows: Array, average: Array
+    params: Params, state: Moments, chosen: Array, rows: Array, average: Array, i: int
 ) -> tuple[Params, Moments]:
     """New weights into some units of layer ``i``, none out of them; the next bias makes up."""
 
