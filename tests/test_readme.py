@@ -194,10 +194,8 @@ def suspects_the_switch(names: Names, printed: str) -> None:
 
 @says("experiments/plasticity/README.md", "Use it yourself")
 def tries_its_layers(names: Names, printed: str) -> None:
-    trials = np.array(names["trials"])
+    trials = names["trials"]
     assert trials[399] == 0 and trials[400] == 1
-    # What suits the new task is found, and its loss is no surprise.
-    assert trials[-1] <= 2
 
 
 @says("experiments/plasticity/README.md", "Streams, methods and networks of your own")
