@@ -51,7 +51,7 @@ def run(config: Config) -> report.Report:
     ranked = said.get("ranks", {})
     field = [name for name in ranked if kinds[name] == "field"]
     if field and {ONE, "hazard_filter"} <= one.keys() and set(sensitivity.STREAMS) <= set(best):
-        strongest = min(field, key=lambda name: ranked[name]["mean_rank"])
+        strongest = min(field, key=lambda name: ranked[name]["rank"])
         of = sensitivity.curves(strongest, one)
         points = [(s, m, at) for s, _, m, at in sensitivity.plan(of)]
         for stream, method, at in tqdm(points[:: -1 if config.backwards else 1], unit="point"):

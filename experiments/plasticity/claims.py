@@ -57,7 +57,7 @@ def summary(tables: Tables, kinds: Mapping[str, str]) -> dict[str, Any]:
         right = [beside[s]["half_width"] for s in held_out if tables.classifies[s]]
         said["one"] = {
             "settings": tables.at_one[held_out[0]][ONE].settings,
-            "streams": beside,
+            "on": beside,
             "held_out": len(held_out),
             "not_worse": sum(beside[s]["not_worse"] for s in held_out),
             "share": float(np.mean([beside[s]["not_worse"] for s in held_out])),

@@ -56,7 +56,8 @@ def curves(of: Mapping[str, Found], methods: Mapping[str, Method], path: Path) -
                 online = of[name].lives.online
                 tasks = np.arange(1, 1 + online.shape[1])
                 mean, low, high = np.clip([interval(x) for x in online.T], 0, 1).T
-                axes.plot(tasks, mean, color=color, label=methods[name].label)
+                thick = 4 if methods[name].kind == "told" else 1.5  # others may lie on it
+                axes.plot(tasks, mean, color=color, lw=thick, label=methods[name].label)
                 axes.fill_between(tasks, low, high, color=color, alpha=0.2, lw=0)
             axes.set(xlabel="task", title=title)
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13))
@@ -87,7 +88,8 @@ def overview(tables: Tables, methods: Mapping[str, Method], path: Path) -> None:
             axes.set_title(stream.replace("_", " "), fontsize=8)
             axes.grid(axis="y", lw=0.3)
             if not tables.classifies[stream]:
-                axes.set(xlabel="mean square error", xscale="log")
+                axes.set(xlabel="mean square error")
+            axes.locator_params(axis="x", nbins=4)
         for axes in panels[:, 0]:
             axes.set_yticks(range(len(names)), [methods[name].label for name in names])
         panels[0, 0].invert_yaxis()

@@ -88,9 +88,9 @@ def ranked(
             stream: -beside["difference"][0] / ALLOWED[classifies[stream]]
             for stream, beside in of["streams"].items()
         }
-        of["mean_rank"] = float(np.mean(of.pop("ranks")))
+        of["rank"] = float(np.mean(of.pop("ranks")))
         of["worst_stream"] = max(losses, key=lambda stream: losses[stream])
-        of["largest_loss"] = losses[of["worst_stream"]]
+        of["loss"] = losses[of["worst_stream"]]
         of["not_worse"] = float(np.mean([b["not_worse"] for b in of["streams"].values()]))
     return said
 

@@ -60,7 +60,7 @@ class Stream(NamedTuple):
         """Whether scores are accuracies, of which more is better, and not square errors."""
         return self.outputs > 1
 
-    def shortened(self, tasks: int) -> "Stream":
+    def shortened(self, tasks: int | None) -> "Stream":
         """The first tasks, so many at most."""
         return self._replace(lengths=self.lengths[:tasks])
 

@@ -73,7 +73,7 @@ class Trainer:
         started = time.perf_counter()
         lives = np.asarray([self._one(arrays, key, lengths) for key in keys])
         seconds = (time.perf_counter() - started) / (len(keys) * sum(lengths))
-        return Lives(*np.moveaxis(lives, 2, 0), seconds)
+        return Lives._make([*np.moveaxis(lives, 2, 0), seconds])
 
     def _one(self, settings: Any, key: Array, lengths: Sequence[int]) -> list[Any]:
         """The readings of `Lives`, [task, reading], of one life."""

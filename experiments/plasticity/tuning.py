@@ -40,7 +40,7 @@ class Tuned(NamedTuple):
     edges: dict[str, str]
 
 
-def tune(method: Method, loss: Callable[[Setting, int], Sequence[float]]) -> Tuned:
+def tune(method: Method, loss: Callable[[Setting, int], Sequence[float] | np.ndarray]) -> Tuned:
     """Choose settings.
 
     Args:
@@ -117,7 +117,7 @@ def _ends(
     return found
 
 
-def _finite(losses: Sequence[float]) -> np.ndarray:
+def _finite(losses: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(losses), losses, np.inf)
 
 

@@ -200,10 +200,9 @@ def test_soft_reset_is_that_of_its_paper() -> None:
     x, y = rng.normal(size=(BATCH, 6)), rng.normal(size=BATCH)
     start, theta = rng.normal(size=(6, 1)), rng.normal(size=(6, 1))
     rate, drift_rate, width = 0.1, 0.05, 0.3
-    linear = Network(lambda key: jnp.asarray(start), lambda p, inputs: inputs @ p)
+    linear = Network(lambda key: {"w": jnp.asarray(start)}, lambda p, inputs: inputs @ p["w"])
     settings = {"learning_rate": rate, "drift_rate": drift_rate, "width": width}
     params: Any = {"w": jnp.asarray(start, jnp.float32)}
-    linear = linear._replace(forward=lambda p, inputs: inputs @ p["w"])
     learner = methods.soft_reset(settings, Setup(linear, params, BATCH))
     now: Any = {"w": jnp.asarray(theta, jnp.float32)}
     data = jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32)
@@ -213,7 +212,8 @@ def test_soft_reset_is_that_of_its_paper() -> None:
     def slope(at: np.ndarray) -> np.ndarray:
         return x.T @ (x @ at - y[:, None]) / BATCH
 
-    noise = np.asarray(optax.tree.random_like(observed.key, now)["w"], float)
+    normal: Any = optax.tree.random_like(observed.key, now)
+    noise = np.asarray(normal["w"], float)
     scale, drift = start.std(), 1.0
     for _ in range(methods.ASCENTS):
         spread = np.sqrt(drift**2 * width**2 + 1 - drift**2)
@@ -299,8 +299,9 @@ def test_redo_draws_dormant_units_anew_and_only_then() -> None:
 def test_a_unit_of_a_convolution_goes_out_at_every_place() -> None:
     of = NETWORKS["cnn"]((9, 9), 3)
     params, images = jax.jit(of.init)(jax.random.key(0)), jnp.ones((2, 9, 9))
-    assert of.look is not None
-    units = jax.jit(lambda p: of.look(p, images, None).units)(params)
+    look = of.look
+    assert look is not None
+    units = jax.jit(lambda p: look(p, images, None).units)(params)
     quiet = [(x + 1).at[..., 3].set(0.0) if i == 1 else x + 1 for i, x in enumerate(units)]
     state, spare = surgery.moments(params), jax.jit(of.init)(jax.random.key(1))
     redo = jax.jit(surgery.redo)
@@ -566,12 +567,12 @@ def test_ranks_and_largest_losses_are_those_of_known_scores() -> None:
     }
     tuned = {"accuracy": {"x": 0.92 * level}, "error": {"y": 0.2 * level}}
     found = scoring.ranked(at_one, tuned, {"accuracy": True, "error": False})
-    assert {name: of["mean_rank"] for name, of in found.items()} == {"x": 2.0, "y": 1.5, "z": 2.5}
+    assert {name: of["rank"] for name, of in found.items()} == {"x": 2.0, "y": 1.5, "z": 2.5}
     # In units of what is allowed: 0.02 / 0.01, and an error that is doubled, 1 / 0.02.
-    assert found["x"]["largest_loss"] == pytest.approx(50)
+    assert found["x"]["loss"] == pytest.approx(50)
     assert found["x"]["worst_stream"] == "error"
-    assert found["y"]["largest_loss"] == pytest.approx(12) and found["y"]["not_worse"] == 0.5
-    assert found["z"]["largest_loss"] == np.inf
+    assert found["y"]["loss"] == pytest.approx(12) and found["y"]["not_worse"] == 0.5
+    assert found["z"]["loss"] == np.inf
 
 
 def test_a_trend_is_less_that_of_the_oracle() -> None:
