@@ -54,6 +54,7 @@ def compared(one: np.ndarray, others: Scores, classifies: bool) -> dict[str, Any
         "difference": [mean, low, high],
         "half_width": (high - low) / 2,
         "not_worse": low >= -ALLOWED[classifies],
+        "short_by": max(0.0, -ALLOWED[classifies] - low),
     }
 
 

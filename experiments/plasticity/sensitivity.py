@@ -23,7 +23,7 @@ def curves(
         at_one: the one setting of every method.
     """
     filter_ = {"hazard": 6e-4, "spread": 4.0}
-    name = list(at_one[field])[-1]
+    name = [name for name, value in at_one[field].items() if value > 0][-1]
     return {
         f"{ONE}, hazard": (ONE, dict(ONE_SETTING), "hazard"),
         "hazard_filter, hazard": ("hazard_filter", filter_, "hazard"),

@@ -147,18 +147,19 @@ def test_the_parts_of_the_filter_make_the_filter_of_the_library() -> None:
 def test_l2_init_is_the_penalty_of_its_paper() -> None:
     setup, adam = setup_of(), optax.adam(1e-2)
     params, state = setup.start, adam.init(setup.start)
+
+    def penalised(p: Any, x: Any, y: Any) -> Any:
+        pairs = zip(jax.tree.leaves(p), jax.tree.leaves(setup.start), strict=True)
+        return network.loss(SMALL, p, x, y) + 0.3 * sum(jnp.sum((a - b) ** 2) for a, b in pairs)
+
+    @jax.jit
+    def step(params: Any, state: Any, x: Any, y: Any) -> Any:
+        updates, state = adam.update(jax.grad(penalised)(params, x, y), state)
+        return optax.apply_updates(params, updates), state
+
     got = follow(methods.l2_init({"learning_rate": 1e-2, "strength": 0.3}, setup), setup.start)
     for t in range(4):
-
-        @jax.grad
-        def slope(p: Any, t: int = t) -> Any:
-            pairs = zip(jax.tree.leaves(p), jax.tree.leaves(setup.start), strict=True)
-            return network.loss(SMALL, p, *batch(t)) + 0.3 * sum(
-                jnp.sum((a - b) ** 2) for a, b in pairs
-            )
-
-        updates, state = adam.update(jax.jit(slope)(params), state)
-        params = optax.apply_updates(params, updates)
+        params, state = step(params, state, *batch(t))
         assert_close(got[t], params, 1e-4, 1e-5)
 
 
@@ -550,7 +551,9 @@ def test_a_rule_is_compared_with_the_best_method_paired_by_seed() -> None:
     np.testing.assert_allclose(found["difference"], [gain.mean(), want.low, want.high])
     assert found["half_width"] == pytest.approx((want.high - want.low) / 2)
     # The mean is not below -0.01, the lower end of the interval is.
-    assert not scoring.compared(one, {"best": one - 30 * gain}, classifies=True)["not_worse"]
+    found = scoring.compared(one, {"best": one - 30 * gain}, classifies=True)
+    assert not found["not_worse"]
+    assert found["short_by"] == pytest.approx(-0.01 - 30 * want.low)
     # Errors are shares of that of the best method, and less is better.
     errors = {"best": np.full(4, 0.2), "worse": np.full(4, 0.3)}
     found = scoring.compared(np.full(4, 0.203), errors, classifies=False)
