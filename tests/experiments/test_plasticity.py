@@ -11,6 +11,7 @@ import pytest
 from scipy import special, stats
 
 from experiments import plasticity, report
+from experiments.data import IDX_FOLDER
 from experiments.options import OptionError
 from experiments.plasticity import methods, network, results, scoring, surgery, training, tuning
 from experiments.plasticity.config import ONE, ONE_SETTING, Config
@@ -76,7 +77,14 @@ def assert_close(got: Any, want: Any, rtol: float = 1e-5, atol: float = 1e-6) ->
 # --- networks -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["mlp", "regression", "cnn", "one's own"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "regression",
+        "cnn",  # which has dense layers too
+        *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("mlp", "one's own")),
+    ],
+)
 def test_mean_square_gradient_is_that_of_the_gradients_of_examples(kind: str) -> None:
     inputs, targets = batch(0)
     of = SMALL
@@ -105,7 +113,7 @@ def test_patches_are_those_of_a_convolution_and_the_unit_is_the_position_modulo_
 # --- methods ------------------------------------------------------------------------------------
 
 # Those whose updates no other test of this file runs.
-SOME = ("shrink_and_perturb", "redo", "to_zero", "resetting_by_curvature")
+SOME = ("resetting_by_curvature",)
 
 
 @pytest.mark.parametrize(
@@ -131,6 +139,7 @@ def test_every_method_learns_a_task_and_makes_a_grid_of_twelve(name: str) -> Non
     assert network.loss(SMALL, train(), *data) < 0.8 * network.loss(SMALL, start, *data)
 
 
+@pytest.mark.slow
 def test_the_parts_of_the_filter_make_the_filter_of_the_library() -> None:
     settings = {"hazard": 0.05, "spread": 4.0}
     start = setup_of().start
@@ -169,8 +178,12 @@ def test_the_oracle_begins_anew_where_it_is_told() -> None:
     told = follow(methods.adam_restarted(settings, setup), setup.start, boundary=2)
     assert_close(told[1], plain[1])
     gradient = seen(setup.start, 2).gradient
-    updates, _ = optax.adam(1e-2).update(gradient, optax.adam(1e-2).init(setup.start))
-    assert_close(told[2], optax.apply_updates(setup.start, updates))
+    # The first step of Adam is that against the signs.
+    want = jax.tree.map(lambda p, g: p - 1e-2 * np.sign(g), setup.start, gradient)
+    assert_close(told[2], want, atol=1e-4)
+
+
+drawn_like = jax.jit(optax.tree.random_like)
 
 
 def test_upgd_is_that_of_its_paper() -> None:
@@ -182,7 +195,7 @@ def test_upgd_is_that_of_its_paper() -> None:
     params = setup.start
     for t in range(4):
         observed = seen(params, t)
-        noise = optax.tree.random_like(observed.key, params)
+        noise = drawn_like(observed.key, params)
         p, g, e = (
             np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]).astype(float)
             for tree in (params, observed.gradient, noise)
@@ -213,7 +226,7 @@ def test_soft_reset_is_that_of_its_paper() -> None:
     def slope(at: np.ndarray) -> np.ndarray:
         return x.T @ (x @ at - y[:, None]) / BATCH
 
-    normal: Any = optax.tree.random_like(observed.key, now)
+    normal: Any = drawn_like(observed.key, now)
     noise = np.asarray(normal["w"], float)
     scale, drift = start.std(), 1.0
     for _ in range(methods.ASCENTS):
@@ -229,9 +242,10 @@ def test_soft_reset_is_that_of_its_paper() -> None:
 
 def test_adam_with_a_count_for_each_weight_is_adam() -> None:
     params, state = setup_of().start, surgery.moments(setup_of().start)
+    step = jax.jit(surgery.adam)
     for t, want in enumerate(follow(methods.adam({"learning_rate": 1e-2}, setup_of()), params)):
         gradient = seen(params, t).gradient
-        params, state = surgery.adam(jnp.float32(1e-2), params, state, gradient)
+        params, state = step(jnp.float32(1e-2), params, state, gradient)
         assert_close(params, want, 1e-4, 1e-5)
 
 
@@ -324,17 +338,13 @@ def drawn(stream: Stream, tasks: int, seed: int = 0) -> list[Task]:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            n, marks=[pytest.mark.slow] if n in ("fashion_cnn", "one_task_mnist1d") else []
-        )
+        pytest.param(n, marks=[] if n in ("permuted_labels", "drift") else [pytest.mark.slow])
         for n in STREAMS
+        if n != "fashion_cnn" or IDX_FOLDER.is_dir()
     ],
 )
 def test_streams_draw_tasks_that_fit_the_network(name: str) -> None:
-    try:
-        stream, key = STREAMS[name](None), jax.random.key(0)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+    stream, key = STREAMS[name](None), jax.random.key(0)
     tasks = drawn(stream, 2)
     of = NETWORKS[stream.network](stream.shape, stream.outputs)
     for task in tasks:
@@ -432,14 +442,12 @@ def small_network(shape: tuple[int, ...], outputs: int) -> Network:
 
 
 def _writes_down(settings: Any, setup: Setup) -> methods.Learner:
-    """Learns nothing; its network and what it was told are in its state."""
+    """Learns nothing; what it was told is in its state."""
 
-    def update(params: Any, state: Any, observed: Observed) -> tuple[Any, Any]:
-        told, targets = state
-        now = observed.step
-        return params, (told.at[now].set(observed.boundary), targets.at[now].set(observed.targets))
+    def update(params: Any, told: Any, observed: Observed) -> tuple[Any, Any]:
+        return params, told.at[observed.step].set(observed.boundary)
 
-    return methods.Learner((jnp.zeros(16, bool), jnp.zeros((16, 16), jnp.int32)), update)
+    return methods.Learner(jnp.zeros(16, bool), update)
 
 
 stays = methods.Method(
@@ -462,7 +470,7 @@ def test_methods_are_told_of_a_task_at_its_first_step() -> None:
     trainer._compiled = chunk
     trainer.live({"rate": 1.0}, jax.random.split(jax.random.key(0), 1))
     assert len(states) == 4  # two of the second task
-    assert np.flatnonzero(states[-1][0]).tolist() == [4, 12]
+    assert np.flatnonzero(states[-1]).tolist() == [4, 12]
 
 
 def test_lives_of_a_key_have_the_same_tasks_and_score_what_was_seen_before_it_was_learned() -> None:
@@ -484,9 +492,7 @@ def test_lives_of_a_key_have_the_same_tasks_and_score_what_was_seen_before_it_wa
 GRID = {"a": (0.01, 0.1, 1.0), "b": (1.0, 2.0, 4.0, 8.0)}
 
 
-def known(a: float, b: float) -> methods.Method:
-    """A method whose best setting is known, by `loss_of`."""
-    return methods.Method("known", _writes_down, GRID, limits={"b": (1.0, np.inf)})
+KNOWN = methods.Method("of known losses", _writes_down, GRID, limits={"b": (1.0, np.inf)})
 
 
 def loss_of(a: float, b: float, rungs: list[int]) -> Any:
@@ -501,19 +507,19 @@ def loss_of(a: float, b: float, rungs: list[int]) -> Any:
 
 def test_halving_finds_the_best_setting_and_goes_beyond_an_edge() -> None:
     rungs: list[int] = []
-    found = tuning.tune(known(0.1, 2.0), loss_of(0.1, 2.0, rungs))
+    found = tuning.tune(KNOWN, loss_of(0.1, 2.0, rungs))
     assert found.settings == {"a": 0.1, "b": 2.0} and found.edges == {}
     assert rungs == 12 * [0] + 4 * [1] and len(found.tried) == 12
-    found = tuning.tune(known(1e-3, 1.0), loss_of(1e-3, 1.0, []))
+    found = tuning.tune(KNOWN, loss_of(1e-3, 1.0, []))
     # The limit of b is no edge.
     assert found.settings == {"a": 1e-3, "b": 1.0} and found.edges == {}
-    found = tuning.tune(known(1e-9, 1.0), loss_of(1e-9, 1.0, []))
+    found = tuning.tune(KNOWN, loss_of(1e-9, 1.0, []))
     assert found.settings == {"a": 1e-5, "b": 1.0} and found.edges == {"a": "smallest"}
     assert len(found.tried) == 12 + tuning.ROUNDS
 
 
 def test_a_direction_that_does_not_matter_has_no_edge() -> None:
-    found = tuning.tune(known(0.01, 1.0), lambda setting, rung: [0.1 + 1e-5 * setting["a"]])
+    found = tuning.tune(KNOWN, lambda setting, rung: [0.1 + 1e-5 * setting["a"]])
     assert len(found.tried) == 12 and found.edges == {}
 
 
@@ -525,7 +531,7 @@ def test_the_second_rung_decides_and_what_diverges_is_worst() -> None:
             return [0.1]
         return [np.nan]
 
-    assert tuning.tune(known(0.1, 2.0), loss).settings == {"a": 0.1, "b": 4.0}
+    assert tuning.tune(KNOWN, loss).settings == {"a": 0.1, "b": 4.0}
 
 
 def test_one_setting_for_all_has_the_least_regret() -> None:
