@@ -1,0 +1,148 @@
+"""Whether a residual is rounding, noise of execution, or a learner outside of the family; where."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from beliefnav.inference.learners.searching import cells
+
+__all__ = ["LEVEL", "TWICE", "Judgement", "Noise", "execution_noise", "judge"]
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.01
+"""How often one of all the places that are looked at may exceed its bound by chance."""
+TWICE = 2.0
+"""A mean square up to so many times that of rounding is rounding."""
+
+
+class Noise(NamedTuple):
+    """Noise of execution.
+
+    Attributes:
+        relative: standard deviation, as a share of the step.
+        absolute: standard deviation, in units of the parameters.
+    """
+
+    relative: float
+    absolute: float
+
+
+class Judgement(NamedTuple):
+    """What a residual says.
+
+    Attributes:
+        explained: whether nothing is left but what the variance says.
+        coordinates: positions of those that are not explained.
+        windows: [first, last) steps that are not explained.
+        patterns: what the residual still goes along with.
+    """
+
+    explained: bool
+    coordinates: list[int]
+    windows: list[tuple[int, int]]
+    patterns: list[str]
+
+
+def execution_noise(residual: Floats, step: Floats, variance: Floats, seen: Floats) -> Noise:
+    """Moments of a residual: a part that is as large as the step, and one that is not.
+
+    Squares are regressed on squares of steps, weighted by the variance that is fitted so far.
+    """
+    use = seen > 0
+    y = (residual**2 - variance)[use]
+    x = step[use] ** 2
+    both = np.stack([x, np.ones_like(x)], 1)
+    relative, absolute = 0.0, max(float(y.mean()), 0.0)
+    for _ in range(20):
+        total = variance[use] + relative * x + absolute
+        weighted = both / total[:, None] ** 2
+        normal, right = weighted.T @ both, weighted.T @ y
+        units = np.sqrt(np.diag(normal))
+        units[units == 0] = 1
+        found = np.linalg.lstsq(normal / units[:, None] / units, right / units, rcond=None)[0]
+        relative, absolute = found / units
+        if relative < 0:
+            relative, absolute = 0.0, right[1] / normal[1, 1]
+        if absolute < 0:
+            relative, absolute = max(right[0] / normal[0, 0], 0.0), 0.0
+    return Noise(float(np.sqrt(max(relative, 0))), float(np.sqrt(max(absolute, 0))))
+
+
+def judge(
+    residual: Floats, variance: Floats, seen: Floats, causes: dict[str, Floats], *, noisy: bool
+) -> Judgement:
+    """Look at all coordinates and windows, and at what the residual goes along with.
+
+    The mean square of a coordinate or of a window, in units of its variance, may exceed the upper
+    point of its chi-square at `LEVEL` over the number of places; where the variance is that of
+    rounding, which is known up to a factor, it may also reach `TWICE`.
+
+    Args:
+        residual: [step, param].
+        variance: [step, param].
+        seen: [step, param], 0 or 1.
+        causes: what the residual must not go along with, each [step, param].
+        noisy: whether the variance was fitted to this residual, and patterns count.
+
+    Returns:
+        What is not explained, and where.
+    """
+    square = seen * residual**2 / variance
+    windows = np.array_split(np.arange(len(residual)), min(10, len(residual)))
+    places = residual.shape[1] + len(windows) + len(causes)
+    level = LEVEL / places
+    floor = 1.0 if noisy else TWICE
+
+    def exceeds(total: float, count: float) -> bool:
+        return total > floor * max(stats.chi2.isf(level, count), count) if count else False
+
+    wrong_params = [
+        i for i in range(residual.shape[1]) if exceeds(square[:, i].sum(), seen[:, i].sum())
+    ]
+    wrong_windows = [
+        (int(w[0]), int(w[-1]) + 1) for w in windows if exceeds(square[w].sum(), seen[w].sum())
+    ]
+    patterns = []
+    if noisy:
+        z = residual * np.sqrt(seen / variance)
+        bound = stats.norm.isf(level / 2)
+        for name, cause in causes.items():
+            x = np.where(seen > 0, cause, 0) / (np.sqrt((cause**2).mean(0)) + 1e-300)
+            width = np.sqrt((x**2 * z**2).sum())
+            if width > 0 and abs((x * z).sum()) > bound * width:
+                patterns.append(name)
+    else:
+        wrong_params, wrong_windows = _localised(
+            residual, variance, seen, wrong_params, wrong_windows, windows
+        )
+    return Judgement(
+        not (wrong_params or wrong_windows or patterns), wrong_params, wrong_windows, patterns
+    )
+
+
+def _localised(
+    residual: Floats,
+    variance: Floats,
+    seen: Floats,
+    params: list[int],
+    steps: list[tuple[int, int]],
+    windows: list[NDArray[np.int_]],
+) -> tuple[list[int], list[tuple[int, int]]]:
+    """Of coordinates and windows that both exceed, those that do so in most of their cells."""
+    if not (params and steps):
+        return params, steps
+    ratio = cells(residual, variance, seen)
+    counts = np.stack([seen[w].sum(0) for w in windows])
+    bad = ratio > TWICE * stats.chi2.isf(LEVEL / ratio.size, np.maximum(counts, 1)) / np.maximum(
+        counts, 1
+    )
+    by_param = [i for i in params if bad[:, i].mean() > 0.5]
+    by_step = [
+        (int(w[0]), int(w[-1]) + 1) for w, row in zip(windows, bad, strict=True) if row.mean() > 0.5
+    ]
+    if not by_param and not by_step:
+        return params, steps
+    return by_param, by_step

@@ -1,0 +1,160 @@
+"""What a stream can say of a learner: its layout checked, its rounding known, its faults named."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from beliefnav.recording.dataset import check_layout
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["MIN_ENTRIES", "Seen", "read"]
+
+Floats = NDArray[np.float64]
+
+MIN_ENTRIES = 200
+"""Fewer displacements say little of six numbers and as many options."""
+
+
+class Seen(NamedTuple):
+    """A stream as arrays, and what has to be said of it.
+
+    Attributes:
+        gradient: [step, param].
+        displacement: [step, param].
+        params: [step, param]; from the start, where only the displacements are known.
+        seen: [step, param], 1 where the displacement is known, else 0.
+        variance: [step, param], of what rounding does to the displacement.
+        norm: [step], or ``None``.
+        labels: of the coordinates.
+        first_step: the count of the first step.
+        rounding_known: whether the parameters were recorded.
+        started: whether the recording holds the first step of the learner.
+        statements: what is wrong with the stream.
+        usable: whether anything can be told.
+    """
+
+    gradient: Floats
+    displacement: Floats
+    params: Floats
+    seen: Floats
+    variance: Floats
+    norm: Floats | None
+    labels: list[str]
+    first_step: int
+    rounding_known: bool
+    started: bool
+    statements: tuple[str, ...]
+    usable: bool
+
+
+def read(stream: "xr.Dataset") -> Seen:
+    r"""A stream as arrays.
+
+    A displacement is the difference of two rounded parameters: one rounding enters with each step,
+    of variance $\mathrm{ulp}(\theta)^2 / 12$. The learner also rounds while it computes: an error
+    of one unit of the mantissa of its usual step is added.
+
+    Args:
+        stream: ``gradient`` and ``displacement`` of dimensions (step, param); ``params``, the
+            parameters before each step, and ``gradient_norm`` (step) if they were recorded.
+
+    Returns:
+        The longest part without gaps in the gradients, of the coordinates that moved.
+
+    Raises:
+        ValueError: the stream has another layout, or no displacement.
+    """
+    check_layout(stream, ("step", "param"))
+    if "displacement" not in stream:
+        raise ValueError(
+            "Cannot infer what a learner assumes from gradients alone. This is because they do not "
+            "say how it moved; record the displacement too."
+        )
+    names = [n for n in ("gradient", "displacement", "params") if n in stream]
+    raw = {n: stream[n].transpose("step", "param").values for n in names}
+    g, d = raw["gradient"].astype(float), raw["displacement"].astype(float)
+    norm = stream["gradient_norm"].values.astype(float) if "gradient_norm" in stream else None
+    labels = [str(x) for x in stream["param"].values] if "param" in stream.coords else []
+    labels = labels or [str(i) for i in range(g.shape[1])]
+    said: list[str] = []
+
+    whole = np.isfinite(g).all(1)
+    if norm is not None:
+        whole &= np.isfinite(norm)
+    begin, end = _longest(whole)
+    if end - begin < len(g):
+        said.append(
+            f"Gaps: the gradients of {int((~whole).sum())} of {len(g)} steps are missing, and what "
+            f"the learner remembers of them; the {end - begin} steps from {begin} on are used."
+        )
+    rows = slice(begin, end)
+    g, d = g[rows], d[rows]
+    norm = None if norm is None else norm[rows]
+    first = int(stream.attrs.get("steps_overwritten", 0)) + begin
+    if first:
+        said.append(
+            f"Late: the learner had made {first} steps before; what it remembered then is not "
+            "known, and memories as long as the recording are not told."
+        )
+    seen = np.isfinite(d)
+    d = np.where(seen, d, 0)
+    if "params" in raw and np.isfinite(raw["params"][rows]).all():
+        theta, known = raw["params"][rows], True
+    else:
+        theta, known = np.concatenate([np.zeros_like(d[:1]), np.cumsum(d, 0)[:-1]]), False
+        said.append(
+            "No parameters: decay to 0 is not told, nor whether what is not explained is rounding."
+        )
+    moves = (d != 0).any(0)
+    if not moves.all():
+        still = [labels[i] for i in np.flatnonzero(~moves)]
+        said.append(
+            f"Frozen: {len(still)} of {len(moves)} coordinates never move "
+            f"({', '.join(still[:5])}{', ...' if len(still) > 5 else ''}); they are left out."
+        )
+    stands = ~(d != 0).any(1) & seen.any(1) & (g != 0).any(1)
+    if stands.any() and moves.any():
+        said.append(
+            f"Frozen: at {int(stands.sum())} of {len(d)} steps nothing moves (the first is step "
+            f"{first + int(np.flatnonzero(stands)[0])}), though there are gradients."
+        )
+    exact = theta.astype(np.float32) if theta.dtype.kind != "f" else theta
+    eps = float(np.finfo(exact.dtype).eps)
+    size = np.sqrt((d**2).mean(0, keepdims=True))
+    computed = max(eps, 1e-10) * (np.abs(d) + size)
+    ulp = np.spacing(np.abs(exact)).astype(float) if known else np.zeros_like(d)
+    variance = ulp**2 / 12 + computed**2
+    usable = True
+    if not moves.any():
+        said.append("Frozen: no coordinate moves; nothing is told.")
+        usable = False
+    elif int(seen[:, moves].sum()) < MIN_ENTRIES or len(g) < 20:
+        said.append(
+            f"Short: {len(g)} steps of {int(moves.sum())} coordinates; at least 20 steps and "
+            f"{MIN_ENTRIES} displacements are needed to tell one learner from another."
+        )
+        usable = False
+    return Seen(
+        g[:, moves],
+        d[:, moves],
+        theta.astype(float)[:, moves],
+        seen[:, moves].astype(float),
+        variance[:, moves],
+        norm,
+        [label for label, moved in zip(labels, moves, strict=True) if moved],
+        first,
+        known,
+        first == 0,
+        tuple(said),
+        usable,
+    )
+
+
+def _longest(whole: NDArray[np.bool_]) -> tuple[int, int]:
+    """The longest run of true entries, as [begin, end)."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], whole.astype(int), [0]])))
+    runs = edges.reshape(-1, 2)
+    return tuple(runs[np.argmax(runs[:, 1] - runs[:, 0])]) if len(runs) else (0, 0)

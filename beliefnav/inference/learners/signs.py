@@ -1,0 +1,149 @@
+r"""Learners that move by the sign of a mean: its memories are known as intervals.
+
+$$ \Delta\theta_t = -r_t \big(\mathrm{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t)
+   + \lambda\theta_t\big), \qquad m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t . $$
+
+All moves of a step are of one size, whatever the memories are. Which signs there are is piecewise
+constant in the memories: those that make the fewest mistakes are an interval, whose ends bisection
+finds.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.signal import lfilter
+
+__all__ = ["Signs", "fit_signs"]
+
+Floats = NDArray[np.float64]
+
+
+class Signs(NamedTuple):
+    """A learner by signs.
+
+    Attributes:
+        rates: [step].
+        decay: per unit of rate.
+        decay_sd: its standard deviation.
+        path: whether the rate varies.
+        residual: [step, param], with the signs that were seen.
+        mistakes: the smallest number of signs that no pair of memories explains.
+        told: number of signs.
+        b1: the least and the largest.
+        b2: the least and the largest.
+        equal: whether one memory does for both.
+    """
+
+    rates: Floats
+    decay: float
+    decay_sd: float
+    path: bool
+    residual: Floats
+    mistakes: int
+    told: int
+    b1: tuple[float, float]
+    b2: tuple[float, float]
+    equal: bool
+
+
+def fit_signs(
+    gradient: Floats, displacement: Floats, params: Floats, variance: Floats, seen: Floats
+) -> Signs | None:
+    """The learner by signs that moves like this; ``None`` if moves are not all of one size."""
+    moved = np.where(displacement == 0, np.nan, np.abs(displacement))
+    with np.errstate(all="ignore"):
+        sizes = np.nan_to_num(np.nanmedian(np.where(np.isfinite(moved), moved, 0), 1))
+    weight = seen / variance
+    decay = 0.0
+    for path in (False, True):
+        decay, rates = 0.0, sizes if path else np.full(len(sizes), np.median(sizes))
+        for _ in range(20):
+            with np.errstate(all="ignore"):
+                signs = np.nan_to_num(
+                    -displacement / np.where(rates > 0, rates, np.inf)[:, None] - decay * params
+                )
+            signs = np.clip(np.round(signs), -1, 1)
+            u = signs + decay * params
+            along, done = (weight * u * u).sum(1), -(weight * u * displacement).sum(1)
+            if not path:
+                along, done = np.full_like(along, along.sum()), np.full_like(done, done.sum())
+            rates = done / np.where(along > 0, along, 1)
+            pull = rates[:, None] * params
+            information = (weight * pull**2).sum()
+            rest = -displacement - rates[:, None] * signs
+            decay = float((weight * pull * rest).sum() / information) if information else 0.0
+        residual = displacement + rates[:, None] * (signs + decay * params)
+        if (seen * residual**2 / variance).sum() <= 2 * seen.sum():
+            break
+    else:
+        return None
+    used = (seen > 0) & (np.abs(signs) > 0)
+    memories = 1 - np.exp(-np.concatenate([[0], np.linspace(np.log(1.25), np.log(2000), 47)]))
+
+    def wrong(b1: float, b2: float) -> int:
+        m = lfilter([1 - b2], [1, -b2], gradient, axis=0)
+        before = np.concatenate([np.zeros_like(m[:1]), m[:-1]])
+        return int((np.sign(b1 * before + (1 - b1) * gradient) != signs)[used].sum())
+
+    table = np.array([[wrong(b1, b2) for b2 in memories] for b1 in memories])
+    least = int(table.min())
+    i, j = np.unravel_index(np.argmin(table), table.shape)
+    point = [float(memories[i]), float(memories[j])]
+    step = 0.06
+    while step > 1e-4 and least:
+        found = False
+        for di, dj in [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1)]:
+            trial = [
+                1 - np.exp(-max(-np.log1p(-b) + step * k, 0.0))
+                for b, k in zip(point, (di, dj), strict=True)
+            ]
+            if (count := wrong(*trial)) < least:
+                point, least, found = trial, count, True
+                break
+        step = step if found else step / 2
+    allowed = [(b1, b2) for a, b1 in enumerate(memories) for b, b2 in enumerate(memories)
+               if table[a, b] <= least] + [tuple(point)]
+    ends = []
+    for axis in (0, 1):
+        values = sorted({pair[axis] for pair in allowed})
+        others = sorted({pair[1 - axis] for pair in allowed})[:: max(1, len(allowed) // 12)]
+
+        def fits(value: float, axis: int = axis, others: list[float] = others) -> bool:
+            pairs = [(value, o) if axis == 0 else (o, value) for o in [*others, value]]
+            return min(wrong(*pair) for pair in pairs) <= least
+
+        low, high = values[0], values[-1]
+        below = memories[memories < low]
+        above = memories[memories > high]
+        ends.append(
+            (
+                _edge(fits, low, float(below[-1]) if len(below) else low),
+                _edge(fits, high, float(above[0]) if len(above) else high),
+            )
+        )
+    shared = [b for pair in allowed for b in pair] + list(np.linspace(*ends[0], 20))
+    equal = any(wrong(b, b) <= least for b in shared)
+    return Signs(
+        rates,
+        decay,
+        float(information**-0.5) if information else np.inf,
+        path,
+        residual,
+        least,
+        int(used.sum()),
+        ends[0],
+        ends[1],
+        equal,
+    )
+
+
+def _edge(fits, inside: float, outside: float) -> float:
+    """Where a property ends between a point that has it and one that has not, by bisection."""
+    for _ in range(12):
+        middle = (inside + outside) / 2
+        if fits(middle):
+            inside = middle
+        else:
+            outside = middle
+    return inside
