@@ -1,0 +1,120 @@
+r"""What a learner assumes, inferred from its recording; and a drift that is learned.
+
+The theory's stated limitation is that its assumptions are put in by hand. Here they are inferred:
+from gradients, displacements and parameters of a learner, the numbers and options of the family of
+which Adam, momentum and the others are members, with intervals, and with a verdict on whether it
+is a member at all.
+
+Claims: for optax's rules on a network in float32 every number that is told is right within 1 %,
+every rule is named, and what is left unexplained is the rounding of the parameters; under noise of
+execution the posterior holds the truth as often as it says; a learner outside of the family is
+called so, and the coordinate or the time where it departs is named. They would be refuted by a
+number that is told and wrong, a misnamed rule, intervals too narrow or too wide, and places named
+where there are none. Every claim has its control: learners outside of the family, intervals of half
+the width, and a classifier by summary statistics, which is trained on other runs.
+
+``--stream FILE`` asks of a recording of your own instead.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import optax
+from tqdm import tqdm
+
+from experiments import report
+from experiments.inverse import asking, baseline, coverage, perturbed
+from experiments.inverse.config import Config
+from experiments.inverse.learners import KINDS, Learner, learners, network, record
+from experiments.kept import Kept
+
+__all__ = ["Config", "run"]
+
+NOISY = ("adamw", "momentum")
+FLIPPED = "layers/3/weight[5,19]"
+"""A weight of the last layer that is recorded, whose learner moves it the wrong way."""
+
+
+def run(config: Config) -> report.Report:
+    """Record, infer, compare, perturb, draw; or ask of one's own recording."""
+    if config.stream is not None:
+        said = asking.ask_file(config.stream)
+        print(said["table"])
+        return report.Report([], {"inferred": asking.written(said)})
+    every = learners(config.steps)
+    chosen = {name: every[name] for name in config.learners}
+    kept = Kept(config.folder / "kept")
+    builds = {name: learner.build for name, learner in chosen.items()}
+    said = ask_all(config, kept, builds | departing(config))
+    classified = compare(config, kept, chosen)
+    noises, seed = config.noises, config.seed
+    options = {"noises": noises, "fits": config.fits, "seed": seed}
+    covered = kept.measure("coverage", options, lambda: coverage.measure(noises, config.fits, seed))
+    ends = kept.measure("ends", options, lambda: coverage.ends(noises, config.fits // 10, seed))
+    from experiments.inverse import drawing, results  # nothing above depends on them
+
+    found = results.Results(
+        chosen,
+        said,
+        classified,
+        noisy={name: {s: said[noisy_name(name, s)] for s in noises} for name in NOISY},
+        coverage=covered,
+        ends=ends,
+        fits=config.fits,
+        flipped=FLIPPED,
+        steps=config.steps,
+    )
+    drawing.draw(config.folder, found)
+    return report.Report(results.claims(found), results.metrics(found))
+
+
+def noisy_name(name: str, noise: float) -> str:
+    """What a learner with noise of execution is called."""
+    return f"{name}, noise {noise:g}"
+
+
+def departing(config: Config) -> dict[str, Callable[[], optax.GradientTransformation]]:
+    """Learners that are not quite of the family, and Adam, which is."""
+    adam = partial(KINDS["adam"].build, **KINDS["adam"].numbers)
+    found: dict[str, Any] = {
+        "neither": adam,
+        "one sign flipped": lambda: optax.chain(adam(), perturbed.flipped(FLIPPED)),
+        "memory that switches": lambda: perturbed.switching(config.steps),
+    }
+    key = jax.random.key(config.seed + 1)
+    for name in NOISY:
+        for noise in config.noises:
+            found[noisy_name(name, noise)] = lambda kind=KINDS[name], noise=noise: optax.chain(
+                kind.build(**kind.numbers), perturbed.noise_of_execution(noise, key)
+            )
+    return found
+
+
+def ask_all(
+    config: Config, kept: Kept, builds: dict[str, Callable[[], optax.GradientTransformation]]
+) -> dict[str, asking.Said]:
+    """Record every learner on the same batches, and infer what it assumes."""
+    problem, key = network(), jax.random.key(config.seed)
+    options = {name: getattr(config, name) for name in ("steps", "coordinates", "seed")}
+
+    def ask(name: str) -> dict[str, Any]:
+        stream = record(problem, builds[name](), config.steps, config.coordinates, key)
+        return asking.ask(stream)
+
+    return {
+        name: kept.measure(f"said/{name}", options | {"name": name}, partial(ask, name))
+        for name in tqdm(builds, desc="inferred")
+    }
+
+
+def compare(config: Config, kept: Kept, chosen: dict[str, Learner]) -> baseline.Classified:
+    """What a classifier says of the same learners."""
+    options = {"steps": config.steps, "runs": config.runs, "seed": config.seed}
+    measured = kept.measure(
+        "baseline",
+        options | {"learners": list(chosen)},
+        lambda: baseline.measure(network(), chosen, config.steps, config.runs, config.seed),
+    )
+    return baseline.classify(measured, chosen, config.seed)

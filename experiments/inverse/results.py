@@ -1,0 +1,203 @@
+"""What is claimed, and what ``metrics.json`` says."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from experiments import report
+from experiments.inverse.asking import Said, written
+from experiments.inverse.baseline import Classified
+from experiments.inverse.learners import KINDS, Learner
+
+OUTSIDE = ("one sign flipped", "memory that switches")
+"""Learners outside of the family."""
+CONTROL = "neither"
+"""The learner that both depart from."""
+
+
+class Results(NamedTuple):
+    """All parts of the experiment but those of a drift.
+
+    Attributes:
+        learners: what was recorded.
+        said: learner -> what was inferred, also of those that depart from the family.
+        baseline: what the classifiers say.
+        noisy: learner -> noise -> what was inferred.
+        coverage: learner -> noise -> how often intervals hold the truth.
+        ends: memory -> noise -> factor between the ends of its interval.
+        fits: of every cell of the coverage.
+        flipped: label of the coordinate whose sign is flipped.
+        steps: of a recording.
+    """
+
+    learners: Mapping[str, Learner]
+    said: Mapping[str, Said]
+    baseline: Classified
+    noisy: Mapping[str, Mapping[float, Said]]
+    coverage: Mapping[str, Mapping[str, Any]]
+    ends: Mapping[str, Mapping[str, float]]
+    fits: int
+    flipped: str
+    steps: int
+
+
+def recovered(results: Results) -> list[dict[str, Any]]:
+    """A row for every number of every learner that is known.
+
+    The error is relative; where the truth is 0 it is the number itself. A number that was not
+    inferred has none.
+    """
+    rows = []
+    for name, learner in results.learners.items():
+        parameters = results.said[name]["parameters"]
+        for parameter, true in learner.true.items():
+            row = {"learner": name, "parameter": parameter, "true": true}
+            if parameter in parameters:
+                median, low, high, curved = parameters[parameter]
+                error = abs(median - true) / (abs(true) or 1)
+                row |= {"median": median, "low": low, "high": high, "curved": curved}
+            else:
+                error, row["curved"] = None, False
+            rows.append(row | {"error": error})
+    return rows
+
+
+def identified(results: Results) -> dict[str, dict[str, str | None]]:
+    """Method -> learner -> rule."""
+    found: dict[str, dict[str, str | None]] = {
+        "inferred": {name: results.said[name]["rule"] for name in results.learners},
+    }
+    for classifier, said in results.baseline.said.items():
+        found[classifier] = {name: KINDS[said[name]].rule for name in results.learners}
+    return found
+
+
+def right(results: Results) -> dict[str, float]:
+    """Method -> share of the learners whose rule it names."""
+    true = {name: KINDS[learner.kind].rule for name, learner in results.learners.items()}
+    return {
+        method: float(np.mean([said[name] == rule for name, rule in true.items()]))
+        for method, said in identified(results).items()
+    }
+
+
+def same_places(named: set[Any], true: set[Any]) -> float:
+    """Size of what is in both over the size of what is in either."""
+    return len(named & true) / len(named | true) if named | true else 1.0
+
+
+def half_named(said: Said, steps: int) -> float:
+    """How well the windows that are named are one half of the recording."""
+    named = {t for a, b in said["steps"] for t in range(a, b)}
+    halves = set(range(steps // 2)), set(range(steps // 2, steps))
+    return max(same_places(named, half) for half in halves)
+
+
+def schedule_error(results: Results) -> float | None:
+    """The largest relative error of a rate that is a path."""
+    errors = [
+        float(np.max(np.abs(np.asarray(results.said[name]["rates"]) / learner.rates - 1)))
+        for name, learner in results.learners.items()
+        if learner.rates is not None
+    ]
+    return max(errors) if errors else None
+
+
+def excess(said: Said) -> float:
+    """How often what is unexplained is as large as rounding."""
+    return said["unexplained"] / said["rounding"]
+
+
+def claims(results: Results) -> list[report.Claim]:
+    """What must hold; each has its control beside it."""
+    rows = recovered(results)
+    told = [row for row in rows if row["curved"]]
+    cells = [of for rule in results.coverage.values() for of in rule.values()]
+    outside = {name: results.said[name] for name in OUTSIDE}
+    flip = set(outside["one sign flipped"]["coordinates"])
+    plain = results.said[CONTROL]
+    made = [
+        report.at_most("largest error of a number that is told", _largest(told), 0.01),
+        report.at_least("share of the numbers that are told", len(told) / len(rows), 0.9),
+        report.at_least("share of the rules that are identified", right(results)["inferred"], 1),
+        report.at_most(
+            "of the family: largest unexplained share, rounding = 1",
+            max(excess(results.said[name]) for name in results.learners),
+            2,
+        ),
+        report.at_least(
+            "outside: smallest unexplained share, rounding = 1",
+            min(excess(said) for said in outside.values()),
+            100,
+        ),
+        report.at_least(
+            "outside: share that is called none of these",
+            np.mean([said["verdict"] == "none of these" for said in outside.values()]),
+            1,
+        ),
+        report.close(
+            "sign: coordinates that are named, in common with the flipped one",
+            same_places(flip, {results.flipped}),
+            1,
+            0,
+        ),
+        report.at_least(
+            "memory: steps that are named, in common with one half",
+            half_named(outside["memory that switches"], results.steps),
+            0.8,
+        ),
+        report.at_most(
+            "neither: coordinates and windows that are named",
+            len(plain["coordinates"]) + len(plain["steps"]),
+            0,
+        ),
+        report.at_least(
+            "coverage: smallest p, times the number of tests",
+            min(of["p"] for of in cells) * len(cells),
+            0.01,
+        ),
+        report.at_most(
+            "coverage: largest p of intervals of half the width",
+            max(of["narrow"]["p"] for of in cells),
+            1e-3,
+        ),
+    ]
+    if (error := schedule_error(results)) is not None:
+        made.append(report.at_most("schedule: largest error of a rate", error, 0.01))
+    return made
+
+
+def _largest(rows: list[dict[str, Any]]) -> float:
+    return max((row["error"] for row in rows), default=np.nan)
+
+
+def metrics(results: Results) -> dict[str, Any]:
+    """What goes into metrics.json."""
+    return {
+        "recovered": recovered(results),
+        "identified": identified(results),
+        "rules": {name: KINDS[learner.kind].rule for name, learner in results.learners.items()},
+        "share_identified": right(results),
+        "baseline": {
+            "accuracy": results.baseline.accuracy,
+            "shuffled": results.baseline.shuffled,
+        },
+        "unexplained": {
+            name: [said["unexplained"], said["rounding"]] for name, said in results.said.items()
+        },
+        "inferred": {name: written(results.said[name]) for name in results.learners},
+        "schedule_error": schedule_error(results),
+        "noisy": {
+            name: {noise: written(said) for noise, said in of.items()}
+            for name, of in results.noisy.items()
+        },
+        "coverage": results.coverage,
+        "coverage_smallest_p": min(
+            of["p"] for rule in results.coverage.values() for of in rule.values()
+        ),
+        "memory_told_within": results.ends,
+        "outside": {name: written(results.said[name]) for name in (*OUTSIDE, CONTROL)},
+        "flipped": results.flipped,
+        "half_named": half_named(results.said["memory that switches"], results.steps),
+    }
