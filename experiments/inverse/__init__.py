@@ -33,8 +33,8 @@ from experiments.kept import Kept
 __all__ = ["Config", "run"]
 
 NOISY = ("adamw", "momentum")
-FLIPPED = "layers/3/weight[5,19]"
-"""A weight of the last layer that is recorded, whose learner moves it the wrong way."""
+FLIPPED = "layers/3/weight[0,0]"
+"""A weight that is always recorded, whose learner moves it the wrong way."""
 
 
 def run(config: Config) -> report.Report:

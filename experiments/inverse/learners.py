@@ -13,6 +13,7 @@ import optax
 from jax import Array
 
 from beliefnav import recording
+from beliefnav._trees import named_leaves
 from experiments.training import Problem, make_problem, train
 
 if TYPE_CHECKING:
@@ -241,15 +242,18 @@ def record(
         problem: the data and the network.
         optimizer: the learner.
         steps: number of steps; all are recorded.
-        coordinates: of every array.
+        coordinates: of every array, evenly spaced, the first entry among them.
         key: random key.
 
     Returns:
         The stream, with parameters and the norm of the whole gradient.
     """
-    watched = recording.record(
-        optimizer, coordinates=coordinates, capacity=steps, key=jax.random.key(0), norm=True
-    )
+    sizes = {name: x.size for name, x in named_leaves(jax.eval_shape(problem.make, key))}
+    spaced = {
+        n: np.unique(np.linspace(0, k - 1, min(coordinates, k)).astype(int))
+        for n, k in sizes.items()
+    }
+    watched = recording.record(optimizer, coordinates=spaced, capacity=steps, norm=True)
 
     @jax.jit
     def run(key: Array) -> tuple[Any, Any]:
