@@ -1,9 +1,9 @@
 r"""Intervals under noise of execution: how often they hold the truth, and where nothing is told.
 
-Twelve weights follow a quadratic loss whose optimum is drawn anew every 50 steps, by noisy
-gradients, and every step is off by a share of itself. The rule is known and its numbers are not:
-`beliefnav.inference.learners.fit_rule` returns the mode and the covariance of their posterior.
-With the truth $x$ among $k$ numbers,
+Twenty weights follow a quadratic loss whose optimum is drawn anew every 50 steps, by noisy
+gradients, and every step is off by a share of itself and a little more. The rule is known and its
+numbers are not: `beliefnav.inference.learners.fit_rule` returns the mode and the covariance of
+their posterior. With the truth $x$ among $k$ numbers,
 
 $$ (\hat x - x)^\top \Sigma^{-1} (\hat x - x) \sim \chi^2_k $$
 
@@ -21,13 +21,15 @@ import optax
 from jax import Array, lax
 from scipy import stats
 
-from beliefnav.inference.learners import Start, fit_rule
+from beliefnav.inference.learners.ruled import Start, fit_rule, unconstrained
 from beliefnav.wrappers import two_hypothesis
 
-STEPS, WEIGHTS, TASK = 150, 12, 50
+STEPS, WEIGHTS, TASK = 300, 20, 50
 CURVATURE = np.geomspace(0.05, 1.0, WEIGHTS)
 GRADIENT_NOISE = 0.3
 EXAMPLES = 1.0
+BESIDES = 0.01
+"""Standard deviation of what a step is off by besides its own share, per unit of that share."""
 LEVEL = 0.9
 ENDS = (10, 100, 1000)
 """Memories of the second moment, in steps, of which it is asked whether they are told."""
@@ -114,13 +116,13 @@ def simulate(rule: Rule, noise: Array, key: Array) -> tuple[Array, Array, Array,
     def step(carry: Any, now: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
         params, state = carry
         optimum, key = now
-        noises = jax.random.normal(key, (2, WEIGHTS), jnp.float32)
+        noises = jax.random.normal(key, (3, WEIGHTS), jnp.float32)
         gradient = h * (params - optimum) + GRADIENT_NOISE * jnp.sqrt(h) * noises[0]
         more = (h * ((params - optimum) ** 2 - (first - optimum) ** 2)).sum() / 2
         # Whichever step it counts, the difference of this one is what it finds.
         optimizer = rule.build(rule.true, jnp.full(STEPS, more))
         updates, state = optimizer.update(gradient, state, params)
-        after = params + updates * (1 + noise * noises[1])
+        after = params + updates * (1 + noise * noises[1]) + noise * BESIDES * noises[2]
         return (after, state), (gradient, after - params, params, more)
 
     return lax.scan(step, (params, rule_state), (optima, jax.random.split(key, STEPS)))[1]
@@ -131,7 +133,7 @@ def fit(rule: Rule, noise: float, fits: int, key: Array) -> dict[str, np.ndarray
 
     Returns:
         ``error`` [fit, number], of the mode on the scale of the fit, ``covariance`` [fit, number,
-        number] and ``converged`` [fit]; the last number is the noise.
+        number] and ``converged`` [fit]; the last two numbers are the noises.
     """
     keys = jax.random.split(key, fits)
     recorded = jax.jit(jax.vmap(lambda key: simulate(rule, jnp.float32(noise), key)))(keys)
@@ -144,7 +146,6 @@ def fit(rule: Rule, noise: float, fits: int, key: Array) -> dict[str, np.ndarray
                 gradient,
                 displacement,
                 params,
-                noise=("relative",),
             )
 
         found = jax.jit(jax.vmap(one))(*(jnp.asarray(np.asarray(x), float) for x in recorded))
@@ -158,19 +159,13 @@ def fit(rule: Rule, noise: float, fits: int, key: Array) -> dict[str, np.ndarray
 
 def position(rule: Rule, noise: float) -> np.ndarray:
     """The truth on the scale of the fit: logs of what is positive, of memories, and of odds."""
-    scales: dict[str, Callable[[float], float]] = {
-        "real": lambda x: x,
-        "positive": np.log,
-        "memory": lambda x: -np.log1p(-x),
-        "unit": lambda x: np.log(x) - np.log1p(-x),
-    }
-    numbers = [scales[rule.start[name].transform](value) for name, value in rule.true.items()]
-    return np.array([*numbers, np.log(noise)])
+    numbers = [unconstrained(rule.true[name], s.transform) for name, s in rule.start.items()]
+    return np.array([*map(float, numbers), np.log(noise), np.log(BESIDES * noise)])
 
 
 def names(rule: Rule) -> tuple[str, ...]:
     """What is inferred, in order."""
-    return (*rule.start, "noise")
+    return (*rule.start, "relative noise", "absolute noise")
 
 
 def covered(found: Mapping[str, Any], scale: float = 1.0) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def draw_noise(path: Path, results: Results) -> None:
             joint.plot(noises, [c["joint"] for c in found], "o-", color=colour, label=name)
             joint.plot(noises, [c["narrow"]["joint"] for c in found], "x:", color=colour)
             for j, parameter in enumerate(found[0]["widths"]):
-                if parameter == "noise":
+                if parameter.endswith("noise"):
                     continue
                 line = ("-", "--", "-.", ":")[j]
                 values = [c["widths"][parameter] for c in found]

@@ -220,9 +220,7 @@ def _polish(
         found = _fit(jnp.asarray(x), stacked, free, data, weight, num_steps)
         x = np.asarray(found.position)
         residual, *_ = (np.asarray(a) for a in _look(jnp.asarray(x), stacked, data, weight))
-        scale = np.stack(
-            [np.maximum(spread(cells(r, base, seen), len(r)), 1) for r in residual]
-        )
+        scale = np.stack([np.maximum(spread(cells(r, base, seen), len(r)), 1) for r in residual])
     parts = [np.asarray(a) for a in _look(jnp.asarray(x), stacked, data, weight)]
     result = []
     for i, option in enumerate(options):
@@ -302,9 +300,7 @@ def search(data: Movement, *, norm: bool, params: bool, robust: int = 4) -> list
         ]
     )
     order = np.argsort(-np.where(np.isfinite(scores), scores, -np.inf))[:NUM_POLISHED]
-    best = _polish(
-        np.asarray(found.position)[order], [core[i] for i in order], data, base, robust
-    )
+    best = _polish(np.asarray(found.position)[order], [core[i] for i in order], data, base, robust)
     best = ranked(best)
     for _ in range(4):
         others = [

@@ -102,8 +102,12 @@ def fit_signs(
                 point, least, found = trial, count, True
                 break
         step = step if found else step / 2
-    allowed = [(b1, b2) for a, b1 in enumerate(memories) for b, b2 in enumerate(memories)
-               if table[a, b] <= least] + [tuple(point)]
+    allowed = [
+        (b1, b2)
+        for a, b1 in enumerate(memories)
+        for b, b2 in enumerate(memories)
+        if table[a, b] <= least
+    ] + [tuple(point)]
     ends = []
     for axis in (0, 1):
         values = sorted({pair[axis] for pair in allowed})
