@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -10,10 +10,15 @@ import optax
 
 from beliefnav import rules
 from beliefnav._format import number
+from beliefnav.atlas.naming import Inferred, named
+from beliefnav.inference.learners.inferring import infer
 from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions, Fact, Rule, table
 from beliefnav.rules.catalogue import CATALOGUE, Peer
 from beliefnav.wrappers.contract import Optimizer, Telling, Wrapper
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Held", "Wrapped", "explain"]
 
@@ -106,7 +111,11 @@ def explain(
 ) -> Held: ...
 
 
-def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held:
+@overload
+def explain(optimizer: "xr.Dataset") -> Inferred: ...
+
+
+def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held | Inferred:
     """The assumptions that a call of an optimizer encodes. Printed, a sentence for each.
 
     Or the numbers that the state of an average holds, and, given a loss, what to hand over and
@@ -114,18 +123,22 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
     shorter one has the lower loss, the other still carries where the path came from. No number that
     an average holds by itself decides that.
 
+    Or, of a recording of any learner, what it assumes as far as the recording tells, whether it is
+    a rule of the catalogue, and where it is not; see `beliefnav.inference.learners`.
+
     Args:
         optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called. Or a wrapper of
             `beliefnav.wrappers`; then the first argument is what it wraps: such a function, whose
             arguments follow, or an optimizer. `Assumptions` are returned as they are. Or the state
-            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it.
+            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it. Or a stream, such
+            as `beliefnav.recording.to_dataset` returns.
         *args: its arguments; of a state, if you like, the present parameters and ``value_fn``, a
             loss as a function of them, as of held-out data.
         **kwargs: its keyword arguments; around a wrapper, also those of the wrapper.
 
     Returns:
         What the optimizer is built from; of a wrapper, what it assumes and what the optimizer
-        inside does; of a state, the numbers it holds.
+        inside does; of a state, the numbers it holds; of a recording, what was inferred.
 
     Raises:
         ValueError: no belief and policy are known of it, an argument has no counterpart,
@@ -180,6 +193,8 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
             "Cannot explain an optimizer that was built before. This is because it does not say "
             "what built it; give the function and its arguments, as in explain(optax.adam, 1e-3)."
         )
+    if hasattr(optimizer, "data_vars"):  # a Dataset of xarray, which is not imported for this
+        return named(infer(optimizer))
     if not callable(optimizer):
         if told := _told(optimizer, *args, **kwargs):
             return Held(told)

@@ -112,9 +112,11 @@ def ask_all(
 def compare(config: Config, kept: Kept, chosen: dict[str, Learner]) -> baseline.Classified:
     """What a classifier says of the same learners."""
     options = {"steps": config.steps, "runs": config.runs, "seed": config.seed}
+    names = {learner.kind for learner in chosen.values()} if config.quick else set(KINDS)
+    kinds = {name: kind for name, kind in KINDS.items() if name in names}
     measured = kept.measure(
         "baseline",
-        options | {"learners": list(chosen)},
-        lambda: baseline.measure(network(), chosen, config.steps, config.runs, config.seed),
+        options | {"kinds": list(kinds), "learners": list(chosen)},
+        lambda: baseline.measure(network(), kinds, chosen, config.steps, config.runs, config.seed),
     )
     return baseline.classify(measured, chosen, config.seed)

@@ -6,6 +6,7 @@ them. Here the observables are the weights, their gradients and their displaceme
 arrays, so that the classifier sees more than the inference does, which sees a few coordinates.
 """
 
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from experiments.inverse.learners import KINDS, Learner, begin
+from experiments.inverse.learners import Kind, Learner, begin
 from experiments.training import Problem
 
 PARTS = 10
@@ -40,39 +41,52 @@ class Classified(NamedTuple):
 
 
 def statistics(x: Array) -> Array:
-    """Mean, mean size, median, third quartile, norm, skewness and kurtosis of an array [7]."""
-    x = x.ravel()
-    mean, deviation = x.mean(), x.std() + 1e-30
-    z = (x - mean) / deviation
-    quartiles = jnp.quantile(x, jnp.array([0.5, 0.75]))
-    several = [mean, jnp.abs(x).mean(), *quartiles, jnp.linalg.norm(x), (z**3).mean()]
-    return jnp.stack([*several, (z**4).mean()])
+    """Mean, mean size, median, third quartile, norm, skewness and kurtosis of rows [..., 7]."""
+    mean, deviation = x.mean(-1), x.std(-1) + 1e-30
+    z = (x - mean[..., None]) / deviation[..., None]
+    median, third = jnp.quantile(x, jnp.array([0.5, 0.75]), axis=-1)
+    size, norm = jnp.abs(x).mean(-1), jnp.linalg.norm(x, axis=-1)
+    return jnp.stack([mean, size, median, third, norm, (z**3).mean(-1), (z**4).mean(-1)], -1)
 
 
-def observe(problem: Problem, optimizer: Any, steps: int, key: Array) -> Array:
-    """Train a network; statistics of its arrays, averaged over parts of training [feature]."""
+@jax.jit
+def features(runs: Any) -> Array:
+    """Statistics of all arrays [run, step, ...], averaged over parts of training [run, feature]."""
+
+    def of_run(run: Any) -> Array:
+        rows = [x.reshape(len(x), -1) for x in jax.tree.leaves(run)]
+        seen = jnp.stack([statistics(x) for x in rows], 1)
+        return jnp.stack([part.mean(0) for part in jnp.array_split(seen, PARTS)]).ravel()
+
+    return lax.map(of_run, runs)
+
+
+def observe(problem: Problem, optimizer: Any, steps: int, key: Array) -> Any:
+    """Train a network: parameters, gradients and displacements of all steps, [step, ...]."""
     params, examples = begin(problem, steps, key)
 
-    def step(carry: Any, batch: Array) -> tuple[Any, Array]:
+    def step(carry: Any, batch: Array) -> tuple[Any, Any]:
         params, state = carry
         gradient = jax.grad(problem.loss)(params, batch)
         updates, state = optimizer.update(gradient, state, params)
-        trees = (params, gradient, updates)
-        seen = jnp.stack([statistics(x) for tree in trees for x in jax.tree.leaves(tree)])
-        return (optax.apply_updates(params, updates), state), seen
+        return (optax.apply_updates(params, updates), state), (params, gradient, updates)
 
-    _, seen = lax.scan(step, (params, optimizer.init(params)), examples)
-    parts = jnp.array_split(seen, PARTS)
-    return jnp.stack([part.mean(0) for part in parts]).ravel()
+    return lax.scan(step, (params, optimizer.init(params)), examples)[1]
 
 
 def measure(
-    problem: Problem, learners: Mapping[str, Learner], steps: int, runs: int, seed: int
+    problem: Problem,
+    kinds: Mapping[str, Kind],
+    learners: Mapping[str, Learner],
+    steps: int,
+    runs: int,
+    seed: int,
 ) -> dict[str, Any]:
     """Features of learners, and of runs of every kind with numbers at random.
 
     Args:
         problem: the data and the network.
+        kinds: what is to be told apart.
         learners: what is to be named.
         steps: of every run.
         runs: of every kind.
@@ -81,33 +95,32 @@ def measure(
     Returns:
         ``features`` [run, feature] with ``names`` [run], and ``asked`` [learner, feature].
     """
-    rng, features, names = np.random.default_rng(seed), [], []
-    for i, (name, kind) in enumerate(tqdm(KINDS.items(), desc="baseline")):
+    rng, found, names = np.random.default_rng(seed), [], []
+    for i, (name, kind) in enumerate(tqdm(kinds.items(), desc="baseline")):
         drawn = [kind.draw(rng) for _ in range(runs)]
         numbers = {key: jnp.array([d[key] for d in drawn]) for key in drawn[0]}
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed + 1), i), runs)
 
-        def run(numbers: Any, key: Array, kind: Any = kind) -> Array:
+        def run(numbers: Any, key: Array, kind: Kind = kind) -> Any:
             return observe(problem, kind.build(**numbers), steps, key)
 
-        features.append(np.asarray(jax.jit(jax.vmap(run))(numbers, keys)))
+        found.append(np.asarray(features(jax.jit(jax.vmap(run))(numbers, keys))))
         names += [name] * runs
-    asked = [
-        jax.jit(lambda key, made=x.build: observe(problem, made(), steps, key))(
-            jax.random.key(seed)
-        )
-        for x in learners.values()
-    ]
+    asked = []
+    for learner in learners.values():
+        run = jax.jit(functools.partial(observe, problem, learner.build(), steps))
+        one = jax.tree.map(lambda x: x[None], run(jax.random.key(seed)))
+        asked.append(np.asarray(features(one))[0])
     return {
-        "features": np.concatenate(features),
+        "features": np.concatenate(found),
         "names": np.array(names),
-        "asked": np.stack([np.asarray(x) for x in asked]),
+        "asked": np.stack(asked),
     }
 
 
 def classify(measured: Mapping[str, Any], learners: Mapping[str, Learner], seed: int) -> Classified:
     """Train both classifiers on three quarters of the runs, and ask them of the rest."""
-    features, names = compressed(measured["features"]), np.asarray(measured["names"])
+    given, names = compressed(measured["features"]), np.asarray(measured["names"])
     asked = compressed(measured["asked"])
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(names))
@@ -116,17 +129,17 @@ def classify(measured: Mapping[str, Any], learners: Mapping[str, Learner], seed:
     mixed = rng.permutation(names[fitted])
     said, accuracy, shuffled = {}, {}, {}
     for name in ("random forest", "linear machine"):
-        machine = _machine(name, seed).fit(features[fitted], names[fitted])
+        machine = _machine(name, seed).fit(given[fitted], names[fitted])
         said[name] = dict(zip(learners, map(str, machine.predict(asked)), strict=True))
-        accuracy[name] = float((machine.predict(features[rest]) == names[rest]).mean())
-        control = _machine(name, seed).fit(features[fitted], mixed)
-        shuffled[name] = float((control.predict(features[rest]) == names[rest]).mean())
+        accuracy[name] = float((machine.predict(given[rest]) == names[rest]).mean())
+        control = _machine(name, seed).fit(given[fitted], mixed)
+        shuffled[name] = float((control.predict(given[rest]) == names[rest]).mean())
     return Classified(said, accuracy, shuffled)
 
 
-def compressed(features: np.ndarray) -> np.ndarray:
+def compressed(values: np.ndarray) -> np.ndarray:
     """Statistics span many sizes: a logarithm with a sign."""
-    return np.arcsinh(np.nan_to_num(np.asarray(features, float), posinf=0, neginf=0) * 1e6)
+    return np.arcsinh(np.nan_to_num(np.asarray(values, float), posinf=0, neginf=0) * 1e6)
 
 
 def _machine(name: str, seed: int) -> Any:

@@ -16,8 +16,9 @@ class Config(Options):
 
     QUICK = {
         "learners": ("adamw", "momentum", "lion"),
-        "steps": 150,
-        "runs": 6,
+        "steps": 100,
+        "coordinates": 6,
+        "runs": 4,
         "fits": 20,
         "noises": (0.1,),
     }

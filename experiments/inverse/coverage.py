@@ -11,6 +11,7 @@ if the posterior is right, so that one of ten such distances exceeds the 90 % po
 a fit are judged at once, and fits are independent of one another.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import optax
 from jax import Array, lax
 from scipy import stats
 
-from beliefnav.inference.learners.ruled import Start, fit_rule, unconstrained
+from beliefnav.inference.learners.ruled import Fit, Start, fit_rule, unconstrained
 from beliefnav.wrappers import two_hypothesis
 
 STEPS, WEIGHTS, TASK = 300, 20, 50
@@ -99,7 +100,9 @@ RULES: dict[str, Rule] = {
 }
 
 
-def simulate(rule: Rule, noise: Array, key: Array) -> tuple[Array, Array, Array, Array]:
+def simulate(
+    rule: Rule, numbers: Numbers, noise: Array, key: Array
+) -> tuple[Array, Array, Array, Array]:
     """A learner at work, in float32.
 
     Returns:
@@ -111,7 +114,7 @@ def simulate(rule: Rule, noise: Array, key: Array) -> tuple[Array, Array, Array,
     params = jax.random.normal(start_key, (WEIGHTS,), jnp.float32)
     optima = jax.random.normal(optima_key, (-(-STEPS // TASK), WEIGHTS), jnp.float32)
     optima = jnp.repeat(optima, TASK, 0)[:STEPS]
-    first, rule_state = params, rule.build(rule.true, jnp.zeros(STEPS, jnp.float32)).init(params)
+    first, rule_state = params, rule.build(numbers, jnp.zeros(STEPS, jnp.float32)).init(params)
 
     def step(carry: Any, now: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
         params, state = carry
@@ -120,7 +123,7 @@ def simulate(rule: Rule, noise: Array, key: Array) -> tuple[Array, Array, Array,
         gradient = h * (params - optimum) + GRADIENT_NOISE * jnp.sqrt(h) * noises[0]
         more = (h * ((params - optimum) ** 2 - (first - optimum) ** 2)).sum() / 2
         # Whichever step it counts, the difference of this one is what it finds.
-        optimizer = rule.build(rule.true, jnp.full(STEPS, more))
+        optimizer = rule.build(numbers, jnp.full(STEPS, more))
         updates, state = optimizer.update(gradient, state, params)
         after = params + updates * (1 + noise * noises[1]) + noise * BESIDES * noises[2]
         return (after, state), (gradient, after - params, params, more)
@@ -128,44 +131,60 @@ def simulate(rule: Rule, noise: Array, key: Array) -> tuple[Array, Array, Array,
     return lax.scan(step, (params, rule_state), (optima, jax.random.split(key, STEPS)))[1]
 
 
-def fit(rule: Rule, noise: float, fits: int, key: Array) -> dict[str, np.ndarray]:
+@functools.cache
+def programs(name: str) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Many recordings of a rule, and many fits, compiled once for all numbers and noises."""
+    rule = RULES[name]
+
+    def one(gradient: Array, displacement: Array, params: Array, evidence: Array) -> Fit:
+        def build(numbers: Numbers) -> optax.GradientTransformation:
+            return rule.build(numbers, evidence)
+
+        return fit_rule(build, rule.start, gradient, displacement, params)
+
+    several = jax.vmap(functools.partial(simulate, rule), in_axes=(None, None, 0))
+    return jax.jit(several), jax.jit(jax.vmap(one))
+
+
+def fit(
+    name: str, noise: float, fits: int, key: Array, numbers: Mapping[str, float] | None = None
+) -> dict[str, np.ndarray]:
     """Fit many recordings of a rule at once.
+
+    Args:
+        name: of the rule.
+        noise: of execution.
+        fits: how many.
+        key: random key.
+        numbers: of the rule, in place of its own.
 
     Returns:
         ``error`` [fit, number], of the mode on the scale of the fit, ``covariance`` [fit, number,
         number] and ``converged`` [fit]; the last two numbers are the noises.
     """
-    keys = jax.random.split(key, fits)
-    recorded = jax.jit(jax.vmap(lambda key: simulate(rule, jnp.float32(noise), key)))(keys)
+    record, infer = programs(name)
+    true = {**RULES[name].true, **(numbers or {})}
+    given = {n: jnp.float32(x) for n, x in true.items()}
+    recorded = record(given, jnp.float32(noise), jax.random.split(key, fits))
     with jax.enable_x64(True):
-
-        def one(gradient: Array, displacement: Array, params: Array, evidence: Array) -> Any:
-            return fit_rule(
-                lambda numbers: rule.build(numbers, evidence),
-                dict(rule.start),
-                gradient,
-                displacement,
-                params,
-            )
-
-        found = jax.jit(jax.vmap(one))(*(jnp.asarray(np.asarray(x), float) for x in recorded))
-    truth = position(rule, noise)
+        found = infer(*(jnp.asarray(np.asarray(x), float) for x in recorded))
     return {
-        "error": np.asarray(found.position) - truth,
+        "error": np.asarray(found.position) - position(name, true, noise),
         "covariance": np.asarray(found.covariance),
         "converged": np.asarray(found.converged),
     }
 
 
-def position(rule: Rule, noise: float) -> np.ndarray:
+def position(name: str, true: Mapping[str, float], noise: float) -> np.ndarray:
     """The truth on the scale of the fit: logs of what is positive, of memories, and of odds."""
-    numbers = [unconstrained(rule.true[name], s.transform) for name, s in rule.start.items()]
+    start = RULES[name].start
+    numbers = [unconstrained(true[number], s.transform) for number, s in start.items()]
     return np.array([*map(float, numbers), np.log(noise), np.log(BESIDES * noise)])
 
 
-def names(rule: Rule) -> tuple[str, ...]:
+def names(name: str) -> tuple[str, ...]:
     """What is inferred, in order."""
-    return (*rule.start, "relative noise", "absolute noise")
+    return (*RULES[name].start, "relative noise", "absolute noise")
 
 
 def covered(found: Mapping[str, Any], scale: float = 1.0) -> dict[str, Any]:
@@ -200,13 +219,13 @@ def measure(noises: tuple[float, ...], fits: int, seed: int) -> dict[str, Any]:
         Rule -> noise -> `covered`, with ``narrow``, the same of half the width.
     """
     measured: dict[str, Any] = {}
-    for i, (name, rule) in enumerate(RULES.items()):
+    for i, name in enumerate(RULES):
         for j, noise in enumerate(noises):
             key = jax.random.fold_in(jax.random.key(seed), 100 * i + j)
-            found = fit(rule, noise, fits, key)
+            found = fit(name, noise, fits, key)
             said = covered(found)
-            said["parameters"] = dict(zip(names(rule), said["parameters"], strict=True))
-            said["widths"] = dict(zip(names(rule), said["widths"], strict=True))
+            for part in ("parameters", "widths"):
+                said[part] = dict(zip(names(name), said[part], strict=True))
             said["narrow"] = {k: covered(found, 0.5)[k] for k in ("joint", "p")}
             measured.setdefault(name, {})[f"{noise:g}"] = said
     return measured
@@ -217,13 +236,12 @@ def ends(noises: tuple[float, ...], fits: int, seed: int) -> dict[str, dict[str,
 
     Of the median of some fits; a memory is told where that is less than `TOLD`.
     """
-    rule, found = RULES["adamw"], {}
+    which, found = list(RULES["adamw"].start).index("b2"), {}
     for i, memory in enumerate(ENDS):
-        other = rule._replace(true={**rule.true, "b2": 1 - 1 / memory})
         for j, noise in enumerate(noises):
             key = jax.random.fold_in(jax.random.key(seed), 1000 + 100 * i + j)
-            covariance = fit(other, noise, fits, key)["covariance"]
-            deviation = np.median(np.sqrt(covariance[:, 2, 2]))
+            covariance = fit("adamw", noise, fits, key, {"b2": 1 - 1 / memory})["covariance"]
+            deviation = np.median(np.sqrt(covariance[:, which, which]))
             factor = float(np.exp(2 * stats.norm.ppf((1 + LEVEL) / 2) * deviation))
             found.setdefault(f"{memory}", {})[f"{noise:g}"] = factor
     return found
