@@ -21,7 +21,7 @@ from scipy import stats
 from beliefnav.inference.learners.family import NAMES, Movement, Options
 from beliefnav.inference.learners.judging import Judgement, Noise, execution_noise, judge
 from beliefnav.inference.learners.movement import Seen, read
-from beliefnav.inference.learners.searching import PRIOR, TOLD, Member, refit, search
+from beliefnav.inference.learners.searching import PRIOR, TOLD, Member, search, sharpen
 from beliefnav.inference.learners.signs import Signs, fit_signs
 
 if TYPE_CHECKING:
@@ -142,13 +142,15 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     said = judge(best.residual, seen.variance, seen.seen, {}, noisy=False)
     verdict = OF if said.explained and seen.rounding_known else NONE
     if verdict == NONE:
-        again, noise, variance = _with_noise(seen, data, found)
-        noisy = judge(again.residual, variance, seen.seen, _causes(seen), noisy=True)
+        several, noise, variance = _with_noise(seen, data, found[0])
+        noisy = judge(several[0].residual, variance, seen.seen, _causes(seen), noisy=True)
         spread = float((variance * seen.seen).sum() / total)
         if noisy.explained and spread < 0.9:
-            best, said, verdict = again, noisy, NOISY if seen.rounding_known else UNTOLD
-            found = [again, *(m for m in found if m.options != again.options)]
+            found, said, verdict = several, noisy, NOISY if seen.rounding_known else UNTOLD
+            best = found[0]
         else:
+            best = sharpen(best, data)
+            said = judge(best.residual, seen.variance, seen.seen, {}, noisy=False)
             noise = Noise(0.0, 0.0)
             statements += _outside(noisy, spread)
     told = _parameters(best, seen, verdict, noise)
@@ -185,18 +187,16 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     )
 
 
-def _with_noise(seen: Seen, data: Movement, found: list[Member]) -> tuple[Member, Noise, Floats]:
-    """The best members again, with the weights of noise of execution."""
-    step = seen.displacement - found[0].residual
-    variance, noise = seen.variance, Noise(0.0, 0.0)
-    several = [m for m in found if m.evidence > found[0].evidence - 50][:6]
-    again = several
+def _with_noise(seen: Seen, data: Movement, first: Member) -> tuple[list[Member], Noise, Floats]:
+    """The members, searched again with the weights of noise of execution."""
+    found, noise, variance = [first], Noise(0.0, 0.0), seen.variance
     for _ in range(3):
-        noise = execution_noise(again[0].residual, step, seen.variance, seen.seen)
+        step = seen.displacement - found[0].residual
+        noise = execution_noise(found[0].residual, step, seen.variance, seen.seen)
         variance = seen.variance + noise.relative**2 * step**2 + noise.absolute**2
-        again = refit(again, data._replace(variance=jnp.asarray(variance)))
-        step = seen.displacement - again[0].residual
-    return again[0], noise, variance
+        weighted = data._replace(variance=jnp.asarray(variance))
+        found = search(weighted, norm=seen.norm is not None, params=seen.rounding_known, robust=0)
+    return found, noise, variance
 
 
 def _causes(seen: Seen) -> dict[str, Floats]:
@@ -239,13 +239,13 @@ def _parameters(best: Member, seen: Seen, verdict: str, noise: Noise) -> dict[st
             ends = 1 - np.exp(-ends)
         elif name in ("eps", "clip"):
             ends = np.exp(ends)
-        result[name] = Parameter(*map(float, ends), curved)
+        result[name] = Parameter(*map(float, ends), bool(curved))
     variance = best.rate_slopes @ covariance @ best.rate_slopes
     own = scale / (best.precisions.sum() if best.options.path else best.precisions[0])
     mean = float(best.rates.mean())
     half = z * float(np.sqrt(max(variance + own, 0)))
     curved = known and half < abs(mean)
-    result = {"rate": Parameter(mean, mean - half, mean + half, curved)} | result
+    result = {"rate": Parameter(mean, mean - half, mean + half, bool(curved))} | result
     count = seen.seen.sum()
     error = z / np.sqrt(2 * count)
     for name, value in (("relative_noise", noise.relative), ("absolute_noise", noise.absolute)):
@@ -283,6 +283,11 @@ def _options(found: list[Member], best: Member) -> dict[str, tuple[object, ...]]
     }
 
 
+def _between(low: float, high: float) -> Parameter:
+    """A memory that is known as an interval; curved if that is short beside its distance to 1."""
+    return Parameter((low + high) / 2, low, high, bool(high - low < (1 - high) + 0.05))
+
+
 def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learner:
     judged = judge(found.residual, seen.variance, seen.seen, {}, noisy=False)
     statements = list(seen.statements)
@@ -293,14 +298,16 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
             f"{found.told} signs."
         )
     z = stats.norm.isf(0.025)
-    mean, half = float(found.rates.mean()), 0.0
+    mean = float(found.rates.mean())
     half = z * float(np.sqrt(1 / (seen.seen / seen.variance).sum()))
     spread = z * found.decay_sd
     parameters = {
         "rate": Parameter(mean, mean - half, mean + half, True),
-        "b1": Parameter(float(np.mean(found.b1)), *found.b1, found.b1[1] - found.b1[0] < 0.3),
-        "b2": Parameter(float(np.mean(found.b2)), *found.b2, found.b2[1] - found.b2[0] < 0.3),
-        "decay": Parameter(found.decay, found.decay - spread, found.decay + spread, spread < 1.0),
+        "b1": _between(*found.b1),
+        "b2": _between(*found.b2),
+        "decay": Parameter(
+            found.decay, found.decay - spread, found.decay + spread, bool(spread < 1)
+        ),
     }
     options: dict[str, tuple[object, ...]] = {
         "sign": (True,),

@@ -157,4 +157,7 @@ def _longest(whole: NDArray[np.bool_]) -> tuple[int, int]:
     """The longest run of true entries, as [begin, end)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], whole.astype(int), [0]])))
     runs = edges.reshape(-1, 2)
-    return tuple(runs[np.argmax(runs[:, 1] - runs[:, 0])]) if len(runs) else (0, 0)
+    if not len(runs):
+        return 0, 0
+    begin, end = runs[np.argmax(runs[:, 1] - runs[:, 0])]
+    return int(begin), int(end)

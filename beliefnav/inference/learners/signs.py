@@ -8,6 +8,7 @@ constant in the memories: those that make the fewest mistakes are an interval, w
 finds.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -102,8 +103,12 @@ def fit_signs(
                 point, least, found = trial, count, True
                 break
         step = step if found else step / 2
-    allowed = [(b1, b2) for a, b1 in enumerate(memories) for b, b2 in enumerate(memories)
-               if table[a, b] <= least] + [tuple(point)]
+    allowed = [
+        (b1, b2)
+        for a, b1 in enumerate(memories)
+        for b, b2 in enumerate(memories)
+        if table[a, b] <= least
+    ] + [(point[0], point[1])]
     ends = []
     for axis in (0, 1):
         values = sorted({pair[axis] for pair in allowed})
@@ -132,13 +137,13 @@ def fit_signs(
         residual,
         least,
         int(used.sum()),
-        ends[0],
-        ends[1],
+        (float(ends[0][0]), float(ends[0][1])),
+        (float(ends[1][0]), float(ends[1][1])),
         equal,
     )
 
 
-def _edge(fits, inside: float, outside: float) -> float:
+def _edge(fits: Callable[[float], bool], inside: float, outside: float) -> float:
     """Where a property ends between a point that has it and one that has not, by bisection."""
     for _ in range(12):
         middle = (inside + outside) / 2
