@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -10,10 +10,15 @@ import optax
 
 from beliefnav import rules
 from beliefnav._format import number
+from beliefnav.atlas.inferred import Inferred, named
+from beliefnav.inference.learners.inferring import infer
 from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions, Fact, Rule, table
 from beliefnav.rules.catalogue import CATALOGUE, Peer
 from beliefnav.wrappers.contract import Optimizer, Telling, Wrapper
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["Held", "Wrapped", "explain"]
 
@@ -101,12 +106,16 @@ def explain(
 
 
 @overload
+def explain(optimizer: "xr.Dataset") -> Inferred: ...
+
+
+@overload
 def explain(
     optimizer: optax.OptState, params: Any = None, value_fn: Callable[[Any], Any] | None = None
 ) -> Held: ...
 
 
-def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held:
+def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held | Inferred:
     """The assumptions that a call of an optimizer encodes. Printed, a sentence for each.
 
     Or the numbers that the state of an average holds, and, given a loss, what to hand over and
@@ -118,7 +127,8 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
         optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called. Or a wrapper of
             `beliefnav.wrappers`; then the first argument is what it wraps: such a function, whose
             arguments follow, or an optimizer. `Assumptions` are returned as they are. Or the state
-            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it.
+            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it. Or a stream, as of
+            `beliefnav.recording.to_dataset`, of any learner: what it assumes is inferred.
         *args: its arguments; of a state, if you like, the present parameters and ``value_fn``, a
             loss as a function of them, as of held-out data.
         **kwargs: its keyword arguments; around a wrapper, also those of the wrapper.
@@ -167,6 +177,10 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
         >>> [(fact.subject, fact.value) for fact in told.facts() if fact.subject.startswith("to")]
         [('to hand over', 'the parameters'), ('to train with', 'a schedule')]
     """
+    if hasattr(optimizer, "data_vars"):
+        if args or kwargs:
+            raise TypeError("Cannot give arguments to a stream. This is because it has them all.")
+        return named(infer(optimizer))
     if isinstance(optimizer, Assumptions | Wrapped):
         if args or kwargs:
             raise TypeError("Cannot give arguments to assumptions. This is because they have them.")

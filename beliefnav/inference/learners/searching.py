@@ -41,7 +41,7 @@ class Member(NamedTuple):
         precisions: [step], of the rates, in the same units.
         rate_slopes: of the mean rate with the numbers.
         residual: [step, param].
-        ratio: mean square of the residual in units of ``variance``.
+        scale: mean square of the residual in units of its variance, by the weights of the fit.
         evidence: Bayesian information criterion with an unknown scale, as a log density.
     """
 
@@ -52,7 +52,7 @@ class Member(NamedTuple):
     precisions: Floats
     rate_slopes: Floats
     residual: Floats
-    ratio: float
+    scale: float
     evidence: float
 
 
@@ -241,7 +241,6 @@ def _polish(
     result = []
     for i, option in enumerate(options):
         residual, rates, precisions, slopes = (part[i] for part in parts)
-        ratio = float((seen * residual**2 / base).sum() / seen.sum())
         robust_scale = seen * residual**2 / (base * scale[i])
         cell_evidence = -0.5 * (seen * np.log(scale[i])).sum() - 0.5 * robust_scale.sum()
         evidence = _evidence(option, residual, base, seen, (rates, precisions))
@@ -256,7 +255,7 @@ def _polish(
                 precisions,
                 slopes,
                 residual,
-                ratio,
+                float(robust_scale.sum() / seen.sum()),
                 evidence,
             )
         )
