@@ -142,18 +142,18 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     found = search(data, norm=seen.norm is not None, params=seen.rounding_known)
     if not seen.rounding_known:
         seen, found = _own_rounding(seen, data, found[0])
-    best, noise, statements = found[0], Noise(0.0, 0.0), list(seen.statements)
+    best, statements = found[0], list(seen.statements)
     causes = {} if seen.rounding_known else _causes(seen)
     said = judge(best.residual, seen.variance, seen.seen, causes, noisy=not seen.rounding_known)
     verdict, executed = OF if said.explained else NONE, None
     if verdict == NONE and seen.rounding_known:
-        several, noise, variance = _with_noise(seen, data, found[0])
-        noisy = judge(several[0].residual, variance, seen.seen, _causes(seen), noisy=True)
-        spread = float((variance * seen.seen).sum() / total)
+        again = _with_noise(seen, data, found[0])
+        left = again.found[0].residual
+        noisy = judge(left, again.variance, seen.seen, _causes(seen), noisy=True)
+        spread = float((again.variance * seen.seen).sum() / total)
         if noisy.explained and spread < 0.9:
-            found, said, verdict = several, noisy, NOISY
-            best = found[0]
-            executed = None if best.options.path else execute(best, data, noise)
+            found, said, verdict = again.found, noisy, NOISY
+            best, executed = found[0], again.numbers
         else:
             best = sharpen(best, data)
             said = judge(best.residual, seen.variance, seen.seen, {}, noisy=False)
@@ -166,7 +166,7 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
         told = False
     if verdict == OF and not seen.rounding_known:
         verdict = UNTOLD
-    numbers = executed or _numbers(best, noise, seen)
+    numbers = executed or _numbers(best, Noise(0.0, 0.0), seen)
     parameters = _parameters(numbers, seen, told)
     coordinates = tuple(seen.labels[i] for i in said.coordinates)
     first = seen.first_step
@@ -210,16 +210,33 @@ def _own_rounding(seen: Seen, data: Movement, first: Member) -> tuple[Seen, list
     return seen, found
 
 
-def _with_noise(seen: Seen, data: Movement, first: Member) -> tuple[list[Member], Noise, Floats]:
+class _Executed(NamedTuple):
+    """Members under noise of execution, the best first, and the joint fit of that one."""
+
+    found: list[Member]
+    noise: Noise
+    variance: Floats
+    numbers: "_Numbers"
+
+
+def _with_noise(seen: Seen, data: Movement, first: Member) -> _Executed:
     """The members, searched again with the weights of noise of execution."""
-    found, noise, variance = [first], Noise(0.0, 0.0), seen.variance
+    best, variance = first, seen.variance
+    noise = execution_noise(best.residual, seen.displacement - best.residual, variance, seen.seen)
     for _ in range(3):
-        step = seen.displacement - found[0].residual
-        noise = execution_noise(found[0].residual, step, seen.variance, seen.seen)
+        step = seen.displacement - best.residual
         variance = seen.variance + noise.relative**2 * step**2 + noise.absolute**2
         weighted = data._replace(variance=jnp.asarray(variance))
         found = search(weighted, norm=seen.norm is not None, params=seen.rounding_known, robust=0)
-    return found, noise, variance
+        best = found[0]
+        step = seen.displacement - best.residual
+        noise = execution_noise(best.residual, step, seen.variance, seen.seen)
+        numbers = _numbers(best, noise, seen)
+        if not best.options.path:
+            numbers, step, noise = execute(best, data, noise)
+            best = best._replace(residual=seen.displacement - step)
+        variance = seen.variance + noise.relative**2 * step**2 + noise.absolute**2
+    return _Executed([best, *found[1:]], noise, variance, numbers)
 
 
 def _causes(seen: Seen) -> dict[str, Floats]:
@@ -264,12 +281,15 @@ def _numbers(best: Member, noise: Noise, seen: Seen) -> _Numbers:
     return _Numbers(middle, spread)
 
 
-def execute(best: Member, data: Movement, noise: Noise) -> _Numbers:
+def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Floats, Noise]:
     r"""The numbers of a member, its constant rate and the noises of its execution, jointly.
 
     $$ \Delta\theta = \mu (1 + \sigma z) + \tau z' + \text{rounding} : $$
 
     the step itself says how large the noise is, so that the rate stands in the variance too.
+
+    Returns:
+        The numbers, the steps that were commanded [step, param], and the noise.
     """
     rate, centre = float(best.rates[0]), [PRIOR[n][0] for n in NAMES]
     precision = [PRIOR[n][1] ** -2.0 for n in NAMES]
@@ -290,10 +310,11 @@ def execute(best: Member, data: Movement, noise: Noise) -> _Numbers:
     names = ("rate", *NAMES, "relative_noise", "absolute_noise")
     units = np.array([rate, *np.ones(len(names) - 1)])
     kept = [i for i in range(len(names)) if free[i] > 0]
-    return _Numbers(
+    numbers = _Numbers(
         {names[i]: float(units[i] * position[i]) for i in kept},
         {names[i]: float(abs(units[i]) * np.sqrt(covariance[i, i])) for i in kept},
     )
+    return numbers, np.asarray(moments(found.position)[0]), Noise(*np.exp(position[-2:]).tolist())
 
 
 def _inverse(matrix: Floats) -> Floats:
