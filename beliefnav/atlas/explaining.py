@@ -10,7 +10,7 @@ import optax
 
 from beliefnav import rules
 from beliefnav._format import number
-from beliefnav.atlas.naming import Inferred, named
+from beliefnav.atlas.inferred import Inferred, named
 from beliefnav.inference.learners.inferring import infer
 from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions, Fact, Rule, table
@@ -106,13 +106,13 @@ def explain(
 
 
 @overload
-def explain(
-    optimizer: optax.OptState, params: Any = None, value_fn: Callable[[Any], Any] | None = None
-) -> Held: ...
+def explain(optimizer: "xr.Dataset") -> Inferred: ...
 
 
 @overload
-def explain(optimizer: "xr.Dataset") -> Inferred: ...
+def explain(
+    optimizer: optax.OptState, params: Any = None, value_fn: Callable[[Any], Any] | None = None
+) -> Held: ...
 
 
 def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held | Inferred:
@@ -123,22 +123,19 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
     shorter one has the lower loss, the other still carries where the path came from. No number that
     an average holds by itself decides that.
 
-    Or, of a recording of any learner, what it assumes as far as the recording tells, whether it is
-    a rule of the catalogue, and where it is not; see `beliefnav.inference.learners`.
-
     Args:
         optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called. Or a wrapper of
             `beliefnav.wrappers`; then the first argument is what it wraps: such a function, whose
             arguments follow, or an optimizer. `Assumptions` are returned as they are. Or the state
-            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it. Or a stream, such
-            as `beliefnav.recording.to_dataset` returns.
+            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it. Or a stream, as of
+            `beliefnav.recording.to_dataset`, of any learner: what it assumes is inferred.
         *args: its arguments; of a state, if you like, the present parameters and ``value_fn``, a
             loss as a function of them, as of held-out data.
         **kwargs: its keyword arguments; around a wrapper, also those of the wrapper.
 
     Returns:
         What the optimizer is built from; of a wrapper, what it assumes and what the optimizer
-        inside does; of a state, the numbers it holds; of a recording, what was inferred.
+        inside does; of a state, the numbers it holds.
 
     Raises:
         ValueError: no belief and policy are known of it, an argument has no counterpart,
@@ -180,6 +177,10 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
         >>> [(fact.subject, fact.value) for fact in told.facts() if fact.subject.startswith("to")]
         [('to hand over', 'the parameters'), ('to train with', 'a schedule')]
     """
+    if hasattr(optimizer, "data_vars"):
+        if args or kwargs:
+            raise TypeError("Cannot give arguments to a stream. This is because it has them all.")
+        return named(infer(optimizer))
     if isinstance(optimizer, Assumptions | Wrapped):
         if args or kwargs:
             raise TypeError("Cannot give arguments to assumptions. This is because they have them.")
@@ -193,8 +194,6 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
             "Cannot explain an optimizer that was built before. This is because it does not say "
             "what built it; give the function and its arguments, as in explain(optax.adam, 1e-3)."
         )
-    if hasattr(optimizer, "data_vars"):  # a Dataset of xarray, which is not imported for this
-        return named(infer(optimizer))
     if not callable(optimizer):
         if told := _told(optimizer, *args, **kwargs):
             return Held(told)

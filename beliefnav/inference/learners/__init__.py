@@ -1,1 +1,1 @@
-"""The inverse problem: from what a learner did to what it assumes; see `searching` to begin with."""
+"""The inverse problem: what a learner assumes, from what it did; `inferring` to begin with."""

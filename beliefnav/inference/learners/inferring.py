@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 from scipy import stats
 
-from beliefnav.inference.learners.family import NAMES, Movement, Options
+from beliefnav.inference.learners.family import NAMES, Movement, Options, directions
 from beliefnav.inference.learners.judging import Judgement, Noise, execution_noise, judge
+from beliefnav.inference.learners.least_squares import minimise
 from beliefnav.inference.learners.movement import Seen, read
-from beliefnav.inference.learners.searching import PRIOR, TOLD, Member, refit, search
+from beliefnav.inference.learners.searching import PRIOR, TOLD, Member, search, sharpen
 from beliefnav.inference.learners.signs import Signs, fit_signs
 
 if TYPE_CHECKING:
@@ -138,21 +140,34 @@ def _data(seen: Seen) -> Movement:
 def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     data = _data(seen)
     found = search(data, norm=seen.norm is not None, params=seen.rounding_known)
-    best, noise, statements = found[0], Noise(0.0, 0.0), list(seen.statements)
-    said = judge(best.residual, seen.variance, seen.seen, {}, noisy=False)
-    verdict = OF if said.explained and seen.rounding_known else NONE
-    if verdict == NONE:
-        again, noise, variance = _with_noise(seen, data, found)
-        noisy = judge(again.residual, variance, seen.seen, _causes(seen), noisy=True)
-        spread = float((variance * seen.seen).sum() / total)
+    if not seen.rounding_known:
+        seen, found = _own_rounding(seen, data, found[0])
+    best, statements = found[0], list(seen.statements)
+    causes = {} if seen.rounding_known else _causes(seen)
+    said = judge(best.residual, seen.variance, seen.seen, causes, noisy=not seen.rounding_known)
+    verdict, executed = OF if said.explained else NONE, None
+    if verdict == NONE and seen.rounding_known:
+        again = _with_noise(seen, data, found[0])
+        left = again.found[0].residual
+        noisy = judge(left, again.variance, seen.seen, _causes(seen), noisy=True)
+        spread = float((again.variance * seen.seen).sum() / total)
         if noisy.explained and spread < 0.9:
-            best, said, verdict = again, noisy, NOISY if seen.rounding_known else UNTOLD
-            found = [again, *(m for m in found if m.options != again.options)]
+            found, said, verdict = again.found, noisy, NOISY
+            best, executed = found[0], again.numbers
         else:
-            noise = Noise(0.0, 0.0)
+            best = sharpen(best, data)
+            said = judge(best.residual, seen.variance, seen.seen, {}, noisy=False)
             statements += _outside(noisy, spread)
-    told = _parameters(best, seen, verdict, noise)
-    options = _options(found, best) if verdict != NONE else _options([best], best)
+    places = len(said.coordinates) / len(seen.labels) + len(said.windows) / 10
+    told = verdict != NONE or (said.explained is False and 0 < places < 0.75)
+    if verdict == NONE and not (seen.started and seen.rounding_known):
+        verdict = UNTOLD
+        statements.append("What is not explained may be what is not known of this recording.")
+        told = False
+    if verdict == OF and not seen.rounding_known:
+        verdict = UNTOLD
+    numbers = executed or _numbers(best, Noise(0.0, 0.0), seen)
+    parameters = _parameters(numbers, seen, told)
     coordinates = tuple(seen.labels[i] for i in said.coordinates)
     first = seen.first_step
     steps = tuple((first + a, first + b) for a, b in said.windows)
@@ -170,13 +185,12 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
             "Rules that couple entries (by matrices, trust ratios or a norm) need whole arrays, "
             "and clipping the norm of the whole gradient; entries alone do not tell them."
         )
-    unexplained = float((seen.seen * best.residual**2).sum() / total)
     return Learner(
         verdict,
-        told,
-        options,
+        parameters,
+        _options(found if told else [best], best),
         best.rates,
-        unexplained,
+        float((seen.seen * best.residual**2).sum() / total),
         rounding if seen.rounding_known else np.nan,
         coordinates,
         steps,
@@ -185,18 +199,44 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     )
 
 
-def _with_noise(seen: Seen, data: Movement, found: list[Member]) -> tuple[Member, Noise, Floats]:
-    """The best members again, with the weights of noise of execution."""
-    step = seen.displacement - found[0].residual
-    variance, noise = seen.variance, Noise(0.0, 0.0)
-    several = [m for m in found if m.evidence > found[0].evidence - 50][:6]
-    again = several
+def _own_rounding(seen: Seen, data: Movement, first: Member) -> tuple[Seen, list[Member]]:
+    """Of parameters that were not recorded: rounding taken from what is left, by coordinate."""
+    found = [first]
+    for _ in range(2):
+        square = (seen.seen * found[0].residual ** 2).sum(0) / np.maximum(seen.seen.sum(0), 1)
+        seen = seen._replace(variance=np.broadcast_to(square, data.variance.shape) + 1e-300)
+        data = data._replace(variance=jnp.asarray(seen.variance))
+        found = search(data, norm=seen.norm is not None, params=False, robust=0)
+    return seen, found
+
+
+class _Executed(NamedTuple):
+    """Members under noise of execution, the best first, and the joint fit of that one."""
+
+    found: list[Member]
+    noise: Noise
+    variance: Floats
+    numbers: "_Numbers"
+
+
+def _with_noise(seen: Seen, data: Movement, first: Member) -> _Executed:
+    """The members, searched again with the weights of noise of execution."""
+    best, variance = first, seen.variance
+    noise = execution_noise(best.residual, seen.displacement - best.residual, variance, seen.seen)
     for _ in range(3):
-        noise = execution_noise(again[0].residual, step, seen.variance, seen.seen)
+        step = seen.displacement - best.residual
         variance = seen.variance + noise.relative**2 * step**2 + noise.absolute**2
-        again = refit(again, data._replace(variance=jnp.asarray(variance)))
-        step = seen.displacement - again[0].residual
-    return again[0], noise, variance
+        weighted = data._replace(variance=jnp.asarray(variance))
+        found = search(weighted, norm=seen.norm is not None, params=seen.rounding_known, robust=0)
+        best = found[0]
+        step = seen.displacement - best.residual
+        noise = execution_noise(best.residual, step, seen.variance, seen.seen)
+        numbers = _numbers(best, noise, seen)
+        if not best.options.path:
+            numbers, step, noise = execute(best, data, noise)
+            best = best._replace(residual=seen.displacement - step)
+        variance = seen.variance + noise.relative**2 * step**2 + noise.absolute**2
+    return _Executed([best, *found[1:]], noise, variance, numbers)
 
 
 def _causes(seen: Seen) -> dict[str, Floats]:
@@ -214,43 +254,92 @@ def _outside(said: Judgement, spread: float) -> list[str]:
     return ["What is left is no noise: coordinates or windows differ in it."]
 
 
-def _parameters(best: Member, seen: Seen, verdict: str, noise: Noise) -> dict[str, Parameter]:
-    """Intervals of Laplace's approximation, in the scale of the noise."""
+class _Numbers(NamedTuple):
+    """Name -> unconstrained mode and standard deviation; ``rate`` as it is, noises as logs."""
+
+    middle: dict[str, float]
+    spread: dict[str, float]
+
+
+def _numbers(best: Member, noise: Noise, seen: Seen) -> _Numbers:
+    """Laplace's approximation where the rate is projected out, in the scale of the residual."""
     free = np.array(best.options.free()) > 0
-    scale = max(best.ratio, 1.0)
+    scale = max(best.scale, 1.0)
     precision = np.array([PRIOR[n][1] ** -2.0 for n in NAMES])
-    information = (best.information - np.diag(np.where(free, precision, 1))) / scale
-    full = information + np.diag(np.where(free, precision, 1))
-    units = np.sqrt(np.diag(full))
-    covariance = np.linalg.inv(full / units[:, None] / units) / units[:, None] / units
-    z = stats.norm.isf(0.025)
-    result: dict[str, Parameter] = {}
-    known = verdict != UNTOLD or not seen.rounding_known
-    for i, name in enumerate(NAMES):
-        if not free[i] or (name == "decay" and not seen.rounding_known):
-            continue
-        sd = float(np.sqrt(covariance[i, i]))
-        middle = float(best.position[i])
-        curved = known and sd < (0.5 if name != "decay" else 1e-3) * PRIOR[name][1]
-        if name == "eps":
-            curved = curved and sd < 1.0
-        ends = np.array([middle, middle - z * sd, middle + z * sd])
-        if name in ("b1", "b2"):
-            ends = 1 - np.exp(-ends)
-        elif name in ("eps", "clip"):
-            ends = np.exp(ends)
-        result[name] = Parameter(*map(float, ends), curved)
-    variance = best.rate_slopes @ covariance @ best.rate_slopes
+    prior = np.diag(np.where(free, precision, 1))
+    covariance = _inverse((best.information - prior) / scale + prior)
     own = scale / (best.precisions.sum() if best.options.path else best.precisions[0])
-    mean = float(best.rates.mean())
-    half = z * float(np.sqrt(max(variance + own, 0)))
-    curved = known and half < abs(mean)
-    result = {"rate": Parameter(mean, mean - half, mean + half, curved)} | result
-    count = seen.seen.sum()
-    error = z / np.sqrt(2 * count)
+    rate = best.rate_slopes @ covariance @ best.rate_slopes + own
+    middle = {"rate": float(best.rates.mean())}
+    spread = {"rate": float(np.sqrt(max(rate, 0)))}
+    for i in np.flatnonzero(free):
+        middle[NAMES[i]] = float(best.position[i])
+        spread[NAMES[i]] = float(np.sqrt(covariance[i, i]))
     for name, value in (("relative_noise", noise.relative), ("absolute_noise", noise.absolute)):
         if value:
-            result[name] = Parameter(value, value * (1 - error), value * (1 + error), True)
+            middle[name], spread[name] = float(np.log(value)), float((2 * seen.seen.sum()) ** -0.5)
+    return _Numbers(middle, spread)
+
+
+def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Floats, Noise]:
+    r"""The numbers of a member, its constant rate and the noises of its execution, jointly.
+
+    $$ \Delta\theta = \mu (1 + \sigma z) + \tau z' + \text{rounding} : $$
+
+    the step itself says how large the noise is, so that the rate stands in the variance too.
+
+    Returns:
+        The numbers, the steps that were commanded [step, param], and the noise.
+    """
+    rate, centre = float(best.rates[0]), [PRIOR[n][0] for n in NAMES]
+    precision = [PRIOR[n][1] ** -2.0 for n in NAMES]
+    size = float(jnp.sqrt(jnp.mean(data.displacement**2)))
+    logs = np.log([max(noise.relative, 1e-6), max(noise.absolute, 1e-6 * size)])
+    start = jnp.array([1.0, *best.position, *logs])
+    prior = jnp.array([1.0, *centre, *logs]), jnp.array([1e-4, *precision, 1e-2, 1e-2])
+    free = jnp.array([1.0, *best.options.free(), 1.0, 1.0])
+
+    def moments(x: Array) -> tuple[Array, Array]:
+        mean = -rate * x[0] * directions(x[1:-2], best.options, data)
+        relative, absolute = jnp.exp(2 * x[-2:])
+        return mean, jnp.log(data.variance + relative * mean**2 + absolute)
+
+    fit = jax.jit(lambda x: minimise(moments, data.displacement, data.seen, x, free, prior, 40))
+    found = fit(start)
+    position, covariance = np.asarray(found.position), _inverse(np.asarray(found.information))
+    names = ("rate", *NAMES, "relative_noise", "absolute_noise")
+    units = np.array([rate, *np.ones(len(names) - 1)])
+    kept = [i for i in range(len(names)) if free[i] > 0]
+    numbers = _Numbers(
+        {names[i]: float(units[i] * position[i]) for i in kept},
+        {names[i]: float(abs(units[i]) * np.sqrt(covariance[i, i])) for i in kept},
+    )
+    return numbers, np.asarray(moments(found.position)[0]), Noise(*np.exp(position[-2:]).tolist())
+
+
+def _inverse(matrix: Floats) -> Floats:
+    units = np.sqrt(np.diag(matrix))
+    return np.linalg.inv(matrix / units[:, None] / units) / units[:, None] / units
+
+
+def _parameters(numbers: _Numbers, seen: Seen, told: bool) -> dict[str, Parameter]:
+    """Intervals, and whether these data tell a number: beside its prior, before any truth."""
+    z = stats.norm.isf(0.025)
+    widest = {name: 0.5 * sd for name, (_, sd) in PRIOR.items()}
+    widest |= {"decay": 1.0, "eps": 1.0, "relative_noise": 1.0, "absolute_noise": 1.0}
+    result: dict[str, Parameter] = {}
+    for name, middle in numbers.middle.items():
+        if name == "decay" and not seen.rounding_known:
+            continue
+        sd = numbers.spread[name]
+        ends = np.array([middle, middle - z * sd, middle + z * sd])
+        curved = told and sd < (abs(middle) / z if name == "rate" else widest[name])
+        if name in ("b1", "b2"):
+            ends = -np.expm1(-ends)
+        elif name in ("eps", "clip", "relative_noise", "absolute_noise"):
+            ends = np.exp(ends)
+        median, low, high = map(float, ends)
+        result[name] = Parameter(median, low, high, bool(curved))
     return result
 
 
@@ -283,6 +372,11 @@ def _options(found: list[Member], best: Member) -> dict[str, tuple[object, ...]]
     }
 
 
+def _between(low: float, high: float) -> Parameter:
+    """A memory that is known as an interval; curved if that is short beside its distance to 1."""
+    return Parameter((low + high) / 2, low, high, bool(high - low < (1 - high) + 0.05))
+
+
 def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learner:
     judged = judge(found.residual, seen.variance, seen.seen, {}, noisy=False)
     statements = list(seen.statements)
@@ -293,14 +387,16 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
             f"{found.told} signs."
         )
     z = stats.norm.isf(0.025)
-    mean, half = float(found.rates.mean()), 0.0
+    mean = float(found.rates.mean())
     half = z * float(np.sqrt(1 / (seen.seen / seen.variance).sum()))
     spread = z * found.decay_sd
     parameters = {
         "rate": Parameter(mean, mean - half, mean + half, True),
-        "b1": Parameter(float(np.mean(found.b1)), *found.b1, found.b1[1] - found.b1[0] < 0.3),
-        "b2": Parameter(float(np.mean(found.b2)), *found.b2, found.b2[1] - found.b2[0] < 0.3),
-        "decay": Parameter(found.decay, found.decay - spread, found.decay + spread, spread < 1.0),
+        "b1": _between(*found.b1),
+        "b2": _between(*found.b2),
+        "decay": Parameter(
+            found.decay, found.decay - spread, found.decay + spread, bool(spread < 1)
+        ),
     }
     options: dict[str, tuple[object, ...]] = {
         "sign": (True,),

@@ -131,18 +131,24 @@ def _localised(
     steps: list[tuple[int, int]],
     windows: list[NDArray[np.int_]],
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Of coordinates and windows that both exceed, those that do so in most of their cells."""
-    if not (params and steps):
+    """The fewest coordinates and windows that hold all cells which are not explained, nearly.
+
+    One after the other the coordinate or window is taken out of whose cells most are left.
+    """
+    if not (params or steps):
         return params, steps
     ratio = cells(residual, variance, seen)
-    counts = np.stack([seen[w].sum(0) for w in windows])
-    bad = ratio > TWICE * stats.chi2.isf(LEVEL / ratio.size, np.maximum(counts, 1)) / np.maximum(
-        counts, 1
-    )
-    by_param = [i for i in params if bad[:, i].mean() > 0.5]
-    by_step = [
-        (int(w[0]), int(w[-1]) + 1) for w, row in zip(windows, bad, strict=True) if row.mean() > 0.5
-    ]
-    if not by_param and not by_step:
+    counts = np.maximum(np.stack([seen[w].sum(0) for w in windows]), 1)
+    bad = ratio > TWICE * np.maximum(stats.chi2.isf(LEVEL / ratio.size, counts) / counts, 1)
+    rows, columns = [], []
+    while bad.any():
+        by_row, by_column = bad.mean(1), bad.mean(0)
+        if by_row.max() > by_column.max():
+            rows.append(int(by_row.argmax()))
+            bad[rows[-1]] = False
+        else:
+            columns.append(int(by_column.argmax()))
+            bad[:, columns[-1]] = False
+    if not (rows or columns):
         return params, steps
-    return by_param, by_step
+    return sorted(columns), [(int(windows[i][0]), int(windows[i][-1]) + 1) for i in sorted(rows)]

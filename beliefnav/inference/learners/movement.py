@@ -25,7 +25,7 @@ class Seen(NamedTuple):
         gradient: [step, param].
         displacement: [step, param].
         params: [step, param]; from the start, where only the displacements are known.
-        seen: [step, param], 1 where the displacement is known, else 0.
+        seen: [step, param], 1 where the displacement is known and is judged, else 0.
         variance: [step, param], of what rounding does to the displacement.
         norm: [step], or ``None``.
         labels: of the coordinates.
@@ -97,10 +97,12 @@ def read(stream: "xr.Dataset") -> Seen:
     if first:
         said.append(
             f"Late: the learner had made {first} steps before; what it remembered then is not "
-            "known, and memories as long as the recording are not told."
+            "known, nor memories as long as the recording; the first half only fills its memory."
         )
     seen = np.isfinite(d)
-    d = np.where(seen, d, 0)
+    if first:
+        seen[: len(seen) // 2] = False
+    d = np.where(np.isfinite(d), d, 0)
     if "params" in raw and np.isfinite(raw["params"][rows]).all():
         theta, known = raw["params"][rows], True
     else:
@@ -157,4 +159,7 @@ def _longest(whole: NDArray[np.bool_]) -> tuple[int, int]:
     """The longest run of true entries, as [begin, end)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], whole.astype(int), [0]])))
     runs = edges.reshape(-1, 2)
-    return tuple(runs[np.argmax(runs[:, 1] - runs[:, 0])]) if len(runs) else (0, 0)
+    if not len(runs):
+        return 0, 0
+    begin, end = runs[np.argmax(runs[:, 1] - runs[:, 0])]
+    return int(begin), int(end)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from beliefnav.inference.learners.family import NAMES, Movement, Options, projected
 from beliefnav.inference.learners.least_squares import Minimum, minimise
 
-__all__ = ["Member", "PRIOR", "TOLD", "cells", "ranked", "refit", "search"]
+__all__ = ["Member", "PRIOR", "TOLD", "cells", "ranked", "search", "sharpen"]
 
 Floats = NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Member(NamedTuple):
         precisions: [step], of the rates, in the same units.
         rate_slopes: of the mean rate with the numbers.
         residual: [step, param].
-        ratio: mean square of the residual in units of ``variance``.
+        scale: mean square of the residual in units of its variance, by the weights of the fit.
         evidence: Bayesian information criterion with an unknown scale, as a log density.
     """
 
@@ -52,7 +52,7 @@ class Member(NamedTuple):
     precisions: Floats
     rate_slopes: Floats
     residual: Floats
-    ratio: float
+    scale: float
     evidence: float
 
 
@@ -162,7 +162,8 @@ def variants(best: Options, *, norm: bool, params: bool) -> list[Options]:
     flips += ["path"] if best.path else []
     several = [best._replace(**{n: 1 - float(getattr(best, n))}) for n in flips]
     if best.average:
-        plain = Options(path=best.path, clipped=best.clipped, look_ahead=best.look_ahead)
+        kept = ("path", "clipped", "look_ahead", "corrected")
+        plain = Options(**{n: float(getattr(best, n)) for n in kept})
         several += [plain, plain._replace(path=0.0)]
     if best.average and not best.horizon:
         several.append(best._replace(horizon=1.0, inside=0.0))
@@ -181,10 +182,18 @@ def cells(residual: Floats, variance: Floats, seen: Floats) -> Floats:
 def spread(values: Floats, num_steps: int) -> Floats:
     """Values of cells [window, param], for every step of their window."""
     windows = np.array_split(np.arange(num_steps), min(_CELLS, num_steps))
-    return np.concatenate([np.repeat(v[None], len(w), 0) for v, w in zip(values, windows)])
+    return np.concatenate(
+        [np.repeat(v[None], len(w), 0) for v, w in zip(values, windows, strict=True)]
+    )
 
 
-def _evidence(options: Options, residual: Floats, variance: Floats, seen: Floats, fit) -> float:
+def _evidence(
+    options: Options,
+    residual: Floats,
+    variance: Floats,
+    seen: Floats,
+    fit: tuple[Floats, Floats],
+) -> float:
     """BIC with a scale that is unknown and at least that of rounding; a path pays for its steps."""
     rates, precisions = fit
     count = seen.sum()
@@ -205,27 +214,33 @@ def _polish(
     data: Movement,
     base: Floats,
     robust: int,
-    num_steps: int = 12,
+    residual: Floats | None = None,
 ) -> list[Member]:
-    """Fit members to all entries, with weights that fall where the residual is large."""
+    """Fit members to all entries, with weights that fall where the residual is large.
+
+    The first weights are equal for all entries of a coordinate, or those of ``residual``.
+    """
     seen, total = np.asarray(data.seen), len(options)
     filled = options + [options[0]] * (NUM_POLISHED - total)
     x = np.concatenate([start, np.repeat(start[:1], NUM_POLISHED - total, 0)])
     free = jnp.array([o.free() for o in filled])
     stacked = _stack(filled)
     size = np.sqrt((seen * data.displacement**2).sum(0) / np.maximum(seen.sum(0), 1))
-    scale = np.repeat((1e-2 * size**2 / base)[None] + 1, NUM_POLISHED, 0)
+    first = 1e-2 * size**2 / base + 1 if robust else np.ones_like(base)
+    if residual is not None:
+        first = np.maximum(spread(cells(residual, base, seen), len(base)), 1)
+    scale = np.repeat(first[None], NUM_POLISHED, 0)
     for _ in range(1 + robust):
         weight = jnp.asarray(seen / (base * scale))
-        found = _fit(jnp.asarray(x), stacked, free, data, weight, num_steps)
+        found = _fit(jnp.asarray(x), stacked, free, data, weight, 12)
         x = np.asarray(found.position)
-        residual, *_ = (np.asarray(a) for a in _look(jnp.asarray(x), stacked, data, weight))
-        scale = np.stack([np.maximum(spread(cells(r, base, seen), len(r)), 1) for r in residual])
+        if robust:
+            left = np.asarray(_look(jnp.asarray(x), stacked, data, weight)[0])
+            scale = np.stack([np.maximum(spread(cells(r, base, seen), len(r)), 1) for r in left])
     parts = [np.asarray(a) for a in _look(jnp.asarray(x), stacked, data, weight)]
     result = []
     for i, option in enumerate(options):
         residual, rates, precisions, slopes = (part[i] for part in parts)
-        ratio = float((seen * residual**2 / base).sum() / seen.sum())
         robust_scale = seen * residual**2 / (base * scale[i])
         cell_evidence = -0.5 * (seen * np.log(scale[i])).sum() - 0.5 * robust_scale.sum()
         evidence = _evidence(option, residual, base, seen, (rates, precisions))
@@ -240,7 +255,7 @@ def _polish(
                 precisions,
                 slopes,
                 residual,
-                ratio,
+                float(robust_scale.sum() / seen.sum()),
                 evidence,
             )
         )
@@ -322,8 +337,8 @@ def search(data: Movement, *, norm: bool, params: bool, robust: int = 4) -> list
     return best
 
 
-def refit(found: list[Member], data: Movement) -> list[Member]:
-    """Members fitted again, from where they are, with the weights of the variance alone."""
-    starts = np.stack([m.position for m in found])
-    options = [m.options for m in found]
-    return ranked(_polish(starts, options, data, np.asarray(data.variance), 0))
+def sharpen(member: Member, data: Movement) -> Member:
+    """A member fitted on, with weights that already leave out where it does not hold."""
+    base = np.asarray(data.variance)
+    start = member.position[None]
+    return _polish(start, [member.options], data, base, 8, member.residual)[0]

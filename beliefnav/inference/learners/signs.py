@@ -8,6 +8,7 @@ constant in the memories: those that make the fewest mistakes are an interval, w
 finds.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ from scipy.signal import lfilter
 __all__ = ["Signs", "fit_signs"]
 
 Floats = NDArray[np.float64]
+TINY = 1e-6
+"""A sum is of no certain sign, in float32, if it is so small beside its parts."""
 
 
 class Signs(NamedTuple):
@@ -84,7 +87,9 @@ def fit_signs(
     def wrong(b1: float, b2: float) -> int:
         m = lfilter([1 - b2], [1, -b2], gradient, axis=0)
         before = np.concatenate([np.zeros_like(m[:1]), m[:-1]])
-        return int((np.sign(b1 * before + (1 - b1) * gradient) != signs)[used].sum())
+        mean, now = b1 * before, (1 - b1) * gradient
+        told = np.abs(mean + now) > TINY * (np.abs(mean) + np.abs(now))
+        return int((np.sign(mean + now) != signs)[used & told].sum())
 
     table = np.array([[wrong(b1, b2) for b2 in memories] for b1 in memories])
     least = int(table.min())
@@ -107,25 +112,22 @@ def fit_signs(
         for a, b1 in enumerate(memories)
         for b, b2 in enumerate(memories)
         if table[a, b] <= least
-    ] + [tuple(point)]
-    ends = []
-    for axis in (0, 1):
-        values = sorted({pair[axis] for pair in allowed})
-        others = sorted({pair[1 - axis] for pair in allowed})[:: max(1, len(allowed) // 12)]
+    ] + [(point[0], point[1])]
+    ends = [(min(values), max(values)) for values in zip(*allowed, strict=True)]
+    for _ in range(3):  # the further one memory may go, the further may the other
+        for axis in (0, 1):
+            low, high = ends[axis]
+            others = np.linspace(*ends[1 - axis], 15)
 
-        def fits(value: float, axis: int = axis, others: list[float] = others) -> bool:
-            pairs = [(value, o) if axis == 0 else (o, value) for o in [*others, value]]
-            return min(wrong(*pair) for pair in pairs) <= least
+            def fits(value: float, axis: int = axis, others: Floats = others) -> bool:
+                pairs = [(value, o) if axis == 0 else (o, value) for o in others]
+                return any(wrong(*pair) <= least for pair in pairs)
 
-        low, high = values[0], values[-1]
-        below = memories[memories < low]
-        above = memories[memories > high]
-        ends.append(
-            (
+            below, above = memories[memories < low], memories[memories > high]
+            ends[axis] = (
                 _edge(fits, low, float(below[-1]) if len(below) else low),
                 _edge(fits, high, float(above[0]) if len(above) else high),
             )
-        )
     shared = [b for pair in allowed for b in pair] + list(np.linspace(*ends[0], 20))
     equal = any(wrong(b, b) <= least for b in shared)
     return Signs(
@@ -136,13 +138,13 @@ def fit_signs(
         residual,
         least,
         int(used.sum()),
-        ends[0],
-        ends[1],
+        (float(ends[0][0]), float(ends[0][1])),
+        (float(ends[1][0]), float(ends[1][1])),
         equal,
     )
 
 
-def _edge(fits, inside: float, outside: float) -> float:
+def _edge(fits: Callable[[float], bool], inside: float, outside: float) -> float:
     """Where a property ends between a point that has it and one that has not, by bisection."""
     for _ in range(12):
         middle = (inside + outside) / 2

@@ -1,0 +1,207 @@
+"""What is inferred of learners of optax, run in float32 on gradients of noise, is what they are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import xarray as xr
+
+from beliefnav import explain
+from beliefnav.inference.learners import judging
+from beliefnav.inference.learners.inferring import NOISY, NONE, OF, UNTOLD, Learner, infer
+
+STEPS, PARAMS = 300, 24
+pytestmark = pytest.mark.usefixtures("rank_promotion")
+
+
+def record(
+    optimizer: optax.GradientTransformation,
+    change: Callable[[Any, np.random.Generator], Any] = lambda step, rng: step,
+) -> xr.Dataset:
+    """A run on noise around a slope towards 0, of coordinates of different scale."""
+    rng, own = np.random.default_rng(0), np.random.default_rng(1)
+    scale = np.exp(rng.normal(size=PARAMS)).astype(np.float32)
+    theta = jnp.asarray(rng.normal(size=PARAMS), jnp.float32)
+    state, update = optimizer.init(theta), jax.jit(optimizer.update)
+    rows = []
+    for _ in range(STEPS):
+        noise = rng.normal(size=PARAMS).astype(np.float32)
+        gradient = jnp.asarray(scale * (noise + np.float32(0.5) * np.asarray(theta)))
+        step, state = update(gradient, state, theta)
+        there = theta + jnp.asarray(change(np.asarray(step), own), jnp.float32)
+        rows.append([np.asarray(gradient), np.asarray(there - theta), np.asarray(theta)])
+        theta = there
+    gradient, displacement, params = np.stack(rows, 1)
+    dims = ("step", "param")
+    arrays = {"gradient": gradient, "displacement": displacement, "params": params}
+    stream: dict[str, Any] = {name: (dims, x) for name, x in arrays.items()}
+    stream["gradient_norm"] = ("step", np.linalg.norm(gradient.astype(float), axis=1))
+    labels = [f"w[{i}]" for i in range(PARAMS)]
+    return xr.Dataset(stream, {"step": np.arange(STEPS), "param": labels})
+
+
+CLIPPED = optax.chain(optax.clip_by_global_norm(8.0), optax.sgd(1e-2, 0.9))
+LEARNERS: dict[str, tuple[optax.GradientTransformation, str, dict[str, float]]] = {
+    "adamw": (
+        optax.adamw(1e-3, weight_decay=0.1),
+        "adamw",
+        {"rate": 1e-3, "b1": 0.9, "b2": 0.999, "power": 0.5, "decay": 0.1},
+    ),
+    "nadam": (optax.nadam(1e-3), "nadam", {"rate": 1e-3, "b1": 0.9, "b2": 0.999}),
+    "centred": (optax.rmsprop(1e-3, centered=True), "rmsprop", {"rate": 1e-3, "b2": 0.9}),
+    "nesterov": (optax.sgd(1e-2, 0.9, nesterov=True), "sgd", {"rate": 0.1, "b1": 0.9}),
+    "adagrad": (optax.adagrad(1e-2), "adagrad", {"rate": 1e-2, "eps": 0.1}),
+    "adamax": (optax.adamax(1e-3), "adamax", {"rate": 1e-3, "b1": 0.9, "b2": 0.999}),
+    "clipped": (CLIPPED, "sgd", {"rate": 0.1, "b1": 0.9, "clip": 8.0}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_learner_of_optax_is_recovered(name: str):
+    """To within a thousandth, as rounding is 1e-5 of a step, and named."""
+    optimizer, rule, truth = LEARNERS[name]
+    inferred = explain(record(optimizer))
+    learner = inferred.learner
+    assert learner.verdict == OF and not learner.coordinates and not learner.steps
+    assert inferred.rule == rule
+    assert learner.unexplained < judging.TWICE * learner.rounding
+    for number, value in truth.items():
+        told = learner.parameters[number]
+        assert told.curved
+        np.testing.assert_allclose(told.median, value, rtol=1e-3)
+    assert f"{rule}" in str(inferred)
+
+
+@pytest.fixture(scope="module")
+def adam() -> xr.Dataset:
+    return record(optax.adam(1e-3))
+
+
+def test_what_adam_assumes_and_what_its_steps_do_not_tell(adam: xr.Dataset):
+    learner = infer(adam)
+    assert learner.verdict == OF
+    for number, value in {"rate": 1e-3, "b1": 0.9, "b2": 0.999, "power": 0.5}.items():
+        np.testing.assert_allclose(learner.parameters[number].median, value, rtol=1e-3)
+    # eps of 1e-8 stands beside second moments of order 1, and may stand in- or outside of a root.
+    assert learner.parameters["eps"].low < 1e-6
+    assert len(learner.options["eps_at"]) > 1
+    assert abs(learner.parameters["decay"].median) < 1e-3
+
+
+def test_a_schedule_is_a_path():
+    schedule = optax.cosine_decay_schedule(1e-2, STEPS)
+    learner = infer(record(optax.adam(schedule)))
+    assert learner.verdict == OF and learner.options["rate"] == ("path",)
+    true = np.array([float(schedule(t)) for t in range(STEPS)])
+    np.testing.assert_allclose(learner.rates, true, rtol=1e-3, atol=1e-6)
+
+
+def test_a_coordinate_that_goes_uphill_is_named(adam: xr.Dataset):
+    other = adam.copy(deep=True)
+    other["displacement"][:, 3] *= -1
+    learner = infer(other)
+    assert learner.verdict == NONE
+    assert learner.coordinates == ("w[3]",) and not learner.steps
+    assert explain(other).rule is None
+
+
+def test_a_memory_that_switches_is_dated():
+    switching = optax.inject_hyperparams(optax.adam)(
+        learning_rate=1e-3, b1=lambda count: jnp.where(count < 150, 0.9, 0.5)
+    )
+    learner = infer(record(switching))
+    assert learner.verdict == NONE and not learner.coordinates
+    # One half is explained; the memory of the other reaches at most one window of 30 steps into it.
+    firsts = {first for first, _ in learner.steps}
+    assert firsts <= set(range(0, 180, 30)) or firsts <= set(range(150, 300, 30))
+
+
+def test_two_learners_are_told_apart(adam: xr.Dataset):
+    other, mixed = record(optax.sgd(1e-2, 0.9)), adam.copy(deep=True)
+    for name in ("gradient", "displacement", "params"):
+        mixed[name][:, :8] = other[name][:, :8]
+    learner = infer(mixed)
+    assert learner.verdict == NONE
+    assert learner.coordinates == tuple(f"w[{i}]" for i in range(8))
+    assert any("Mixed: 8 of 24" in said for said in learner.statements)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5])
+def test_noise_of_execution_is_told_from_another_learner(share: float):
+    def change(step: Any, rng: np.random.Generator) -> Any:
+        return step * (1 + share * rng.normal(size=step.shape))
+
+    learner = infer(record(optax.adamw(1e-2, weight_decay=0.1), change))
+    assert learner.verdict == NOISY
+    truth = {"rate": 1e-2, "b1": 0.9, "b2": 0.999, "decay": 0.1, "relative_noise": share}
+    for number, value in truth.items():
+        told = learner.parameters[number]
+        # An interval of 95 % widened twice: of ten numbers in all one beyond it is 1 in 1,000.
+        half = told.high - told.low
+        assert told.median - half < value < told.median + half, number
+    assert learner.options["rate"] == ("constant",)
+
+
+def signs(optimizer: optax.GradientTransformation) -> Learner:
+    return infer(record(optimizer))
+
+
+def test_signs_tell_memories_as_intervals():
+    learner = signs(optax.lion(1e-3))
+    assert learner.verdict == OF
+    for number, value in {"b1": 0.9, "b2": 0.99}.items():
+        told = learner.parameters[number]
+        assert told.low <= value <= told.high and told.high - told.low < 0.01
+    np.testing.assert_allclose(learner.parameters["decay"].median, 1e-3, rtol=1e-2)
+    assert learner.options["one_memory"] == (False,)
+    assert True in signs(optax.signum(1e-3)).options["one_memory"]
+    assert signs(optax.sign_sgd(1e-3)).parameters["b1"].low == 0
+
+
+# --- recordings that cannot tell ----------------------------------------------------------------
+
+
+def test_without_parameters_rounding_and_decay_are_not_told(adam: xr.Dataset):
+    learner = infer(adam.drop_vars("params"))
+    assert learner.verdict == UNTOLD and np.isnan(learner.rounding)
+    assert "decay" not in learner.parameters
+    np.testing.assert_allclose(learner.parameters["b1"].median, 0.9, rtol=1e-3)
+    assert any("No parameters" in said for said in learner.statements)
+
+
+def test_a_gap_loses_what_was_remembered(adam: xr.Dataset):
+    broken = adam.copy(deep=True)
+    broken["gradient"][100:105] = np.nan
+    learner = infer(broken)
+    assert learner.verdict == UNTOLD
+    assert not any(told.curved for told in learner.parameters.values())
+    assert any("Gaps: the gradients of 5 of 300" in said for said in learner.statements)
+
+
+@pytest.mark.parametrize(("fault", "said"), [("short", "Short"), ("still", "Frozen")])
+def test_what_cannot_be_told_is_no_number(adam: xr.Dataset, fault: str, said: str):
+    stream = adam.isel(step=slice(0, 10)) if fault == "short" else adam.copy(deep=True)
+    if fault == "still":
+        stream["displacement"][:] = 0
+    learner = infer(stream)
+    assert learner.verdict == UNTOLD and not learner.parameters
+    assert any(said in sentence for sentence in learner.statements)
+
+
+def test_gradients_alone_are_refused(adam: xr.Dataset):
+    with pytest.raises(ValueError, match="record the displacement too"):
+        infer(adam.drop_vars("displacement"))
+
+
+def test_noise_of_execution_by_moments_is_what_was_drawn():
+    """Against the draws themselves; 20,000 of them tell a variance to 1 %."""
+    rng = np.random.default_rng(2)
+    step = np.exp(rng.normal(size=(1000, 20)))
+    residual = step * 0.1 * rng.normal(size=step.shape) + 0.05 * rng.normal(size=step.shape)
+    noise = judging.execution_noise(residual, step, np.zeros_like(step), np.ones_like(step))
+    np.testing.assert_allclose(noise, (0.1, 0.05), rtol=0.05)
