@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from experiments import report
 from experiments.inverse import asking, baseline, coverage, perturbed
+from experiments.inverse.catalogue import KINDS, Learner, learners, network, record
 from experiments.inverse.config import Config
-from experiments.inverse.learners import KINDS, Learner, learners, network, record
 from experiments.kept import Kept
 
 __all__ = ["Config", "run"]

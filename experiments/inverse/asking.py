@@ -52,6 +52,16 @@ def ask(stream: "xr.Dataset") -> dict[str, Any]:
     }
 
 
+def called(said: Said) -> str | None:
+    """The rule, with those of its options that the baseline has names of their own for."""
+    rule, options = said["rule"], said["options"]
+    if rule == "sgd" and abs(said["parameters"]["b1"][0]) > 1e-3:
+        return "nesterov" if options["look_ahead"][0] == "True" else "momentum"
+    if rule == "rmsprop" and options["second_moment"][0] == "centred":
+        return "rmsprop, centred"
+    return rule
+
+
 def written(said: Said) -> dict[str, Any]:
     """What ``metrics.json`` has of it: all but the arrays and the table."""
     return {name: x for name, x in said.items() if name not in ("rates", "residual", "table")}

@@ -17,7 +17,7 @@ import optax
 from jax import Array, lax
 from tqdm import tqdm
 
-from experiments.inverse.learners import Kind, Learner, begin
+from experiments.inverse.catalogue import Kind, Learner, begin
 from experiments.training import Problem
 
 PARTS = 10

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.inverse.learners import learners
+from experiments.inverse.catalogue import learners
 from experiments.options import OptionError, Options, check_known
 
 

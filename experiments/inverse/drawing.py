@@ -8,7 +8,6 @@ from scipy import stats
 
 from experiments import figures
 from experiments.inverse import coverage
-from experiments.inverse.learners import KINDS
 from experiments.inverse.results import CONTROL, OUTSIDE, Results, identified, recovered
 
 LEAST = 1e-10
@@ -65,7 +64,7 @@ def _draw_names(axes: Any, results: Results, names: list[str]) -> None:
     methods = identified(results)
     for k, said in enumerate(methods.values()):
         for i, name in enumerate(names):
-            true = KINDS[results.learners[name].kind].rule
+            true = results.learners[name].kind
             good = said[name] == true
             colour = figures.GREEN if good else figures.RED
             axes.plot(k, i, "s", ms=10, color=colour, mfc=colour if good else "none")

@@ -8,7 +8,7 @@ import optax
 from jax import Array
 
 from beliefnav._trees import named_leaves
-from experiments.inverse.learners import KINDS
+from experiments.inverse.catalogue import KINDS
 
 MEMORIES = (0.9, 0.5)
 """Of a learner whose memory of the gradient changes at half time."""

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments import report
-from experiments.inverse.asking import Said, written
+from experiments.inverse.asking import Said, called, written
 from experiments.inverse.baseline import Classified
-from experiments.inverse.learners import KINDS, Learner
+from experiments.inverse.catalogue import Learner
 
 OUTSIDE = ("one sign flipped", "memory that switches")
 """Learners outside of the family."""
@@ -66,16 +66,16 @@ def recovered(results: Results) -> list[dict[str, Any]]:
 def identified(results: Results) -> dict[str, dict[str, str | None]]:
     """Method -> learner -> rule."""
     found: dict[str, dict[str, str | None]] = {
-        "inferred": {name: results.said[name]["rule"] for name in results.learners},
+        "inferred": {name: called(results.said[name]) for name in results.learners},
     }
     for classifier, said in results.baseline.said.items():
-        found[classifier] = {name: KINDS[said[name]].rule for name in results.learners}
+        found[classifier] = {name: said[name] for name in results.learners}
     return found
 
 
 def right(results: Results) -> dict[str, float]:
     """Method -> share of the learners whose rule it names."""
-    true = {name: KINDS[learner.kind].rule for name, learner in results.learners.items()}
+    true = {name: learner.kind for name, learner in results.learners.items()}
     return {
         method: float(np.mean([said[name] == rule for name, rule in true.items()]))
         for method, said in identified(results).items()
@@ -177,7 +177,7 @@ def metrics(results: Results) -> dict[str, Any]:
     return {
         "recovered": recovered(results),
         "identified": identified(results),
-        "rules": {name: KINDS[learner.kind].rule for name, learner in results.learners.items()},
+        "true_rules": {name: learner.kind for name, learner in results.learners.items()},
         "share_identified": right(results),
         "baseline": {
             "accuracy": results.baseline.accuracy,

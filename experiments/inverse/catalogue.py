@@ -39,14 +39,12 @@ class Kind(NamedTuple):
         numbers: those of the learner that is recorded and inferred.
         draw: other numbers at random, for the baseline to be trained on.
         true: numbers -> those of them that the family has, by its names.
-        rule: what it is to be identified as, in optax's words.
     """
 
     build: Callable[..., optax.GradientTransformation]
     numbers: Mapping[str, float]
     draw: Draw
     true: Callable[..., dict[str, float]]
-    rule: str
 
 
 def _between(rng: np.random.Generator, low: float, high: float) -> float:
@@ -109,77 +107,66 @@ KINDS: dict[str, Kind] = {
         {"rate": 2e-3, "b1": 0.85, "b2": 0.99},
         _adam,
         _scaled,
-        "adam",
     ),
     "adamw": Kind(
         lambda rate, b1, b2, decay: optax.adamw(rate, b1, b2, EPS, weight_decay=decay),
         {"rate": 3e-3, "b1": 0.9, "b2": 0.98, "decay": 0.1},
         _adamw,
         _scaled,
-        "adamw",
     ),
     "nadam": Kind(
         lambda rate, b1, b2: optax.nadam(rate, b1, b2, EPS),
         {"rate": 2e-3, "b1": 0.9, "b2": 0.995},
         _adam,
         _scaled,
-        "nadam",
     ),
     "rmsprop": Kind(
         lambda rate, b2: optax.rmsprop(rate, b2, EPS),
         {"rate": 2e-3, "b2": 0.9},
         _rms,
         _scaled,
-        "rmsprop",
     ),
     "rmsprop, centred": Kind(
         lambda rate, b2: optax.rmsprop(rate, b2, EPS, centered=True),
         {"rate": 2e-3, "b2": 0.95},
         _rms,
         _scaled,
-        "rmsprop, centred",
     ),
     "lion": Kind(
         lambda rate, b1, b2, decay: optax.lion(rate, b1, b2, weight_decay=decay),
         {"rate": 5e-4, "b1": 0.9, "b2": 0.98, "decay": 0.1},
         _lion,
         _linear,
-        "lion",
     ),
     "sgd": Kind(
         lambda rate: optax.sgd(rate),
         {"rate": 0.1},
         lambda rng: {"rate": _between(rng, 0.02, 0.3)},
         _linear,
-        "sgd",
     ),
     "momentum": Kind(
         lambda rate, b1: optax.sgd(rate, b1),
         {"rate": 0.02, "b1": 0.8},
         _momentum,
         _normalised,
-        "momentum",
     ),
     "nesterov": Kind(
         lambda rate, b1: optax.sgd(rate, b1, nesterov=True),
         {"rate": 0.02, "b1": 0.85},
         _momentum,
         _normalised,
-        "nesterov",
     ),
     "adagrad": Kind(
         lambda rate: optax.adagrad(rate),
         {"rate": 0.03},
         lambda rng: {"rate": _between(rng, 0.005, 0.1)},
         lambda rate: _scaled(rate=rate) | {"eps": 0.1 + 1e-7},
-        "adagrad",
     ),
     "adamax": Kind(
         lambda rate, b1, b2: optax.adamax(rate, b1, b2, EPS),
         {"rate": 2e-3, "b1": 0.9, "b2": 0.98},
         _adam,
         _scaled,
-        "adamax",
     ),
 }
 """The catalogue; the baseline is trained to tell these names apart. The sum of adagrad begins at
