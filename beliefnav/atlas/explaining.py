@@ -10,8 +10,6 @@ import optax
 
 from beliefnav import rules
 from beliefnav._format import number
-from beliefnav.atlas.inferred import Inferred, named
-from beliefnav.inference.learners.inferring import infer
 from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions, Fact, Rule, table
 from beliefnav.rules.catalogue import CATALOGUE, Peer
@@ -19,6 +17,8 @@ from beliefnav.wrappers.contract import Optimizer, Telling, Wrapper
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from beliefnav.atlas.inferred import Inferred
 
 __all__ = ["Held", "Wrapped", "explain"]
 
@@ -106,7 +106,7 @@ def explain(
 
 
 @overload
-def explain(optimizer: "xr.Dataset") -> Inferred: ...
+def explain(optimizer: "xr.Dataset") -> "Inferred": ...
 
 
 @overload
@@ -115,7 +115,7 @@ def explain(
 ) -> Held: ...
 
 
-def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held | Inferred:
+def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped | Held | Inferred":
     """The assumptions that a call of an optimizer encodes. Printed, a sentence for each.
 
     Or the numbers that the state of an average holds, and, given a loss, what to hand over and
@@ -180,6 +180,9 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
     if hasattr(optimizer, "data_vars"):
         if args or kwargs:
             raise TypeError("Cannot give arguments to a stream. This is because it has them all.")
+        from beliefnav.atlas.inferred import named
+        from beliefnav.inference.learners.inferring import infer
+
         return named(infer(optimizer))
     if isinstance(optimizer, Assumptions | Wrapped):
         if args or kwargs:

@@ -113,9 +113,9 @@ def named(learner: Learner) -> Inferred:
     else:
         rule, decays = _by_moments(learner, missing)
     decay = numbers.get("decay")
-    # Decay of under a millionth per unit of rate moves no weight that is seen in float32.
+    # A decay of a thousandth per unit of rate is beside steps of order 1 what rounding is.
     decaying = decay and decay.curved and not decay.low <= 0 <= decay.high
-    if decaying and abs(decay.median) > 1e-3 and not decays:
+    if decay and decaying and abs(decay.median) > 1e-3 and not decays:
         if rule in ("adam", "nadam") and "step" in learner.options["decay_in"]:
             rule = f"{rule}w"
         else:

@@ -97,7 +97,7 @@ def test_a_schedule_is_a_path():
     schedule = optax.cosine_decay_schedule(1e-2, STEPS)
     learner = infer(record(optax.adam(schedule)))
     assert learner.verdict == OF and learner.options["rate"] == ("path",)
-    true = np.array([float(schedule(t)) for t in range(STEPS)])
+    true = np.array([np.asarray(schedule(t)) for t in range(STEPS)])
     np.testing.assert_allclose(learner.rates, true, rtol=1e-3, atol=1e-6)
 
 

@@ -21,7 +21,7 @@ from scipy import stats
 
 from beliefnav.inference.learners.family import NAMES, Movement, Options, directions
 from beliefnav.inference.learners.judging import Judgement, Noise, execution_noise, judge
-from beliefnav.inference.learners.least_squares import minimise
+from beliefnav.inference.learners.least_squares import Minimum, minimise
 from beliefnav.inference.learners.movement import Seen, read
 from beliefnav.inference.learners.searching import PRIOR, TOLD, Member, search, sharpen
 from beliefnav.inference.learners.signs import Signs, fit_signs
@@ -223,9 +223,12 @@ def _with_noise(seen: Seen, data: Movement, first: Member) -> _Executed:
     """The members, searched again with the weights of noise of execution."""
     best, variance = first, seen.variance
     noise = execution_noise(best.residual, seen.displacement - best.residual, variance, seen.seen)
+    found, numbers = [first], _numbers(first, noise, seen)
     for _ in range(3):
         step = seen.displacement - best.residual
-        variance = seen.variance + noise.relative**2 * step**2 + noise.absolute**2
+        # Where steps cross 0 they would be known too well, and hide all but the nearest mode.
+        floor = noise.absolute**2 + 1e-3 * noise.relative**2 * (step**2).mean(0)
+        variance = seen.variance + noise.relative**2 * step**2 + floor
         weighted = data._replace(variance=jnp.asarray(variance))
         found = search(weighted, norm=seen.norm is not None, params=seen.rounding_known, robust=0)
         best = found[0]
@@ -299,13 +302,26 @@ def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Float
     prior = jnp.array([1.0, *centre, *logs]), jnp.array([1e-4, *precision, 1e-2, 1e-2])
     free = jnp.array([1.0, *best.options.free(), 1.0, 1.0])
 
-    def moments(x: Array) -> tuple[Array, Array]:
+    def moments(x: Array, floor: Array) -> tuple[Array, Array]:
         mean = -rate * x[0] * directions(x[1:-2], best.options, data)
         relative, absolute = jnp.exp(2 * x[-2:])
-        return mean, jnp.log(data.variance + relative * mean**2 + absolute)
+        return mean, jnp.log(data.variance + relative * mean**2 + absolute + floor)
 
-    fit = jax.jit(lambda x: minimise(moments, data.displacement, data.seen, x, free, prior, 40))
-    found = fit(start)
+    @jax.jit
+    def fit(x: Array, floor: Array) -> Minimum:
+        def total(x: Array) -> tuple[Array, Array]:
+            return moments(x, floor)
+
+        return minimise(total, data.displacement, data.seen, x, free, prior, 15)
+
+    # Steps that cross 0 make many narrow modes: they are let in bit by bit, from several memories.
+    memories = [start[2], 2.3, 4.6, 6.9] if free[2] else [start[2]]
+    points = jnp.stack([start.at[2].set(memory) for memory in memories])
+    several = jax.vmap(fit, (0, None))
+    for share in (0.1, 1e-2, 1e-3, 1e-4, 0.0, 0.0):
+        all_found = several(points, jnp.asarray((share * noise.relative * size) ** 2))
+        points = all_found.position
+    found = jax.tree.map(lambda a: a[jnp.argmin(all_found.potential)], all_found)
     position, covariance = np.asarray(found.position), _inverse(np.asarray(found.information))
     names = ("rate", *NAMES, "relative_noise", "absolute_noise")
     units = np.array([rate, *np.ones(len(names) - 1)])
@@ -314,7 +330,11 @@ def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Float
         {names[i]: float(units[i] * position[i]) for i in kept},
         {names[i]: float(abs(units[i]) * np.sqrt(covariance[i, i])) for i in kept},
     )
-    return numbers, np.asarray(moments(found.position)[0]), Noise(*np.exp(position[-2:]).tolist())
+    return (
+        numbers,
+        np.asarray(moments(found.position, jnp.zeros(()))[0]),
+        Noise(*np.exp(position[-2:]).tolist()),
+    )
 
 
 def _inverse(matrix: Floats) -> Floats:
@@ -332,7 +352,7 @@ def _parameters(numbers: _Numbers, seen: Seen, told: bool) -> dict[str, Paramete
         if name == "decay" and not seen.rounding_known:
             continue
         sd = numbers.spread[name]
-        ends = np.array([middle, middle - z * sd, middle + z * sd])
+        ends: Floats = np.array([middle, middle - z * sd, middle + z * sd])
         curved = told and sd < (abs(middle) / z if name == "rate" else widest[name])
         if name in ("b1", "b2"):
             ends = -np.expm1(-ends)
@@ -391,9 +411,9 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
     half = z * float(np.sqrt(1 / (seen.seen / seen.variance).sum()))
     spread = z * found.decay_sd
     parameters = {
-        "rate": Parameter(mean, mean - half, mean + half, True),
-        "b1": _between(*found.b1),
-        "b2": _between(*found.b2),
+        "rate": Parameter(mean, float(mean - half), float(mean + half), True),
+        "b1": _between(*map(float, found.b1)),
+        "b2": _between(*map(float, found.b2)),
         "decay": Parameter(
             found.decay, found.decay - spread, found.decay + spread, bool(spread < 1)
         ),

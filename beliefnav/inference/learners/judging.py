@@ -97,7 +97,7 @@ def judge(
     floor = 1.0 if noisy else TWICE
 
     def exceeds(total: float, count: float) -> bool:
-        return total > floor * max(stats.chi2.isf(level, count), count) if count else False
+        return bool(count and total > floor * max(float(stats.chi2.isf(level, count)), count))
 
     wrong_params = [
         i for i in range(residual.shape[1]) if exceeds(square[:, i].sum(), seen[:, i].sum())

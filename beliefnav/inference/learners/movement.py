@@ -1,6 +1,6 @@
 """What a stream can say of a learner: its layout checked, its rounding known, its faults named."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,7 +155,7 @@ def read(stream: "xr.Dataset") -> Seen:
     )
 
 
-def _longest(whole: NDArray[np.bool_]) -> tuple[int, int]:
+def _longest(whole: Any) -> tuple[int, int]:
     """The longest run of true entries, as [begin, end)."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], whole.astype(int), [0]])))
     runs = edges.reshape(-1, 2)

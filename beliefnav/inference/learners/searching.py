@@ -113,7 +113,7 @@ def ranked(members: list[Member]) -> list[Member]:
     def key(member: Member) -> tuple[bool, float, float]:
         o = member.options
         behind = member.evidence < top - TOLD
-        odd = sum(map(float, o)) - o.corrected + 0.5 * (1 - o.corrected) + 0.1 * o.inside
+        odd = sum(map(float, o)) + 0.5 - 1.5 * float(o.corrected) + 0.1 * float(o.inside)
         return behind, 0.0 if behind else odd, -member.evidence
 
     return sorted(members, key=key)
@@ -214,11 +214,11 @@ def _polish(
     data: Movement,
     base: Floats,
     robust: int,
-    residual: Floats | None = None,
+    known: Floats | None = None,
 ) -> list[Member]:
     """Fit members to all entries, with weights that fall where the residual is large.
 
-    The first weights are equal for all entries of a coordinate, or those of ``residual``.
+    The first weights are equal for all entries of a coordinate, or those of the residual that is known.
     """
     seen, total = np.asarray(data.seen), len(options)
     filled = options + [options[0]] * (NUM_POLISHED - total)
@@ -227,16 +227,17 @@ def _polish(
     stacked = _stack(filled)
     size = np.sqrt((seen * data.displacement**2).sum(0) / np.maximum(seen.sum(0), 1))
     first = 1e-2 * size**2 / base + 1 if robust else np.ones_like(base)
-    if residual is not None:
-        first = np.maximum(spread(cells(residual, base, seen), len(base)), 1)
+    if known is not None:
+        first = np.maximum(spread(cells(known, base, seen), len(base)), 1)
     scale = np.repeat(first[None], NUM_POLISHED, 0)
-    for _ in range(1 + robust):
+    weight = jnp.asarray(seen / (base * scale))
+    found = _fit(jnp.asarray(x), stacked, free, data, weight, 12)
+    for _ in range(robust):
+        left = np.asarray(_look(found.position, stacked, data, weight)[0])
+        scale = np.stack([np.maximum(spread(cells(r, base, seen), len(r)), 1) for r in left])
         weight = jnp.asarray(seen / (base * scale))
-        found = _fit(jnp.asarray(x), stacked, free, data, weight, 12)
-        x = np.asarray(found.position)
-        if robust:
-            left = np.asarray(_look(jnp.asarray(x), stacked, data, weight)[0])
-            scale = np.stack([np.maximum(spread(cells(r, base, seen), len(r)), 1) for r in left])
+        found = _fit(found.position, stacked, free, data, weight, 12)
+    x = np.asarray(found.position)
     parts = [np.asarray(a) for a in _look(jnp.asarray(x), stacked, data, weight)]
     result = []
     for i, option in enumerate(options):

@@ -58,7 +58,7 @@ def fit_signs(
     with np.errstate(all="ignore"):
         sizes = np.nan_to_num(np.nanmedian(np.where(np.isfinite(moved), moved, 0), 1))
     weight = seen / variance
-    decay = 0.0
+    decay, signs, information = 0.0, np.zeros_like(displacement), 0.0
     for path in (False, True):
         decay, rates = 0.0, sizes if path else np.full(len(sizes), np.median(sizes))
         for _ in range(20):
@@ -73,7 +73,7 @@ def fit_signs(
                 along, done = np.full_like(along, along.sum()), np.full_like(done, done.sum())
             rates = done / np.where(along > 0, along, 1)
             pull = rates[:, None] * params
-            information = (weight * pull**2).sum()
+            information = float((weight * pull**2).sum())
             rest = -displacement - rates[:, None] * signs
             decay = float((weight * pull * rest).sum() / information) if information else 0.0
         residual = displacement + rates[:, None] * (signs + decay * params)
