@@ -32,7 +32,6 @@ from experiments.kept import Kept
 
 __all__ = ["Config", "run"]
 
-NOISY = ("adamw", "momentum")
 FLIPPED = "layers/3/weight[0,0]"
 """A weight that is always recorded, whose learner moves it the wrong way."""
 
@@ -47,19 +46,28 @@ def run(config: Config) -> report.Report:
     chosen = {name: every[name] for name in config.learners}
     kept = Kept(config.folder / "kept")
     builds = {name: learner.build for name, learner in chosen.items()}
-    said = ask_all(config, kept, builds | departing(config))
+    said = ask_all(config, kept, departing(config) | builds)
     classified = compare(config, kept, chosen)
     noises, seed = config.noises, config.seed
     options = {"noises": noises, "fits": config.fits, "seed": seed}
-    covered = kept.measure("coverage", options, lambda: coverage.measure(noises, config.fits, seed))
-    ends = kept.measure("ends", options, lambda: coverage.ends(noises, config.fits // 10, seed))
+    covered = {
+        name: kept.measure(
+            f"coverage/{name}",
+            options | {"rule": name},
+            partial(coverage.measure, name, noises, config.fits, seed),
+        )
+        for name in tqdm(config.rules, desc="coverage")
+    }
+    ends = {}
+    if "adamw" in config.rules:
+        ends = kept.measure("ends", options, lambda: coverage.ends(noises, config.fits // 10, seed))
     from experiments.inverse import drawing, results  # nothing above depends on them
 
     found = results.Results(
         chosen,
         said,
         classified,
-        noisy={name: {s: said[noisy_name(name, s)] for s in noises} for name in NOISY},
+        noisy={name: {s: said[noisy_name(name, s)] for s in noises} for name in config.noisy},
         coverage=covered,
         ends=ends,
         fits=config.fits,
@@ -76,15 +84,15 @@ def noisy_name(name: str, noise: float) -> str:
 
 
 def departing(config: Config) -> dict[str, Callable[[], optax.GradientTransformation]]:
-    """Learners that are not quite of the family, and Adam, which is."""
+    """Adam, which is of the family, and learners that are not quite of it."""
     adam = partial(KINDS["adam"].build, **KINDS["adam"].numbers)
     found: dict[str, Any] = {
-        "neither": adam,
+        "adam": adam,
         "one sign flipped": lambda: optax.chain(adam(), perturbed.flipped(FLIPPED)),
         "memory that switches": lambda: perturbed.switching(config.steps),
     }
     key = jax.random.key(config.seed + 1)
-    for name in NOISY:
+    for name in config.noisy:
         for noise in config.noises:
             found[noisy_name(name, noise)] = lambda kind=KINDS[name], noise=noise: optax.chain(
                 kind.build(**kind.numbers), perturbed.noise_of_execution(noise, key)
