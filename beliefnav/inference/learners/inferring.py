@@ -403,6 +403,10 @@ def _options(found: list[Member], best: Member) -> dict[str, tuple[object, ...]]
     }
 
 
+def _around(middle: float, half: float, curved: bool) -> Parameter:
+    return Parameter(middle, middle - half, middle + half, curved)
+
+
 def _between(low: float, high: float) -> Parameter:
     """A memory that is known as an interval; curved if that is short beside its distance to 1."""
     return Parameter((low + high) / 2, low, high, bool(high - low < (1 - high) + 0.05))
@@ -419,15 +423,13 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
         )
     z = stats.norm.isf(0.025)
     mean = float(found.rates.mean())
-    half = z * float(np.sqrt(1 / (seen.seen / seen.variance).sum()))
-    spread = z * found.decay_sd
+    half = float(z * np.sqrt(1 / (seen.seen / seen.variance).sum()))
+    spread = float(z * found.decay_sd)
     parameters = {
-        "rate": Parameter(mean, *map(float, (mean - half, mean + half)), True),
+        "rate": _around(mean, half, True),
         "b1": _between(*map(float, found.b1)),
         "b2": _between(*map(float, found.b2)),
-        "decay": Parameter(
-            found.decay, *map(float, (found.decay - spread, found.decay + spread)), bool(spread < 1)
-        ),
+        "decay": _around(found.decay, spread, bool(spread < 1)),
     }
     options: dict[str, tuple[object, ...]] = {
         "sign": (True,),
