@@ -93,6 +93,7 @@ def test_what_adam_assumes_and_what_its_steps_do_not_tell(adam: xr.Dataset):
     assert abs(learner.parameters["decay"].median) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_schedule_is_a_path():
     schedule = optax.cosine_decay_schedule(1e-2, STEPS)
     learner = infer(record(optax.adam(schedule)))
@@ -101,6 +102,7 @@ def test_a_schedule_is_a_path():
     np.testing.assert_allclose(learner.rates, true, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_coordinate_that_goes_uphill_is_named(adam: xr.Dataset):
     other = adam.copy(deep=True)
     other["displacement"][:, 3] *= -1
@@ -110,6 +112,7 @@ def test_a_coordinate_that_goes_uphill_is_named(adam: xr.Dataset):
     assert explain(other).rule is None
 
 
+@pytest.mark.slow
 def test_a_memory_that_switches_is_dated():
     switching = optax.inject_hyperparams(optax.adam)(
         learning_rate=1e-3, b1=lambda count: jnp.where(count < 150, 0.9, 0.5)
@@ -121,6 +124,7 @@ def test_a_memory_that_switches_is_dated():
     assert firsts <= set(range(0, 180, 30)) or firsts <= set(range(150, 300, 30))
 
 
+@pytest.mark.slow
 def test_two_learners_are_told_apart(adam: xr.Dataset):
     other, mixed = record(optax.sgd(1e-2, 0.9)), adam.copy(deep=True)
     for name in ("gradient", "displacement", "params"):
@@ -131,6 +135,7 @@ def test_two_learners_are_told_apart(adam: xr.Dataset):
     assert any("Mixed: 8 of 24" in said for said in learner.statements)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.01, 0.5])
 def test_noise_of_execution_is_told_from_another_learner(share: float):
     def change(step: Any, rng: np.random.Generator) -> Any:
@@ -166,6 +171,7 @@ def test_signs_tell_memories_as_intervals():
 # --- recordings that cannot tell ----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_without_parameters_rounding_and_decay_are_not_told(adam: xr.Dataset):
     learner = infer(adam.drop_vars("params"))
     assert learner.verdict == UNTOLD and np.isnan(learner.rounding)
@@ -174,6 +180,7 @@ def test_without_parameters_rounding_and_decay_are_not_told(adam: xr.Dataset):
     assert any("No parameters" in said for said in learner.statements)
 
 
+@pytest.mark.slow
 def test_a_gap_loses_what_was_remembered(adam: xr.Dataset):
     broken = adam.copy(deep=True)
     broken["gradient"][100:105] = np.nan

@@ -10,6 +10,7 @@ no data can tell is said: the classes of the first have no numbers, the fits of 
 verdict, and the agents of the others no rounding to be judged by.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -35,6 +36,8 @@ Floats = NDArray[np.float64]
 OF, NOISY = "of the family", "of the family, with noise"
 NONE, UNTOLD = "none of these", "not told"
 MAX_STEPS, MAX_PARAMS = 1000, 64
+DROP = 1.92
+"""Nats below the mode down to which a profile lies in an interval of 95 %."""
 
 
 class Parameter(NamedTuple):
@@ -308,7 +311,7 @@ def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Float
         return mean, jnp.log(data.variance + relative * mean**2 + absolute + floor)
 
     @jax.jit
-    def fit(x: Array, floor: Array) -> Minimum:
+    def fit(x: Array, floor: Array, free: Array = free) -> Minimum:
         def total(x: Array) -> tuple[Array, Array]:
             return moments(x, floor)
 
@@ -330,6 +333,14 @@ def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Float
         {names[i]: float(units[i] * position[i]) for i in kept},
         {names[i]: float(abs(units[i]) * np.sqrt(covariance[i, i])) for i in kept},
     )
+    if free[2]:
+        # Other modes are as good: the profile over memories says how far, and not the curvature.
+        grid = jnp.linspace(1.0, 9.0, 33)
+        held = jax.vmap(lambda memory: found.position.at[2].set(memory))(grid)
+        profile = jax.vmap(partial(fit, free=free.at[2].set(0)), (0, None))(held, jnp.zeros(()))
+        near = np.asarray(grid)[np.asarray(profile.potential - found.potential) < DROP]
+        widest = max(abs(near - position[2]), default=0.0)
+        numbers.spread["b2"] = max(numbers.spread["b2"], float(widest) / 1.96)
     return (
         numbers,
         np.asarray(moments(found.position, jnp.zeros(()))[0]),
@@ -392,6 +403,10 @@ def _options(found: list[Member], best: Member) -> dict[str, tuple[object, ...]]
     }
 
 
+def _around(middle: float, half: float, curved: bool) -> Parameter:
+    return Parameter(middle, middle - half, middle + half, curved)
+
+
 def _between(low: float, high: float) -> Parameter:
     """A memory that is known as an interval; curved if that is short beside its distance to 1."""
     return Parameter((low + high) / 2, low, high, bool(high - low < (1 - high) + 0.05))
@@ -408,15 +423,13 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
         )
     z = stats.norm.isf(0.025)
     mean = float(found.rates.mean())
-    half = z * float(np.sqrt(1 / (seen.seen / seen.variance).sum()))
-    spread = z * found.decay_sd
+    half = float(z * np.sqrt(1 / (seen.seen / seen.variance).sum()))
+    spread = float(z * found.decay_sd)
     parameters = {
-        "rate": Parameter(mean, float(mean - half), float(mean + half), True),
+        "rate": _around(mean, half, True),
         "b1": _between(*map(float, found.b1)),
         "b2": _between(*map(float, found.b2)),
-        "decay": Parameter(
-            found.decay, found.decay - spread, found.decay + spread, bool(spread < 1)
-        ),
+        "decay": _around(found.decay, spread, bool(spread < 1)),
     }
     options: dict[str, tuple[object, ...]] = {
         "sign": (True,),

@@ -218,7 +218,7 @@ def _polish(
 ) -> list[Member]:
     """Fit members to all entries, with weights that fall where the residual is large.
 
-    The first weights are equal for all entries of a coordinate, or those of the residual that is known.
+    The first weights are equal for all entries of a coordinate, or those of a known residual.
     """
     seen, total = np.asarray(data.seen), len(options)
     filled = options + [options[0]] * (NUM_POLISHED - total)
