@@ -10,8 +10,7 @@ no data can tell is said: the classes of the first have no numbers, the fits of 
 verdict, and the agents of the others no rounding to be judged by.
 """
 
-from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +35,8 @@ Floats = NDArray[np.float64]
 OF, NOISY = "of the family", "of the family, with noise"
 NONE, UNTOLD = "none of these", "not told"
 MAX_STEPS, MAX_PARAMS = 1000, 64
+MEMORIES = (2.3, 4.6, 6.9)
+"""Logs of memories of a second moment from which joint fits begin, beside the one found."""
 DROP = 1.92
 """Nats below the mode down to which a profile lies in an interval of 95 %."""
 
@@ -287,6 +288,35 @@ def _numbers(best: Member, noise: Noise, seen: Seen) -> _Numbers:
     return _Numbers(middle, spread)
 
 
+@jax.jit
+def _commanded(x: Array, rate: Array, options: Options, data: Movement, floor: Array) -> Any:
+    """Steps that are commanded, and logs of the variance of what happens."""
+    mean = -rate * x[0] * directions(x[1:-2], options, data)
+    relative, absolute = jnp.exp(2 * x[-2:])
+    return mean, jnp.log(data.variance + relative * mean**2 + absolute + floor)
+
+
+@jax.jit
+def _executed(
+    starts: Array,
+    floor: Array,
+    free: Array,
+    prior: tuple[Array, Array],
+    rate: Array,
+    options: Options,
+    data: Movement,
+) -> Minimum:
+    """Joint fits side by side; compiled once, whatever the member."""
+
+    def moments(x: Array) -> tuple[Array, Array]:
+        return _commanded(x, rate, options, data, floor)
+
+    def fit(x: Array) -> Minimum:
+        return minimise(moments, data.displacement, data.seen, x, free, prior, 15)
+
+    return jax.vmap(fit)(starts)
+
+
 def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Floats, Noise]:
     r"""The numbers of a member, its constant rate and the noises of its execution, jointly.
 
@@ -305,24 +335,13 @@ def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Float
     prior = jnp.array([1.0, *centre, *logs]), jnp.array([1e-4, *precision, 1e-2, 1e-2])
     free = jnp.array([1.0, *best.options.free(), 1.0, 1.0])
 
-    def moments(x: Array, floor: Array) -> tuple[Array, Array]:
-        mean = -rate * x[0] * directions(x[1:-2], best.options, data)
-        relative, absolute = jnp.exp(2 * x[-2:])
-        return mean, jnp.log(data.variance + relative * mean**2 + absolute + floor)
-
-    @jax.jit
-    def fit(x: Array, floor: Array, free: Array = free) -> Minimum:
-        def total(x: Array) -> tuple[Array, Array]:
-            return moments(x, floor)
-
-        return minimise(total, data.displacement, data.seen, x, free, prior, 15)
-
+    options = Options(*(jnp.asarray(float(o)) for o in best.options))
+    member = prior, jnp.asarray(rate), options, data  # all arrays: nothing is compiled anew
     # Steps that cross 0 make many narrow modes: they are let in bit by bit, from several memories.
-    memories = [start[2], 2.3, 4.6, 6.9] if free[2] else [start[2]]
-    points = jnp.stack([start.at[2].set(memory) for memory in memories])
-    several = jax.vmap(fit, (0, None))
+    points = jnp.stack([start, *(start.at[2].set(m) if free[2] else start for m in MEMORIES)])
     for share in (0.1, 1e-2, 1e-3, 1e-4, 0.0, 0.0):
-        all_found = several(points, jnp.asarray((share * noise.relative * size) ** 2))
+        floor = jnp.asarray((share * noise.relative * size) ** 2)
+        all_found = _executed(points, floor, free, *member)
         points = all_found.position
     found = jax.tree.map(lambda a: a[jnp.argmin(all_found.potential)], all_found)
     position, covariance = np.asarray(found.position), _inverse(np.asarray(found.information))
@@ -337,13 +356,13 @@ def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Float
         # Other modes are as good: the profile over memories says how far, and not the curvature.
         grid = jnp.linspace(1.0, 9.0, 33)
         held = jax.vmap(lambda memory: found.position.at[2].set(memory))(grid)
-        profile = jax.vmap(partial(fit, free=free.at[2].set(0)), (0, None))(held, jnp.zeros(()))
+        profile = _executed(held, jnp.zeros(()), free.at[2].set(0), *member)
         near = np.asarray(grid)[np.asarray(profile.potential - found.potential) < DROP]
         widest = max(abs(near - position[2]), default=0.0)
         numbers.spread["b2"] = max(numbers.spread["b2"], float(widest) / 1.96)
     return (
         numbers,
-        np.asarray(moments(found.position, jnp.zeros(()))[0]),
+        np.asarray(_commanded(found.position, *member[1:], jnp.zeros(()))[0]),
         Noise(*np.exp(position[-2:]).tolist()),
     )
 
