@@ -18,7 +18,8 @@ class Decay(Checked):
     r"""A drift that the plan does not know of: weights decay by $\alpha\lambda\theta$ a step.
 
     The movement is the sum of plan and drift, so that the weights settle short of the optimum. For
-    a plan that counters the decay see `beliefnav.control.countering`.
+    a plan that counters the decay see `beliefnav.control.countering`; for a drift that is not
+    stated and is learned, `beliefnav.wrappers.uncontrolled`.
 
     Attributes:
         strength: $\lambda \ge 0$, a number or a schedule, per unit of learning rate.

@@ -361,3 +361,25 @@ def _mixed(switched: Array, state: PyTree, fresh: PyTree) -> PyTree:
     return jax.tree.map_with_path(
         node, state, fresh, is_leaf=lambda x: isinstance(x, NavigationState | Forgetting)
     )
+
+
+def renewed(inner: Any, state: PyTree, fresh: PyTree, mask: PyTree) -> PyTree:
+    """The state of an optimizer of which some arrays start anew, and their counters if all do."""
+    whole = all(jax.tree.leaves(mask))
+    chosen = optax.tree.map_params(
+        inner,
+        lambda x, m: x if _is_masked(x) else m,
+        state,
+        mask,
+        transform_non_params=lambda _: whole,
+        is_leaf=_is_masked,
+    )
+
+    def leaf(path: tuple[Any, ...], anew: bool, x: Array, new: Array) -> Array:
+        return new if anew and not _stays(path, x) else x
+
+    return jax.tree.map_with_path(leaf, chosen, state, fresh)
+
+
+def _is_masked(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)

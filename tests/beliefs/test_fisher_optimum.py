@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import optax
 import pytest
 from scipy import stats
 
-from beliefnav import beliefs
+from beliefnav import beliefs, rules
 from beliefnav.beliefs import FisherOptimum, SwitchingOptimum, initial_variance
 from tests.beliefs import laws
 
@@ -261,3 +262,115 @@ def test_predict_needs_a_displacement() -> None:
     filter_ = MODEL.filter()
     with pytest.raises(ValueError, match="predict needs the displacement"):
         filter_.predict(filter_.init(jnp.zeros(2)))
+
+
+# --- batches of unequal size, and where optima are drawn anew ------------------------------------
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_padded_batch_whose_sums_are_divided_by_the_full_size_is_its_examples() -> None:
+    """5 examples of 8: zeros in place of the other 3, against a filter that is told of 5."""
+    rng = np.random.default_rng(5)
+    before = MODEL.filter()
+    state = before.update(before.predict(before.init(jnp.zeros(2)), jnp.zeros(2)), jnp.ones(2))
+    predicted = before.predict(state, jnp.full(2, 0.3))
+    grads = np.concatenate([rng.normal(size=(5, 2)), np.zeros((3, 2))])
+    padded = before.update(predicted, grads.mean(0), (grads**2).mean(0))
+    told = dataclasses.replace(MODEL, examples=5).filter()
+    exact = told.update(predicted, grads[:5].mean(0), (grads[:5] ** 2).mean(0))
+    for got, want in zip(jax.tree.leaves(padded), jax.tree.leaves(exact), strict=True):
+        np.testing.assert_allclose(got, want, rtol=1e-12)  # float64 round-off of one update
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_prior_mean_is_where_optima_are_drawn_anew() -> None:
+    """From parameters at 3 and a prior mean of 1: the joint Gaussian, moved by the first mean."""
+    y, h, moved = recording(6)
+    y = np.where(np.isfinite(y), y, 0.2)
+    model = dataclasses.replace(MODEL, prior_mean=jnp.ones(2))
+    filter_ = model.filter()
+    state, params = filter_.init(jnp.full(2, 3.0)), np.full(2, 3.0)
+    mean, variance = np.full(2, 3.0), np.full(2, 1.5)  # the textbook Kalman filter
+    for t in range(STEPS):
+        params = params + moved[t]
+        state = filter_.update(filter_.predict(state, moved[t]), y[t], h[t])
+        mean = 1.0 + (1 - HAZARD) * (mean - 1.0)
+        variance = (1 - HAZARD) ** 2 * variance + (1 - (1 - HAZARD) ** 2) * 1.5
+        gain = -h[t] * variance / (h[t] ** 2 * variance + h[t] / 8)
+        mean = mean + gain * (y[t] - h[t] * (params - mean))
+        variance = (1 + gain * h[t]) * variance
+        got = state.posterior().optimum(params)
+        # Float64 round-off of 12 steps.
+        np.testing.assert_allclose(got, (mean, variance), rtol=1e-10)
+
+
+def test_the_prior_mean_at_the_parameters_is_the_default() -> None:
+    y, h, moved = recording(7)
+    want = run(MODEL, y, h, moved)[-1][3]
+    got = run(dataclasses.replace(MODEL, prior_mean=jnp.full(2, 3.0)), y, h, moved)[-1][3]
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_without_a_prior_variance_that_of_the_prior_mean_is_taken() -> None:
+    initial, trained = jnp.array([1.0, -1.0]), jnp.array([9.0, -9.0])
+    state = FisherOptimum(0.1, 8, prior_mean=initial).filter().init(trained)
+    np.testing.assert_array_equal(state.distance_variance, jnp.ones(2))
+    np.testing.assert_array_equal(state.position, trained - initial)
+    assert not np.any(np.asarray(state.distance_mean))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"w": jnp.ones(3)}, r"prior_mean must be like the parameters, got the shape \(3,\)"),
+        ({"v": jnp.ones(2)}, "prior_mean must be like the parameters"),
+        ({"w": jnp.array([1.0, jnp.inf])}, "prior_mean must be a finite number"),
+    ],
+)
+def test_a_prior_mean_that_does_not_fit_is_refused(given: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FisherOptimum(0.1, 8, prior_mean=given).filter().init({"w": jnp.ones(2)})
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_prior_mean_follows_the_belief_at_its_rate() -> None:
+    """Against the textbook Kalman filter, around a mean that is moved by hand after each step."""
+    y, h, moved = recording(8)
+    y, rate = np.where(np.isfinite(y), y, 0.2), 0.3
+    filter_ = dataclasses.replace(MODEL, prior_mean_rate=rate).filter()
+    state, params = filter_.init(jnp.full(2, 3.0)), np.full(2, 3.0)
+    start, mean, variance = np.full(2, 3.0), np.full(2, 3.0), np.full(2, 1.5)
+    for t in range(STEPS):
+        params = params + moved[t]
+        state = filter_.update(filter_.predict(state, moved[t]), y[t], h[t])
+        mean = start + (1 - HAZARD) * (mean - start)
+        variance = (1 - HAZARD) ** 2 * variance + (1 - (1 - HAZARD) ** 2) * 1.5
+        gain = -h[t] * variance / (h[t] ** 2 * variance + h[t] / 8)
+        mean = mean + gain * (y[t] - h[t] * (params - mean))
+        variance = (1 + gain * h[t]) * variance
+        start = start + rate * HAZARD * (mean - start)
+        # Float64 round-off of 12 steps.
+        np.testing.assert_allclose(params - state.position, start, rtol=1e-10)
+        np.testing.assert_allclose(state.posterior().optimum(params), (mean, variance), rtol=1e-10)
+
+
+def test_a_prior_mean_of_its_own_has_no_program_and_no_grid() -> None:
+    moved = jnp.zeros((2, 2))
+    for model in (
+        dataclasses.replace(MODEL, prior_mean=jnp.ones(2)),
+        dataclasses.replace(MODEL, prior_mean_rate=0.1),
+    ):
+        with pytest.raises(ValueError, match="the program has no prior mean of its own"):
+            model.numpyro_model(displacement=moved, curvature=jnp.ones((2, 2)))
+    with pytest.raises(ValueError, match="Cannot use prior_mean_rate with a HazardGrid"):
+        FisherOptimum(beliefs.HazardGrid(jnp.array([0.1])), 8, prior_mean_rate=0.1).filter()
+
+
+def test_a_grid_can_be_learned_where_the_other_numbers_are_injected() -> None:
+    grid = beliefs.HazardGrid(jnp.array([0.1, 0.2]))
+    optimizer: Any = optax.inject_hyperparams(rules.hazard_filter)(grid, examples=8.0)
+    plain, params = rules.hazard_filter(grid, examples=8.0), jnp.array([1.0, 3.0])
+    reading = {"curvature": jnp.ones(2)}
+    got = jax.jit(optimizer.update)(jnp.ones(2), optimizer.init(params), params, **reading)[0]
+    want = jax.jit(plain.update)(jnp.ones(2), plain.init(params), params, **reading)[0]
+    np.testing.assert_allclose(got, want, rtol=1e-6)  # float32: constants are folded otherwise

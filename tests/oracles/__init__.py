@@ -5,6 +5,7 @@ All of them take one stream of one entry, [step]; `per_entry` maps them over a r
 
 from tests.oracles.algorithms import *
 from tests.oracles.averages import *
+from tests.oracles.drift import *
 from tests.oracles.evidence import *
 from tests.oracles.gradient import *
 from tests.oracles.learned_noise import *

@@ -18,7 +18,9 @@ import pytest
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from beliefnav import beliefs, control, navigator, optimum, recording, rules, wrappers
+from beliefnav.beliefs.drift.elementwise import ElementwiseDrift
 from beliefnav.rules.catalogue import CATALOGUE, Peer
+from beliefnav.wrappers.uncontrolled import drift_countering
 from tests.sharding.listed import COUPLED, ELEMENTWISE, RULES, made
 
 PyTree = Any
@@ -377,6 +379,29 @@ def test_averages_are_taken_inside_a_shard_map(optimizer: Any) -> None:
     )
     args = [sharded(x, mesh) for x in (tree(0), *GRADIENTS)]
     assert_close(jax.jit(mapped)(*args), expected)
+
+
+# --- drift --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+def test_a_drift_of_sharded_parameters_is_that_of_whole_ones(kind: Any) -> None:
+    """Learned and countered on every device by itself."""
+    optimizer = drift_countering(made("adam"), ElementwiseDrift(0.1, 0.1))
+
+    def steps(params: PyTree, *gradients: PyTree) -> PyTree:
+        state = optimizer.init(params)
+        for gradient in gradients:
+            updates, after = optimizer.update(gradient, state, params)
+            assert types(after) == types(state)
+            params, state = jax.tree.map(lambda p, u: 0.9 * (p + u), params, updates), after
+        return params
+
+    expected, mesh = steps(tree(0), *GRADIENTS), mesh_of(kind)
+    with jax.set_mesh(mesh):
+        params, *gradients = (sharded(x, mesh) for x in (tree(0), *GRADIENTS))
+        assert_close(jax.jit(steps)(params, *gradients), expected)
+        assert collectives(optimizer.update, params, optimizer.init(params), params) == []
 
 
 # --- recordings ---------------------------------------------------------------------------------

@@ -42,6 +42,12 @@ weighs a grid of hazards and gives the probability $\pi_t$ of a switch; the two 
 as $(1 - \pi_t) m^{\text{on}} + \pi_t m^{\text{new}}$, and their variances with the weights
 $(1 - \pi_t)^2$ and $1 - (1 - \pi_t)^2$.
 
+**A prior mean that moves.** What tasks have in common is a better guess for the next one than
+$\theta_0$. With a rate $\kappa$ the prior mean follows the belief by
+$\theta_0 \leftarrow \theta_0 + \kappa p (m - \theta_0)$ after every update. That is an average of
+$m$ with a memory of $1/\kappa$ tasks of the mean length $1/p$, and no inference: the filter takes
+each value of $\theta_0$ for known.
+
 Reference:
     MacKay (1992), "Bayesian interpolation", equations 4.8 and 4.9, for the prior variance and the
     number of well-determined parameters.
@@ -57,7 +63,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav import _trees
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL
+from beliefnav._checks import FINITE, POSITIVE, UNIT_INTERVAL, is_concrete, is_number
 from beliefnav._format import counted, number, reciprocal
 from beliefnav.beliefs import _program
 from beliefnav.beliefs._linear_gaussian import check_displacement
@@ -82,7 +88,8 @@ class FisherOptimumState(NamedTuple):
     Attributes:
         distance_mean: the mean of $\theta^* - \theta$, a tree like the parameters.
         distance_variance: $v$, its variance, a tree like the parameters.
-        position: $\theta - \theta_0$, a tree like the parameters.
+        position: $\theta - \theta_0$, a tree like the parameters. The parameters of the last
+            observation minus ``position`` are what this belief takes for the start.
         initial_variances: $v_0$ of every array [leaf], if it is that of the initial parameters or
             learned.
         switch_probability: of a switch just before the last observation, a scalar. It is $p$ where
@@ -145,17 +152,29 @@ class FisherOptimum(Belief):
             (`initial_variance`).
         learn_variance: whether the prior variance is learned, one number for each array, from
             ``prior_variance``, or its mean over the array, as the start $v_s$.
+        prior_mean: $\theta_0$, a tree like the parameters, around which optima are drawn anew.
+            Default: the parameters at ``init``. Where it is given, the first optimum is believed to
+            be near the parameters at ``init``, with the variance $v_0$: as after a training of
+            which nothing is left but the parameters.
+        prior_mean_rate: $\kappa$ in [0, 1], how fast the prior mean follows the belief, in units of
+            the hazard; 0: it stays.
 
     Raises:
         ValueError: a number is out of its range, as far as it is known; the error names it.
     """
 
-    ranges: ClassVar = {"hazard": UNIT_INTERVAL, "examples": POSITIVE}
+    ranges: ClassVar = {
+        "hazard": UNIT_INTERVAL,
+        "examples": POSITIVE,
+        "prior_mean_rate": UNIT_INTERVAL,
+    }
 
     hazard: ArrayLike | HazardGrid
     examples: ArrayLike
     prior_variance: PyTree = None
     learn_variance: bool = eqx.field(static=True, default=False)
+    prior_mean: PyTree = None
+    prior_mean_rate: ArrayLike = 0.0
 
     def filter(self) -> Filter:
         """The online filter, exact for a hazard and a prior variance that are given.
@@ -166,9 +185,21 @@ class FisherOptimum(Belief):
 
         Returns:
             A filter whose states are `FisherOptimumState`. Its ``init`` raises a ``ValueError`` if
-            the prior variance does not fit the parameters, its ``predict`` without a displacement.
+            the prior mean or variance does not fit the parameters, its ``predict`` without a
+            displacement.
+
+        Raises:
+            ValueError: the prior mean moves, and the hazard is learned.
         """
         owner = "FisherOptimum"
+        learned = isinstance(self.hazard, HazardGrid)
+        moves = not learned and not is_number(self.prior_mean_rate, 0)
+        # An injected rate is an array, and 0 unless somebody asked for more.
+        if learned and is_concrete(self.prior_mean_rate) and self.prior_mean_rate != 0:
+            raise ValueError(
+                "Cannot use prior_mean_rate with a HazardGrid. This is because the rate is in "
+                "units of a hazard that is given; give a number for the hazard, or a rate of 0."
+            )
 
         def prior(like: PyTree, scales: Array | None) -> PyTree:
             if scales is None:
@@ -181,24 +212,24 @@ class FisherOptimum(Belief):
         def init(params: PyTree) -> FisherOptimumState:
             wide = _trees.full_like(params, 0)
             scales = None
+            start, moved = self._start(params)
             if self.prior_variance is None:
-                scales = _stacked(initial_variance(params), wide)
+                scales = _stacked(initial_variance(start), wide)
             else:
                 POSITIVE.check_leaves(owner, "prior_variance", self.prior_variance)
             if self.learn_variance and scales is None:
                 scales = _stacked(jax.tree.map(_mean, prior(wide, None)), wide)
-            start = None if scales is None or not self.learn_variance else jnp.array(scales)
+            first = None if scales is None or not self.learn_variance else jnp.array(scales)
             variance = jax.tree.map(jnp.array, prior(wide, scales))  # which can be donated
             nothing = [_trees.scalar_like(params, 0.0) for _ in range(3)]
-            still = _trees.full_like(params, 0)
             hazard = self._hazard_prior(wide)
             return FisherOptimumState(
                 wide,
                 variance,
-                still,
+                moved,
                 scales,
                 *nothing,
-                start_variances=start,
+                start_variances=first,
                 hazard_belief=hazard,
             )
 
@@ -207,7 +238,6 @@ class FisherOptimum(Belief):
         ) -> FisherOptimumPredicted:
             check_displacement(owner, displacement)
             # Where the hazard is learned, `update` pulls by what the reading says of a switch.
-            learned = isinstance(self.hazard, HazardGrid)
             p = jnp.zeros(()) if learned else jnp.asarray(self.hazard)
 
             def mean(d: Array, x: Array, moved: Array) -> Array:
@@ -244,10 +274,18 @@ class FisherOptimum(Belief):
             scales = predicted.initial_variances
             if predicted.start_variances is not None:
                 mean, variance, scales = _learned(predicted, mean, variance)
+            position = predicted.position
+            if moves:
+                followed = p * self.prior_mean_rate
+
+                def behind(x: Array, d: Array) -> Array:
+                    return (x - followed * (d + x)).astype(x.dtype)
+
+                position = jax.tree.map(behind, position, mean)
             return FisherOptimumState(
                 mean,
                 variance,
-                predicted.position,
+                position,
                 scales,
                 switch_probability=p,
                 reset_fraction=p,
@@ -276,6 +314,22 @@ class FisherOptimum(Belief):
             return info._replace(switch_probability=p, hazard=p)
 
         return Filter(init, predict, update, diagnose, uses_displacement=True, uses_curvature=True)
+
+    def _start(self, params: PyTree) -> tuple[PyTree, PyTree]:
+        """Where optima are drawn anew, and how far from there the parameters are."""
+        still = _trees.full_like(params, 0)
+        if self.prior_mean is None:
+            return params, still
+        given = _trees.fitted(self.name, "prior_mean", self.prior_mean, params)
+        FINITE.check_leaves(self.name, "prior_mean", given)
+        for (path, p), m in zip(_trees.named_leaves(params), jax.tree.leaves(given), strict=True):
+            if jnp.shape(m) != jnp.shape(p):
+                raise ValueError(
+                    f"{self.name}: prior_mean must be like the parameters, got the shape "
+                    f"{jnp.shape(m)} for parameter {path!r} of shape {jnp.shape(p)}."
+                )
+        start = jax.tree.map(lambda x, m: jnp.asarray(m, x.dtype), still, given)
+        return start, jax.tree.map(lambda p, m: jnp.asarray(p, m.dtype) - m, params, start)
 
     def _given_hazard(self) -> ArrayLike:
         """The hazard, where it is not learned."""
@@ -357,6 +411,9 @@ class FisherOptimum(Belief):
             spread = "variance of the initial array"
         elif jax.tree.structure(self.prior_variance) == jax.tree.structure(0):
             spread = f"variance {number(self.prior_variance)}"
+        around = "the initial parameters" if self.prior_mean is None else "the given prior mean"
+        if not is_number(self.prior_mean_rate, 0):
+            around += ", which then follows the belief"
         followed = "It is looked for."
         if not isinstance(self.hazard, HazardGrid):
             length = counted(reciprocal(self.hazard), time)
@@ -367,7 +424,7 @@ class FisherOptimum(Belief):
                 length,
                 f"On average; then the optimum is drawn anew. {followed}",
             ),
-            Fact("optimum prior", spread, "Around the initial parameters, for every task."),
+            Fact("optimum prior", spread, f"Around {around}, for every task."),
             Fact(
                 "curvature", "read", "At every step: it is the variance of an example's gradient."
             ),
@@ -388,6 +445,11 @@ class FisherOptimum(Belief):
             raise ValueError(
                 f"Cannot write {owner} as a NumPyro program. This is because its filter learns the "
                 "hazard or the prior variance; give numbers, and learn_variance=False."
+            )
+        if self.prior_mean is not None or not is_number(self.prior_mean_rate, 0):
+            raise ValueError(
+                f"Cannot write {owner} as a NumPyro program. This is because the program has no "
+                "prior mean of its own; leave out prior_mean and prior_mean_rate."
             )
         if self.prior_variance is None:
             raise ValueError(f"{owner}: the NumPyro program needs a prior_variance.")

@@ -1,0 +1,1 @@
+"""Beliefs about the drift: how parameters move without being told to."""
