@@ -248,7 +248,7 @@ def checked(given: Any, recording: Recording) -> tuple[Belief, Recording]:
         )
     if recording.curvature is not None and not filter_.uses_curvature:
         raise unread(belief.name)
-    gradient, displacement, curvature, *_ = jax.tree.map(jnp.asarray, recording)
+    gradient, displacement, curvature = jax.tree.map(jnp.asarray, recording)
     shapes = jax.tree.map(jnp.shape, gradient)
     lengths = {len(y) if y.ndim else None for y in jax.tree.leaves(gradient)}
     if not lengths or None in lengths or len(lengths) > 1 or 0 in lengths:

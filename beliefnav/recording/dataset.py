@@ -160,7 +160,7 @@ def from_arrays(
 
 
 def to_arrays(stream: "xr.Dataset", dims: tuple[str, ...]) -> Recording:
-    """A labelled Dataset as a recording in memory: the way back from `from_arrays`.
+    """What a belief filters of a labelled Dataset, in memory.
 
     Args:
         stream: the Dataset, see `check_layout`.
@@ -170,13 +170,12 @@ def to_arrays(stream: "xr.Dataset", dims: tuple[str, ...]) -> Recording:
         Arrays in jax's default float.
     """
 
-    def read(name: str, dims: tuple[str, ...] = dims) -> Any:
+    def read(name: str) -> Any:
         if name not in stream:
             return None
         return jnp.asarray(stream[name].transpose(*dims).values, jnp.result_type(float))
 
-    whole = {name: read(name) for name in ("gradient", *ALONGSIDE)}
-    return Recording(**whole, gradient_norm=read("gradient_norm", ("step",)))
+    return Recording(read("gradient"), read("displacement"), read("curvature"))
 
 
 def check_layout(stream: "xr.Dataset", dims: tuple[str, ...] | None = None) -> None:

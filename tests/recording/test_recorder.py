@@ -331,7 +331,13 @@ def test_a_stream_file_gives_back_what_it_was_given_with_parameters_or_without(
             assert (values is not None) == (field in names), field
             if values is not None:
                 np.testing.assert_array_equal(values, data[field])
-        again = recording.from_arrays(**back._asdict(), labels=data["param"].values)
+        params, norms = (stream.get(name) for name in ("params", "gradient_norm"))
+        again = recording.from_arrays(
+            **back._asdict(),
+            labels=data["param"].values,
+            params=None if params is None else params.values,
+            gradient_norm=None if norms is None else norms.values,
+        )
         for name in names:
             np.testing.assert_array_equal(again[name], stream[name])
 
