@@ -61,7 +61,7 @@ def run(config: Config) -> report.Report:
     ends = {}
     if "adamw" in config.rules:
         ends = kept.measure("ends", options, lambda: coverage.ends(noises, config.fits // 10, seed))
-    from experiments.inverse import drawing, results  # nothing above depends on them
+    from experiments.inverse import decaying, drawing, results, rotation  # on which nothing depends
 
     found = results.Results(
         chosen,
@@ -74,8 +74,20 @@ def run(config: Config) -> report.Report:
         flipped=FLIPPED,
         steps=config.steps,
     )
+    turning, decay = rotation.Setting(), decaying.Setting()
+    if config.quick:
+        turning, decay = rotation.QUICK, decaying.QUICK
+    turned, decayed = rotation.measured(turning, seed), decaying.measured(decay, seed)
     drawing.draw(config.folder, found)
-    return report.Report(results.claims(found), results.metrics(found))
+    rotation.draw(config.folder / "rotation.png", turned)
+    decaying.draw(config.folder / "decay.png", decayed)
+    claims = [*results.claims(found), *rotation.claims(turned), *decaying.claims(decayed)]
+    drifted = {
+        "equilibrium": turned["equilibrium"],
+        "rotation": {name: turned[name] for name in ("cost", "matrix")},
+        "decay": {name: decayed[name] for name in ("accuracy", "layers", "without_drift")},
+    }
+    return report.Report(claims, results.metrics(found) | drifted)
 
 
 def noisy_name(name: str, noise: float) -> str:

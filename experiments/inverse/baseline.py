@@ -95,26 +95,28 @@ def measure(
     Returns:
         ``features`` [run, feature] with ``names`` [run], and ``asked`` [learner, feature].
     """
-    rng, found, names = np.random.default_rng(seed), [], []
+    rng, found, names, asked = np.random.default_rng(seed), [], [], dict[str, np.ndarray]()
     for i, (name, kind) in enumerate(tqdm(kinds.items(), desc="baseline")):
-        drawn = [kind.draw(rng) for _ in range(runs)]
-        numbers = {key: jnp.array([d[key] for d in drawn]) for key in drawn[0]}
+        drawn = [*(kind.draw(rng) for _ in range(runs)), kind.numbers]
+        numbers = {key: jnp.array([d[key] for d in drawn]) for key in kind.numbers}
         keys = jax.random.split(jax.random.fold_in(jax.random.key(seed + 1), i), runs)
+        keys = jnp.concatenate([keys, jax.random.key(seed)[None]])
 
         def run(numbers: Any, key: Array, kind: Kind = kind) -> Any:
             return observe(problem, kind.build(**numbers), steps, key)
 
-        found.append(np.asarray(features(jax.jit(jax.vmap(run))(numbers, keys))))
+        *given, asked[name] = np.asarray(features(jax.jit(jax.vmap(run))(numbers, keys)))
+        found += given
         names += [name] * runs
-    asked = []
-    for learner in learners.values():
-        run = jax.jit(functools.partial(observe, problem, learner.build(), steps))
-        one = jax.tree.map(lambda x: x[None], run(jax.random.key(seed)))
-        asked.append(np.asarray(features(one))[0])
+    for name, learner in learners.items():
+        if name not in asked:
+            run = jax.jit(functools.partial(observe, problem, learner.build(), steps))
+            one = jax.tree.map(lambda x: x[None], run(jax.random.key(seed)))
+            asked[name] = np.asarray(features(one))[0]
     return {
-        "features": np.concatenate(found),
+        "features": np.stack(found),
         "names": np.array(names),
-        "asked": np.stack(asked),
+        "asked": np.stack([asked[name] for name in learners]),
     }
 
 
