@@ -19,7 +19,7 @@ class Config(Options):
         "learners": ("adam", "lion"),
         "noisy": ("momentum",),
         "rules": ("momentum",),
-        "steps": 40,
+        "steps": 100,
         "coordinates": 4,
         "runs": 4,
         "fits": 20,

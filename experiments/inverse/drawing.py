@@ -119,13 +119,14 @@ def draw_outside(path: Path, results: Results) -> None:
             said = results.said[name]
             size = np.log10(np.abs(np.asarray(said["residual"]).T) + 1e-12)
             shown = axes.imshow(size, aspect="auto", vmin=-11, vmax=-3, cmap="magma")
+            above = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             for a, b in said["steps"]:
-                axes.plot([a, b], [-1.5, -1.5], color=figures.GREEN, lw=4, clip_on=False)
+                axes.plot([a - 0.5, b - 0.5], [1.01, 1.01], color=figures.GREEN, lw=4, **above)
             named = len(said["coordinates"])
             title = f"{'Adam' if name == CONTROL else name}: {said['verdict']}"
-            axes.set(
-                xlabel="step", title=f"{title}\n{named} coordinates, {len(said['steps'])} windows"
-            )
+            title += f"\n{named} coordinates, {len(said['steps'])} windows of ten are named"
+            axes.set(xlabel="step", xlim=(-0.5, size.shape[1] - 0.5))
+            axes.set_title(title, pad=10)
         panels[0].set_ylabel("coordinate")
         panels[0].figure.colorbar(shown, ax=panels, label="log10 of the residual")
-        figures.note(panels[0], "green: windows that are named")
+        figures.note(panels[0], "green bar: windows that are named")
