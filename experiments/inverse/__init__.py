@@ -17,8 +17,9 @@ the width, and a classifier by summary statistics, which is trained on other run
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import optax
@@ -29,6 +30,9 @@ from experiments.inverse import asking, baseline, coverage, perturbed
 from experiments.inverse.catalogue import KINDS, Learner, learners, network, record
 from experiments.inverse.config import Config
 from experiments.kept import Kept
+
+if TYPE_CHECKING:
+    from experiments.inverse.results import Results
 
 __all__ = ["Config", "run"]
 
@@ -42,6 +46,32 @@ def run(config: Config) -> report.Report:
         said = asking.ask_file(config.stream)
         print(said["table"])
         return report.Report([], {"inferred": asking.written(said)})
+    from experiments.inverse import decaying, rotation  # on which nothing else depends
+
+    turning, decay = rotation.Setting(), decaying.Setting()
+    if config.quick:
+        turning, decay = rotation.QUICK, decaying.QUICK
+    with ThreadPoolExecutor() as beside:  # of a quick run most is compilation, which takes one core
+        turns = beside.submit(rotation.measured, turning, config.seed)
+        decays = beside.submit(decaying.measured, decay, config.seed)
+        found = infer(config)
+        turned, decayed = turns.result(), decays.result()
+    from experiments.inverse import drawing, results
+
+    drawing.draw(config.folder, found)
+    rotation.draw(config.folder / "rotation.png", turned)
+    decaying.draw(config.folder / "decay.png", decayed)
+    claims = [*results.claims(found), *rotation.claims(turned), *decaying.claims(decayed)]
+    drifted = {
+        "equilibrium": turned["equilibrium"],
+        "rotation": {name: turned[name] for name in ("cost", "matrix")},
+        "decay": {name: decayed[name] for name in ("accuracy", "layers", "without_drift")},
+    }
+    return report.Report(claims, results.metrics(found) | drifted)
+
+
+def infer(config: Config) -> "Results":
+    """All parts but those of a drift."""
     every = learners(config.steps)
     chosen = {name: every[name] for name in config.learners}
     kept = Kept(config.folder / "kept")
@@ -61,9 +91,9 @@ def run(config: Config) -> report.Report:
     ends = {}
     if "adamw" in config.rules:
         ends = kept.measure("ends", options, lambda: coverage.ends(noises, config.fits // 10, seed))
-    from experiments.inverse import decaying, drawing, results, rotation  # on which nothing depends
+    from experiments.inverse.results import Results  # on which nothing above depends
 
-    found = results.Results(
+    return Results(
         chosen,
         said,
         classified,
@@ -74,20 +104,6 @@ def run(config: Config) -> report.Report:
         flipped=FLIPPED,
         steps=config.steps,
     )
-    turning, decay = rotation.Setting(), decaying.Setting()
-    if config.quick:
-        turning, decay = rotation.QUICK, decaying.QUICK
-    turned, decayed = rotation.measured(turning, seed), decaying.measured(decay, seed)
-    drawing.draw(config.folder, found)
-    rotation.draw(config.folder / "rotation.png", turned)
-    decaying.draw(config.folder / "decay.png", decayed)
-    claims = [*results.claims(found), *rotation.claims(turned), *decaying.claims(decayed)]
-    drifted = {
-        "equilibrium": turned["equilibrium"],
-        "rotation": {name: turned[name] for name in ("cost", "matrix")},
-        "decay": {name: decayed[name] for name in ("accuracy", "layers", "without_drift")},
-    }
-    return report.Report(claims, results.metrics(found) | drifted)
 
 
 def noisy_name(name: str, noise: float) -> str:

@@ -9,6 +9,7 @@ from experiments import report
 from experiments.inverse.asking import Said, called, written
 from experiments.inverse.baseline import Classified
 from experiments.inverse.catalogue import KINDS, Learner
+from experiments.inverse.coverage import TOLD
 
 OUTSIDE = ("one sign flipped", "memory that switches")
 """Learners outside of the family."""
@@ -117,7 +118,7 @@ def same_places(named: set[Any], true: set[Any]) -> float:
     return len(named & true) / len(named | true) if named | true else 1.0
 
 
-FADING = 30
+FADING = 20
 """Steps after which what a learner remembered before a switch is below rounding."""
 
 
@@ -226,6 +227,20 @@ def claims(results: Results) -> list[report.Claim]:
             1e-3,
         ),
     ]
+    if ends := results.ends:
+        short, *_, long = ends
+        made += [
+            report.at_most(
+                f"memory of squares, {short} steps: largest ratio of the ends of its interval",
+                max(ends[short].values()),
+                TOLD,
+            ),
+            report.at_least(
+                f"memory of squares, {long} steps: the same at the most noise",
+                ends[long][f"{max(map(float, ends[long])):g}"],
+                TOLD,
+            ),
+        ]
     if (error := schedule_error(results)) is not None:
         made.append(report.at_most("schedule: largest error of a rate", error, 0.01))
     return made

@@ -294,7 +294,7 @@ def all_right() -> Results:
         Classified({"random forest": {"adam": "adam"}}, {}, {}),
         noisy={"adam": {0.1: noisy}},
         coverage={"momentum": {"0.1": cell}},
-        ends={},
+        ends={"10": {"0.01": 1.1, "0.5": 2.0}, "1000": {"0.01": 1.1, "0.5": 9.0}},
         fits=200,
         flipped="w[0,0]",
         steps=STEPS,
@@ -318,6 +318,11 @@ def under_noise(**changes: Any) -> Results:
 
 def of_coverage(cell: dict[str, Any]) -> Results:
     return all_right()._replace(coverage={"momentum": {"0.1": cell}})
+
+
+def with_ends(memory: str, ratio: float) -> Results:
+    right = all_right()
+    return right._replace(ends={**right.ends, memory: {"0.01": 1.1, "0.5": ratio}})
 
 
 OFF = {name: [2 * x[0] + 1, 0.0, 0.0, True] for name, x in said()["parameters"].items()}
@@ -352,6 +357,8 @@ FAILING = {
     "coverage: largest p of intervals of half the width": of_coverage(
         {"p": 0.5, "narrow": {"p": 0.1}}
     ),
+    "memory of squares, 10 steps: largest ratio of the ends of its interval": with_ends("10", 5.0),
+    "memory of squares, 1000 steps: the same at the most noise": with_ends("1000", 3.0),
     "schedule: largest error of a rate": changed("adam", rates=np.full(STEPS, 2.1e-3)),
 }
 
@@ -407,11 +414,11 @@ def test_rules_are_called_as_the_baseline_calls_them(
     ("steps", "share"),
     [
         ([[0, 150]], 1.0),
-        ([[0, 180]], 1.0),  # an old memory fades after the middle
+        ([[0, 170]], 1.0),  # an old memory fades after the middle
         ([[150, 300]], 1.0),
-        ([[180, 300]], 1.0),
+        ([[170, 300]], 1.0),
         ([[0, 75]], 0.5),
-        ([[0, 300]], 150 / 270),
+        ([[0, 300]], 150 / 280),
         ([], 0.0),
     ],
 )
