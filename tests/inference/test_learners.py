@@ -211,4 +211,4 @@ def test_noise_of_execution_by_moments_is_what_was_drawn():
     step = np.exp(rng.normal(size=(1000, 20)))
     residual = step * 0.1 * rng.normal(size=step.shape) + 0.05 * rng.normal(size=step.shape)
     noise = judging.execution_noise(residual, step, np.zeros_like(step), np.ones_like(step))
-    np.testing.assert_allclose(noise, (0.1, 0.05), rtol=0.05)
+    np.testing.assert_allclose(noise[:2], (0.1, 0.05), rtol=0.05)

@@ -28,7 +28,9 @@ class Signs(NamedTuple):
     Attributes:
         rates: [step].
         decay: per unit of rate.
-        decay_sd: its standard deviation.
+        rate_sd: standard deviation of the mean rate.
+        decay_sd: of the decay. Steps of one size are rounded alike as long as a parameter stays
+            between two powers of 2, so that both deviations add up what coordinates do, not steps.
         path: whether the rate varies.
         residual: [step, param], with the signs that were seen.
         mistakes: the smallest number of signs that no pair of memories explains.
@@ -40,6 +42,7 @@ class Signs(NamedTuple):
 
     rates: Floats
     decay: float
+    rate_sd: float
     decay_sd: float
     path: bool
     residual: Floats
@@ -58,7 +61,8 @@ def fit_signs(
     with np.errstate(all="ignore"):
         sizes = np.nan_to_num(np.nanmedian(np.where(np.isfinite(moved), moved, 0), 1))
     weight = seen / variance
-    decay, signs, information = 0.0, np.zeros_like(displacement), 0.0
+    decay, signs, u, rates = 0.0, displacement, displacement, sizes
+    pull, residual = displacement, displacement
     for path in (False, True):
         decay, rates = 0.0, sizes if path else np.full(len(sizes), np.median(sizes))
         for _ in range(20):
@@ -133,7 +137,8 @@ def fit_signs(
     return Signs(
         rates,
         decay,
-        float(information**-0.5) if information else np.inf,
+        _deviation(weight, u, residual),
+        _deviation(weight, pull, residual),
         path,
         residual,
         least,
@@ -142,6 +147,19 @@ def fit_signs(
         (float(ends[1][0]), float(ends[1][1])),
         equal,
     )
+
+
+def _deviation(weight: Floats, slope: Floats, residual: Floats) -> float:
+    """Of a coefficient: what the weights say, or what sums over coordinates say, if that is more.
+
+    Liang and Zeger, "Longitudinal data analysis using generalized linear models", Biometrika 73,
+    1986: the covariance that is robust to how the errors of one coordinate go together.
+    """
+    information = float((weight * slope**2).sum())
+    if not information:
+        return np.inf
+    sums = (weight * slope * residual).sum(0)
+    return max(information**-0.5, float(np.sqrt((sums**2).sum()) / information))
 
 
 def _edge(fits: Callable[[float], bool], inside: float, outside: float) -> float:
