@@ -77,7 +77,7 @@ class Inferred(NamedTuple):
             facts.append(Fact("numbers", "not told", "No numbers follow from these data."))
         for name, parameter in learner.parameters.items() if told else ():
             subject, sentence = subjects[name]
-            if name == "rate" and "path" in learner.options["rate"]:
+            if name == "rate" and learner.options["rate"][0] == "path":
                 sentence = f"Its mean; from {_ends(learner)}. {sentence}"
             facts.append(Fact(subject, _interval(parameter), sentence))
         facts += _chosen(learner) if told else []

@@ -41,9 +41,9 @@ Floats = NDArray[np.float64]
 OF, NOISY = "of the family", "of the family, with noise"
 NONE, UNTOLD = "none of these", "not told"
 MAX_STEPS, MAX_PARAMS = 1000, 64
-MAX_UNTOLD = 1e-2
+MAX_UNTOLD = 1e-4
 """The largest share of the movement that may be unexplained, for unknown reasons, where numbers
-are told."""
+are told: of more, the fit may have made something of what it should not explain."""
 LEAST = 1e-2
 """The least variance of a noisy step, beside that of the usual step of its coordinate."""
 
@@ -197,7 +197,7 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
             "Rules that couple entries (by matrices, trust ratios or a norm) need whole arrays, "
             "and clipping the norm of the whole gradient; entries alone do not tell them."
         )
-    elif told and best.options.path:
+    elif told and verdict != UNTOLD and best.options.path:
         statements.append(
             "The rate varies: a schedule does that, and so do a trust ratio and what cuts or "
             "normalises whole arrays; entries alone do not tell which."
