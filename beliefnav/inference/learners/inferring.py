@@ -3,8 +3,9 @@ r"""From a recording of any learner to what it assumes.
 Others classify rules from observables (Nayebi et al., "Identifying learning rules from neural
 network observables", NeurIPS 2020), fit the coefficients of plasticity through trajectories (Mehta
 et al., "Model based inference of synaptic plasticity rules", NeurIPS 2024), or invert optimal
-agents (Wu, Schrater and Pitkow, "Inverse POMDP", 2018; Kwon et al., "Inverse rational control with
-partially observable continuous nonlinear dynamics", NeurIPS 2020). Here the parameters of the
+agents (Wu, Schrater and Pitkow, "Inverse POMDP: inferring what you think from what you do",
+arXiv:1805.09864, 2018; Kwon et al., "Inverse rational control with partially observable continuous
+nonlinear dynamics", NeurIPS 2020). Here the parameters of the
 family are assumptions about a landscape; they have a posterior and families an evidence, and what
 no data can tell is said: the classes of the first have no numbers, the fits of the second no
 verdict, and the agents of the others no rounding to be judged by.
