@@ -114,7 +114,7 @@ def _judged(learner: Learner) -> str:
 
 
 def _all(parts: tuple[str, ...]) -> str:
-    return f"{', '.join(parts[:-1])} and {parts[-1]}" if len(parts) > 1 else parts[0]
+    return " and ".join([", ".join(parts[:-1]), parts[-1]][len(parts) == 1 :])
 
 
 def _ends(learner: Learner) -> str:

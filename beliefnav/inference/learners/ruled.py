@@ -113,14 +113,15 @@ def _problem(
     noise: Sequence[str],
 ) -> _Problem:
     names, count = list(start), len(start)
-    if rounding is None:
-        rounding = (jnp.finfo(jnp.float32).eps * jnp.abs(params)) ** 2 / 12
+    single = (jnp.finfo(jnp.float32).eps * jnp.abs(params)) ** 2 / 12
     size = jnp.sqrt(jnp.mean(displacement**2))
-    variance = rounding + (jnp.finfo(displacement.dtype).eps * size) ** 2
+    variance = (single if rounding is None else rounding) + (
+        jnp.finfo(displacement.dtype).eps * size
+    ) ** 2
 
     def moments(position: Array) -> tuple[Array, Array]:
         numbers = {n: _TO[start[n].transform](position[i]) for i, n in enumerate(names)}
-        rule = build(numbers)
+        rule: Any = build(numbers)
 
         def step(state: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
             update, state = rule.update(now[0], state, now[1])
