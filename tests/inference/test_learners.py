@@ -215,7 +215,7 @@ def test_a_name_needs_all_that_defines_a_rule(name: str):
     assert inferred.rule == rule
     assert bool(inferred.missing) == (rule is None)
     if rule is None:
-        assert f"Nearest: {inferred.nearest}, without" in " ".join(str(inferred).split())
+        assert f"Nearest: {inferred.nearest}. It does not" in " ".join(str(inferred).split())
 
 
 def signs(optimizer: optax.GradientTransformation) -> Learner:
@@ -257,6 +257,26 @@ def test_a_gap_loses_what_was_remembered(adam: xr.Dataset):
     assert learner.verdict == UNTOLD
     assert not any(told.curved for told in learner.parameters.values())
     assert any("Gaps: the gradients of 5 of 300" in said for said in learner.statements)
+
+
+@pytest.mark.slow
+def test_a_late_recording_tells_what_a_short_memory_does_and_no_long_one(adam: xr.Dataset):
+    def late(stream: xr.Dataset) -> Learner:
+        return infer(stream.isel(step=slice(100, None)).assign_attrs(steps_overwritten=100))
+
+    learner = late(adam)  # its second moment remembers 1,000 steps
+    assert learner.verdict == UNTOLD and any("Late" in said for said in learner.statements)
+    assert not any(told.curved for told in learner.parameters.values())
+    learner = late(record(optax.sgd(1e-2, 0.9)))
+    for number, value in {"rate": 0.1, "b1": 0.9}.items():
+        told = learner.parameters[number]
+        assert told.curved and told.low < value < told.high
+
+
+def test_gradients_that_are_all_missing_tell_nothing(adam: xr.Dataset):
+    learner = infer(adam.assign(gradient=adam["gradient"] * np.nan))
+    assert learner.verdict == UNTOLD and not learner.parameters
+    assert any("the gradients of 300 of 300" in said for said in learner.statements)
 
 
 @pytest.mark.slow

@@ -54,10 +54,13 @@ class Parameter(NamedTuple):
 
     Attributes:
         median: the most probable value.
-        low: the 2.5 % point.
-        high: the 97.5 % point.
+        low: the 2.5 % point. Where the verdict is `UNTOLD`, because the parameters or the start of
+            the recording are not known, a bound: so far the residual would reach if all of it went
+            along with this number.
+        high: the 97.5 % point, or the other bound.
         curved: whether these data tell it; if not, the interval is that of the prior, or wider
-            than half of it.
+            than half of it, or no member of the family explains enough for numbers to mean
+            anything.
     """
 
     median: float

@@ -120,8 +120,10 @@ def read(stream: "xr.Dataset") -> Seen:
         theta, known = raw["params"][rows], True
     else:
         theta, known = np.concatenate([np.zeros_like(d[:1]), np.cumsum(d, 0)[:-1]]), False
+        some = "some are missing" if "params" in raw else "they were not recorded"
         said.append(
-            "No parameters: decay to 0 is not told, nor whether what is not explained is rounding."
+            f"No parameters ({some}): decay to 0 is not told, nor whether what is not explained is "
+            "rounding."
         )
     moves = (d != 0).any(0)
     if not moves.all():
@@ -138,7 +140,7 @@ def read(stream: "xr.Dataset") -> Seen:
         )
     dtype = _stored_as(theta) if known else jnp.float32
     eps = float(jnp.finfo(dtype).eps)
-    size = np.sqrt((d**2).mean(0, keepdims=True))
+    size = np.sqrt((d**2).sum(0, keepdims=True) / max(len(d), 1))
     computed = max(eps, 1e-10) * (np.abs(d) + size)
     rounded = _spacing(theta + d, eps) if known else np.zeros_like(d)
     variance = rounded**2 / 12 + computed**2
