@@ -277,6 +277,7 @@ def test_gradients_that_are_all_missing_tell_nothing(adam: xr.Dataset):
     learner = infer(adam.assign(gradient=adam["gradient"] * np.nan))
     assert learner.verdict == UNTOLD and not learner.parameters
     assert any("the gradients of 300 of 300" in said for said in learner.statements)
+    assert not any("Coarse" in said for said in learner.statements)
 
 
 @pytest.mark.slow

@@ -11,11 +11,11 @@ from beliefnav.recording.dataset import check_layout
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["COARSE", "CONSTANT", "MIN_ENTRIES", "Seen", "read"]
+__all__ = ["COARSE", "CONSTANT", "MIN_ENTRIES", "MIN_STEPS", "Seen", "read"]
 
 Floats = NDArray[np.float64]
 
-MIN_ENTRIES = 200
+MIN_ENTRIES, MIN_STEPS = 200, 20
 """Fewer displacements say little of six numbers and as many options."""
 COARSE = 1e-4
 """Relative spacing beyond that of float32."""
@@ -126,40 +126,15 @@ def read(stream: "xr.Dataset") -> Seen:
             "rounding."
         )
     moves = (d != 0).any(0)
-    if not moves.all():
-        still = [labels[i] for i in np.flatnonzero(~moves)]
-        said.append(
-            f"Frozen: {len(still)} of {len(moves)} coordinates never move "
-            f"({', '.join(still[:5])}{', ...' if len(still) > 5 else ''}); they are left out."
-        )
-    stands = ~(d != 0).any(1) & seen.any(1) & (g != 0).any(1)
-    if stands.any() and moves.any():
-        said.append(
-            f"Frozen: at {int(stands.sum())} of {len(d)} steps nothing moves (the first is step "
-            f"{first + int(np.flatnonzero(stands)[0])}), though there are gradients."
-        )
-    dtype = _stored_as(theta) if known else jnp.float32
+    said += _frozen(g, d, seen, moves, labels, first)
+    dtype = _stored_as(theta) if known and theta.size else jnp.float32
     eps = float(jnp.finfo(dtype).eps)
     size = np.sqrt((d**2).sum(0, keepdims=True) / max(len(d), 1))
     computed = max(eps, 1e-10) * (np.abs(d) + size)
     rounded = _spacing(theta + d, eps) if known else np.zeros_like(d)
     variance = rounded**2 / 12 + computed**2
-    usable = True
-    if not moves.any():
-        said.append("Frozen: no coordinate moves; nothing is told.")
-        usable = False
-    elif int(seen[:, moves].sum()) < MIN_ENTRIES or len(g) < 20:
-        said.append(
-            f"Short: {len(g)} steps of {int(moves.sum())} coordinates; at least 20 steps and "
-            f"{MIN_ENTRIES} displacements are needed to tell one learner from another."
-        )
-        usable = False
-    elif (g[:, moves].std(0) <= CONSTANT * np.sqrt((g[:, moves] ** 2).mean(0))).all():
-        said.append(
-            "Constant: no gradient changes by more than a thousandth of itself, and learners of "
-            "any memory, power or sign then move alike; nothing is told."
-        )
-        usable = False
+    why = _too_little(g[:, moves], seen[:, moves])
+    said += why
     if eps > COARSE:
         share = (seen * variance)[:, moves].sum() / max((seen * d**2)[:, moves].sum(), 1e-300)
         said.append(
@@ -179,8 +154,46 @@ def read(stream: "xr.Dataset") -> Seen:
         known,
         first == 0,
         tuple(said),
-        usable,
+        not why,
     )
+
+
+def _frozen(
+    g: Floats, d: Floats, seen: Any, moves: Any, labels: list[str], first: int
+) -> list[str]:
+    """What is said of coordinates and of steps that do not move."""
+    said: list[str] = []
+    if not moves.all():
+        still = [labels[i] for i in np.flatnonzero(~moves)]
+        said.append(
+            f"Frozen: {len(still)} of {len(moves)} coordinates never move "
+            f"({', '.join(still[:5])}{', ...' if len(still) > 5 else ''}); they are left out."
+        )
+    stands = ~(d != 0).any(1) & seen.any(1) & (g != 0).any(1)
+    if stands.any() and moves.any():
+        said.append(
+            f"Frozen: at {int(stands.sum())} of {len(d)} steps nothing moves (the first is step "
+            f"{first + int(np.flatnonzero(stands)[0])}), though there are gradients."
+        )
+    return said
+
+
+def _too_little(g: Floats, seen: Any) -> list[str]:
+    """Why nothing can be told by the coordinates that move, if so."""
+    steps, params = g.shape
+    if not params:
+        return ["Frozen: no coordinate moves; nothing is told."]
+    if int(seen.sum()) < MIN_ENTRIES or steps < MIN_STEPS:
+        return [
+            f"Short: {steps} steps of {params} coordinates; at least {MIN_STEPS} steps and "
+            f"{MIN_ENTRIES} displacements are needed to tell one learner from another."
+        ]
+    if (g.std(0) <= CONSTANT * np.sqrt((g**2).mean(0))).all():
+        return [
+            "Constant: no gradient changes by more than a thousandth of itself, and learners of "
+            "any memory, power or sign then move alike; nothing is told."
+        ]
+    return []
 
 
 def _stored_as(values: Floats) -> Any:
