@@ -144,7 +144,7 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped
         TypeError: an argument is missing, or nobody takes it.
 
     Example:
-        >>> import optax
+        >>> import jax, optax
         >>> from beliefnav import explain, rules, wrappers
         >>> print(explain(optax.sgd, 0.1, momentum=0.5))
         horizon         0 steps         Only the present gradient is descended: planning ahead is
@@ -176,6 +176,30 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped
         >>> told = explain(state, params, lambda p: jnp.sum(p**2) / 2)
         >>> [(fact.subject, fact.value) for fact in told.facts() if fact.subject.startswith("to")]
         [('to hand over', 'the parameters'), ('to train with', 'a schedule')]
+
+        Of a stream: what a learner assumes that was only watched.
+
+        >>> from beliefnav import recording
+        >>> watched = optax.lion(0.01, weight_decay=0.1)
+        >>> watched = recording.record(watched, coordinates="all", capacity=100)
+        >>> params = jnp.linspace(-1.0, 1.0, 8)
+        >>> state, step = watched.init(params), jax.jit(watched.update)
+        >>> for key in jax.random.split(jax.random.key(0), 100):
+        ...     gradient = params + jax.random.normal(key, (8,))
+        ...     updates, state = step(gradient, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(explain(recording.to_dataset(state, params)))
+        verdict        of the family              Of the movement ... is not explained; rounding is
+                                                  ... of it.
+        rule           lion                       All that defines it lies in the intervals.
+        learning rate  0.01 within ...            The size of every move.
+        look-ahead     0.90... (0.89... to 0.90...)  The weight b1 of the memory, beside the
+                                                  present gradient's, in a sign.
+        gradient       0.99... (0.98... to 0.99...)  The discount b2 of what is remembered of
+                                                  gradients.
+        drift          0.1 within ...             Weights decay by this share per unit of
+                                                  learning rate.
+        step           sign                       Nothing else fits as well.
     """
     if hasattr(optimizer, "data_vars"):
         if args or kwargs:

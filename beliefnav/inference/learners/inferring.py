@@ -3,27 +3,34 @@ r"""From a recording of any learner to what it assumes.
 Others classify rules from observables (Nayebi et al., "Identifying learning rules from neural
 network observables", NeurIPS 2020), fit the coefficients of plasticity through trajectories (Mehta
 et al., "Model based inference of synaptic plasticity rules", NeurIPS 2024), or invert optimal
-agents (Wu, Schrater and Pitkow, "Inverse POMDP", 2018; Kwon et al., "Inverse rational control with
-partially observable continuous nonlinear dynamics", NeurIPS 2020). Here the parameters of the
+agents (Wu, Schrater and Pitkow, "Inverse POMDP: inferring what you think from what you do",
+arXiv:1805.09864, 2018; Kwon et al., "Inverse rational control with partially observable continuous
+nonlinear dynamics", NeurIPS 2020). Here the parameters of the
 family are assumptions about a landscape; they have a posterior and families an evidence, and what
 no data can tell is said: the classes of the first have no numbers, the fits of the second no
 verdict, and the agents of the others no rounding to be judged by.
 """
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
-from scipy import stats
 
-from beliefnav.inference.learners.family import NAMES, Movement, Options, directions
+from beliefnav.inference.learners.family import Movement, Options
+from beliefnav.inference.learners.intervals import Interval, Z, intervals
 from beliefnav.inference.learners.judging import Judgement, Noise, execution_noise, judge
-from beliefnav.inference.learners.least_squares import Minimum, minimise
 from beliefnav.inference.learners.movement import Seen, read
-from beliefnav.inference.learners.searching import PRIOR, TOLD, Member, search, sharpen
+from beliefnav.inference.learners.searching import (
+    MIN_PATH,
+    PRIOR,
+    TOLD,
+    Member,
+    refitted,
+    search,
+    sharpen,
+)
 from beliefnav.inference.learners.signs import Signs, fit_signs
 
 if TYPE_CHECKING:
@@ -35,10 +42,11 @@ Floats = NDArray[np.float64]
 OF, NOISY = "of the family", "of the family, with noise"
 NONE, UNTOLD = "none of these", "not told"
 MAX_STEPS, MAX_PARAMS = 1000, 64
-MEMORIES = (2.3, 4.6, 6.9)
-"""Logs of memories of a second moment from which joint fits begin, beside the one found."""
-DROP = 1.92
-"""Nats below the mode down to which a profile lies in an interval of 95 %."""
+MAX_UNTOLD = 1e-4
+"""The largest share of the movement that may be unexplained, for unknown reasons, where numbers
+are told: of more, the fit may have made something of what it should not explain."""
+LEAST = 1e-2
+"""The least variance of a noisy step, beside that of the usual step of its coordinate."""
 
 
 class Parameter(NamedTuple):
@@ -46,10 +54,13 @@ class Parameter(NamedTuple):
 
     Attributes:
         median: the most probable value.
-        low: the 2.5 % point.
-        high: the 97.5 % point.
+        low: the 2.5 % point. Where the verdict is `UNTOLD`, because the parameters or the start of
+            the recording are not known, a bound: so far the residual would reach if all of it went
+            along with this number.
+        high: the 97.5 % point, or the other bound.
         curved: whether these data tell it; if not, the interval is that of the prior, or wider
-            than half of it.
+            than half of it, or no member of the family explains enough for numbers to mean
+            anything.
     """
 
     median: float
@@ -136,7 +147,7 @@ def _part(given: Seen, columns: NDArray[np.int_]) -> Seen:
 
 
 def _data(seen: Seen) -> Movement:
-    norm = np.ones(len(seen.gradient)) if seen.norm is None else seen.norm
+    norm = np.ones(len(seen.gradient)) if seen.norm is None else np.maximum(seen.norm, 1e-100)
     arrays = seen.gradient, seen.displacement, seen.params, seen.seen, seen.variance, norm
     return Movement(*(jnp.asarray(a) for a in arrays))
 
@@ -145,33 +156,34 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     data = _data(seen)
     found = search(data, norm=seen.norm is not None, params=seen.rounding_known)
     if not seen.rounding_known:
-        seen, found = _own_rounding(seen, data, found[0])
+        seen, data, found = _own_rounding(seen, data, found[0])
     best, statements = found[0], list(seen.statements)
     causes = {} if seen.rounding_known else _causes(seen)
     said = judge(best.residual, seen.variance, seen.seen, causes, noisy=not seen.rounding_known)
-    verdict, executed = OF if said.explained else NONE, None
-    if verdict == NONE and seen.rounding_known:
-        again = _with_noise(seen, data, found[0])
+    verdict, noise = OF if said.explained else NONE, Noise(0.0, 0.0)
+    if verdict == NONE and seen.rounding_known and not seen.coarse:
+        again = _with_noise(seen, data, best)
         left = again.found[0].residual
-        noisy = judge(left, again.variance, seen.seen, _causes(seen), noisy=True)
-        spread = float((again.variance * seen.seen).sum() / total)
+        variance = np.asarray(again.data.variance)
+        noisy = judge(left, variance, seen.seen, _causes(seen), noisy=True)
+        spread = float((variance * seen.seen).sum() / total)
         if noisy.explained and spread < 0.9:
-            found, said, verdict = again.found, noisy, NOISY
-            best, executed = found[0], again.numbers
+            verdict, found, said, noise, data = NOISY, again.found, noisy, again.noise, again.data
+            best = found[0]
         else:
             best = sharpen(best, data)
             said = judge(best.residual, seen.variance, seen.seen, {}, noisy=False)
             statements += _outside(noisy, spread)
+    verdict, why, bounds = _doubted(verdict, seen)
+    statements += why
+    unexplained = float((seen.seen * best.residual**2).sum() / total)
     places = len(said.coordinates) / len(seen.labels) + len(said.windows) / 10
-    told = verdict != NONE or (said.explained is False and 0 < places < 0.75)
-    if verdict == NONE and not (seen.started and seen.rounding_known):
-        verdict = UNTOLD
-        statements.append("What is not explained may be what is not known of this recording.")
+    told = verdict != NONE or 0 < places < 0.75
+    if bounds and unexplained > MAX_UNTOLD:
         told = False
-    if verdict == OF and not seen.rounding_known:
-        verdict = UNTOLD
-    numbers = executed or _numbers(best, Noise(0.0, 0.0), seen)
-    parameters = _parameters(numbers, seen, told)
+    parameters = _parameters(intervals(best, data, seen.precision, bounds=bounds), seen, told)
+    if verdict == NOISY:
+        parameters |= _noises(noise)
     coordinates = tuple(seen.labels[i] for i in said.coordinates)
     first = seen.first_step
     steps = tuple((first + a, first + b) for a, b in said.windows)
@@ -189,12 +201,17 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
             "Rules that couple entries (by matrices, trust ratios or a norm) need whole arrays, "
             "and clipping the norm of the whole gradient; entries alone do not tell them."
         )
+    elif told and verdict != UNTOLD and best.options.path:
+        statements.append(
+            "The rate varies: a schedule does that, and so do a trust ratio and what cuts or "
+            "normalises whole arrays; entries alone do not tell which."
+        )
     return Learner(
         verdict,
         parameters,
         _options(found if told else [best], best),
         best.rates,
-        float((seen.seen * best.residual**2).sum() / total),
+        unexplained,
         rounding if seen.rounding_known else np.nan,
         coordinates,
         steps,
@@ -203,7 +220,25 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     )
 
 
-def _own_rounding(seen: Seen, data: Movement, first: Member) -> tuple[Seen, list[Member]]:
+def _doubted(verdict: str, seen: Seen) -> tuple[str, list[str], bool]:
+    """A verdict that stands on what is known, why if it does not, and whether only bounds do."""
+    if seen.coarse or not seen.rounding_known:
+        return UNTOLD, [], True
+    if verdict == OF or verdict == NOISY and seen.started:
+        return verdict, [], False
+    if not seen.started:
+        said = "What is not explained may be what is not known of this recording."
+        return UNTOLD, [said], True
+    if len(seen.labels) < MIN_PATH:
+        said = (
+            f"Few: {len(seen.labels)} coordinates do not tell a rate that varies from another "
+            f"rule; at least {MIN_PATH} do."
+        )
+        return UNTOLD, [said], True
+    return verdict, [], False
+
+
+def _own_rounding(seen: Seen, data: Movement, first: Member) -> tuple[Seen, Movement, list[Member]]:
     """Of parameters that were not recorded: rounding taken from what is left, by coordinate."""
     found = [first]
     for _ in range(2):
@@ -211,39 +246,45 @@ def _own_rounding(seen: Seen, data: Movement, first: Member) -> tuple[Seen, list
         seen = seen._replace(variance=np.broadcast_to(square, data.variance.shape) + 1e-300)
         data = data._replace(variance=jnp.asarray(seen.variance))
         found = search(data, norm=seen.norm is not None, params=False, robust=0)
-    return seen, found
+    return seen, data, found
 
 
 class _Executed(NamedTuple):
-    """Members under noise of execution, the best first, and the joint fit of that one."""
+    """Members under noise of execution, the best first, that noise, and what they were fitted to.
+
+    The variance of ``data`` is that of the noise, and larger where a step is small.
+    """
 
     found: list[Member]
     noise: Noise
-    variance: Floats
-    numbers: "_Numbers"
+    data: Movement
 
 
 def _with_noise(seen: Seen, data: Movement, first: Member) -> _Executed:
-    """The members, searched again with the weights of noise of execution."""
-    best, variance = first, seen.variance
-    noise = execution_noise(best.residual, seen.displacement - best.residual, variance, seen.seen)
-    found, numbers = [first], _numbers(first, noise, seen)
-    for _ in range(3):
-        step = seen.displacement - best.residual
-        # Where steps cross 0 they would be known too well, and hide all but the nearest mode.
-        floor = noise.absolute**2 + 1e-3 * noise.relative**2 * (step**2).mean(0)
-        variance = seen.variance + noise.relative**2 * step**2 + floor
+    r"""The members, searched again with the weights of noise of execution.
+
+    $$ \Delta\theta = \mu (1 + \sigma z) + \tau z' + \text{rounding} : $$
+
+    each step says how large its noise is. The weights are those of the last fit, and the rate does
+    not stand in them: the likelihood has a mode of its own wherever a step crosses 0 next to a
+    small displacement, and its curvature there says nothing of how far other modes are. For the
+    same reason no step counts as known to less than a tenth of the usual noise, here and where
+    the residual is judged.
+    """
+    found = [first]
+    noise, weighted = Noise(0.0, 0.0), data
+    for i in range(4):
+        step = seen.displacement - found[0].residual
+        noise = execution_noise(found[0].residual, step, seen.variance, seen.seen)
+        square = step**2 + LEAST * (step**2).mean(0)
+        variance = seen.variance + noise.relative**2 * square + noise.absolute**2
         weighted = data._replace(variance=jnp.asarray(variance))
-        found = search(weighted, norm=seen.norm is not None, params=seen.rounding_known, robust=0)
-        best = found[0]
-        step = seen.displacement - best.residual
-        noise = execution_noise(best.residual, step, seen.variance, seen.seen)
-        numbers = _numbers(best, noise, seen)
-        if not best.options.path:
-            numbers, step, noise = execute(best, data, noise)
-            best = best._replace(residual=seen.displacement - step)
-        variance = seen.variance + noise.relative**2 * step**2 + noise.absolute**2
-    return _Executed([best, *found[1:]], noise, variance, numbers)
+        if i < 2:
+            options = {"norm": seen.norm is not None, "params": seen.rounding_known}
+            found = search(weighted, **options, robust=0)
+        else:
+            found = refitted(found, weighted)
+    return _Executed(found, noise, weighted)
 
 
 def _causes(seen: Seen) -> dict[str, Floats]:
@@ -261,135 +302,36 @@ def _outside(said: Judgement, spread: float) -> list[str]:
     return ["What is left is no noise: coordinates or windows differ in it."]
 
 
-class _Numbers(NamedTuple):
-    """Name -> unconstrained mode and standard deviation; ``rate`` as it is, noises as logs."""
-
-    middle: dict[str, float]
-    spread: dict[str, float]
-
-
-def _numbers(best: Member, noise: Noise, seen: Seen) -> _Numbers:
-    """Laplace's approximation where the rate is projected out, in the scale of the residual."""
-    free = np.array(best.options.free()) > 0
-    scale = max(best.scale, 1.0)
-    precision = np.array([PRIOR[n][1] ** -2.0 for n in NAMES])
-    prior = np.diag(np.where(free, precision, 1))
-    covariance = _inverse((best.information - prior) / scale + prior)
-    own = scale / (best.precisions.sum() if best.options.path else best.precisions[0])
-    rate = best.rate_slopes @ covariance @ best.rate_slopes + own
-    middle = {"rate": float(best.rates.mean())}
-    spread = {"rate": float(np.sqrt(max(rate, 0)))}
-    for i in np.flatnonzero(free):
-        middle[NAMES[i]] = float(best.position[i])
-        spread[NAMES[i]] = float(np.sqrt(covariance[i, i]))
-    for name, value in (("relative_noise", noise.relative), ("absolute_noise", noise.absolute)):
-        if value:
-            middle[name], spread[name] = float(np.log(value)), float((2 * seen.seen.sum()) ** -0.5)
-    return _Numbers(middle, spread)
-
-
-@jax.jit
-def _commanded(x: Array, rate: Array, options: Options, data: Movement, floor: Array) -> Any:
-    """Steps that are commanded, and logs of the variance of what happens."""
-    mean = -rate * x[0] * directions(x[1:-2], options, data)
-    relative, absolute = jnp.exp(2 * x[-2:])
-    return mean, jnp.log(data.variance + relative * mean**2 + absolute + floor)
-
-
-@jax.jit
-def _executed(
-    starts: Array,
-    floor: Array,
-    free: Array,
-    prior: tuple[Array, Array],
-    rate: Array,
-    options: Options,
-    data: Movement,
-) -> Minimum:
-    """Joint fits side by side; compiled once, whatever the member."""
-
-    def moments(x: Array) -> tuple[Array, Array]:
-        return _commanded(x, rate, options, data, floor)
-
-    def fit(x: Array) -> Minimum:
-        return minimise(moments, data.displacement, data.seen, x, free, prior, 15)
-
-    return jax.vmap(fit)(starts)
-
-
-def execute(best: Member, data: Movement, noise: Noise) -> tuple[_Numbers, Floats, Noise]:
-    r"""The numbers of a member, its constant rate and the noises of its execution, jointly.
-
-    $$ \Delta\theta = \mu (1 + \sigma z) + \tau z' + \text{rounding} : $$
-
-    the step itself says how large the noise is, so that the rate stands in the variance too.
-
-    Returns:
-        The numbers, the steps that were commanded [step, param], and the noise.
-    """
-    rate, centre = float(best.rates[0]), [PRIOR[n][0] for n in NAMES]
-    precision = [PRIOR[n][1] ** -2.0 for n in NAMES]
-    size = float(jnp.sqrt(jnp.mean(data.displacement**2)))
-    logs = np.log([max(noise.relative, 1e-6), max(noise.absolute, 1e-6 * size)])
-    start = jnp.array([1.0, *best.position, *logs])
-    prior = jnp.array([1.0, *centre, *logs]), jnp.array([1e-4, *precision, 1e-2, 1e-2])
-    free = jnp.array([1.0, *best.options.free(), 1.0, 1.0])
-
-    options = Options(*(jnp.asarray(float(o)) for o in best.options))
-    member = prior, jnp.asarray(rate), options, data  # all arrays: nothing is compiled anew
-    # Steps that cross 0 make many narrow modes: they are let in bit by bit, from several memories.
-    points = jnp.stack([start, *(start.at[2].set(m) if free[2] else start for m in MEMORIES)])
-    for share in (0.1, 1e-2, 1e-3, 1e-4, 0.0, 0.0):
-        floor = jnp.asarray((share * noise.relative * size) ** 2)
-        all_found = _executed(points, floor, free, *member)
-        points = all_found.position
-    found = jax.tree.map(lambda a: a[jnp.argmin(all_found.potential)], all_found)
-    position, covariance = np.asarray(found.position), _inverse(np.asarray(found.information))
-    names = ("rate", *NAMES, "relative_noise", "absolute_noise")
-    units = np.array([rate, *np.ones(len(names) - 1)])
-    kept = [i for i in range(len(names)) if free[i] > 0]
-    numbers = _Numbers(
-        {names[i]: float(units[i] * position[i]) for i in kept},
-        {names[i]: float(abs(units[i]) * np.sqrt(covariance[i, i])) for i in kept},
-    )
-    if free[2]:
-        # Other modes are as good: the profile over memories says how far, and not the curvature.
-        grid = jnp.linspace(1.0, 9.0, 33)
-        held = jax.vmap(lambda memory: found.position.at[2].set(memory))(grid)
-        profile = _executed(held, jnp.zeros(()), free.at[2].set(0), *member)
-        near = np.asarray(grid)[np.asarray(profile.potential - found.potential) < DROP]
-        widest = max(abs(near - position[2]), default=0.0)
-        numbers.spread["b2"] = max(numbers.spread["b2"], float(widest) / 1.96)
-    return (
-        numbers,
-        np.asarray(_commanded(found.position, *member[1:], jnp.zeros(()))[0]),
-        Noise(*np.exp(position[-2:]).tolist()),
-    )
-
-
-def _inverse(matrix: Floats) -> Floats:
-    units = np.sqrt(np.diag(matrix))
-    return np.linalg.inv(matrix / units[:, None] / units) / units[:, None] / units
-
-
-def _parameters(numbers: _Numbers, seen: Seen, told: bool) -> dict[str, Parameter]:
+def _parameters(found: dict[str, Interval], seen: Seen, told: bool) -> dict[str, Parameter]:
     """Intervals, and whether these data tell a number: beside its prior, before any truth."""
-    z = stats.norm.isf(0.025)
-    widest = {name: 0.5 * sd for name, (_, sd) in PRIOR.items()}
-    widest |= {"decay": 1.0, "eps": 1.0, "relative_noise": 1.0, "absolute_noise": 1.0}
+    widest = {name: 0.5 * sd for name, (_, sd) in PRIOR.items()} | {"decay": 1.0, "eps": 1.0}
     result: dict[str, Parameter] = {}
-    for name, middle in numbers.middle.items():
+    for name, interval in found.items():
         if name == "decay" and not seen.rounding_known:
             continue
-        sd = numbers.spread[name]
-        ends: Floats = np.array([middle, middle - z * sd, middle + z * sd])
-        curved = told and sd < (abs(middle) / z if name == "rate" else widest[name])
+        wide = interval.deviation
+        ends: Floats = np.array(interval)
+        curved = told and wide < (abs(interval.middle) / Z if name == "rate" else widest[name])
         if name in ("b1", "b2"):
             ends = -np.expm1(-ends)
-        elif name in ("eps", "clip", "relative_noise", "absolute_noise"):
+        elif name in ("eps", "clip"):
             ends = np.exp(ends)
         median, low, high = map(float, ends)
         result[name] = Parameter(median, low, high, bool(curved))
+    return result
+
+
+def _noises(noise: Noise) -> dict[str, Parameter]:
+    """Those noises that are there, with the log-normal intervals of their moments."""
+    given = {
+        "relative_noise": (noise.relative, noise.relative_sd),
+        "absolute_noise": (noise.absolute, noise.absolute_sd),
+    }
+    result: dict[str, Parameter] = {}
+    for name, (value, sd) in given.items():
+        if value:
+            half = np.exp(min(Z * sd, 100.0))
+            result[name] = Parameter(value, value / half, value * half, sd < 1 / Z / 2)
     return result
 
 
@@ -440,10 +382,9 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
             f"The moves are all of one size, but no two memories explain {found.mistakes} of "
             f"{found.told} signs."
         )
-    z = stats.norm.isf(0.025)
     mean = float(found.rates.mean())
-    half = float(z * np.sqrt(1 / (seen.seen / seen.variance).sum()))
-    spread = float(z * found.decay_sd)
+    half = Z * found.rate_sd
+    spread = Z * found.decay_sd
     parameters = {
         "rate": _around(mean, half, True),
         "b1": _between(*map(float, found.b1)),

@@ -1,5 +1,6 @@
 """Whether a residual is rounding, noise of execution, or a learner outside of the family; where."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -24,10 +25,14 @@ class Noise(NamedTuple):
     Attributes:
         relative: standard deviation, as a share of the step.
         absolute: standard deviation, in units of the parameters.
+        relative_sd: standard deviation of the log of ``relative``; infinite if that is 0.
+        absolute_sd: likewise.
     """
 
     relative: float
     absolute: float
+    relative_sd: float = math.inf
+    absolute_sd: float = math.inf
 
 
 class Judgement(NamedTuple):
@@ -49,26 +54,29 @@ class Judgement(NamedTuple):
 def execution_noise(residual: Floats, step: Floats, variance: Floats, seen: Floats) -> Noise:
     """Moments of a residual: a part that is as large as the step, and one that is not.
 
-    Squares are regressed on squares of steps, weighted by the variance that is fitted so far.
+    Squares are regressed on squares of steps, weighted by the variance that is fitted so far; of
+    Gaussian noise the square has twice the square of the variance for its own.
     """
     use = seen > 0
     y = (residual**2 - variance)[use]
     x = step[use] ** 2
     both = np.stack([x, np.ones_like(x)], 1)
-    relative, absolute = 0.0, max(float(y.mean()), 0.0)
+    units = np.maximum(np.sqrt((both**2).mean(0)), 1e-300)
+    both = both / units
+    share = np.array([0.0, max(float(y.mean()), 0.0)])
+    normal = np.eye(2)
     for _ in range(20):
-        total = variance[use] + relative * x + absolute
-        weighted = both / total[:, None] ** 2
-        normal, right = weighted.T @ both, weighted.T @ y
-        units = np.sqrt(np.diag(normal))
-        units[units == 0] = 1
-        found = np.linalg.lstsq(normal / units[:, None] / units, right / units, rcond=None)[0]
-        relative, absolute = found / units
-        if relative < 0:
-            relative, absolute = 0.0, right[1] / normal[1, 1]
-        if absolute < 0:
-            relative, absolute = max(right[0] / normal[0, 0], 0.0), 0.0
-    return Noise(float(np.sqrt(max(relative, 0))), float(np.sqrt(max(absolute, 0))))
+        weight = (variance[use] + both @ share) ** -2.0
+        normal, right = (both.T * weight) @ both, (both.T * weight) @ y
+        share = np.linalg.lstsq(normal, right, rcond=None)[0]
+        for i in (0, 1):
+            if share[i] < 0:
+                share = np.zeros(2)
+                share[1 - i] = max(right[1 - i] / normal[1 - i, 1 - i], 0.0)
+    spread = np.sqrt(2 * np.diag(np.linalg.pinv(normal, hermitian=True)))
+    with np.errstate(divide="ignore"):
+        logs = np.where(share > 0, spread / share / 2, np.inf)
+    return Noise(*np.sqrt(share / units).tolist(), *logs.tolist())
 
 
 def judge(

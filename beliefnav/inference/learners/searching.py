@@ -13,7 +13,19 @@ from numpy.typing import NDArray
 from beliefnav.inference.learners.family import NAMES, Movement, Options, projected
 from beliefnav.inference.learners.least_squares import Minimum, minimise
 
-__all__ = ["Member", "PRIOR", "TOLD", "cells", "ranked", "search", "sharpen"]
+__all__ = [
+    "MIN_PATH",
+    "Member",
+    "PRIOR",
+    "TOLD",
+    "cells",
+    "held",
+    "ranked",
+    "refitted",
+    "search",
+    "sharpen",
+    "weights_of",
+]
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +39,8 @@ PRIOR = {
 }
 """Mean and standard deviation, of logs of memories, of the power, of logs of eps and clip."""
 NUM_SMALL, NUM_POLISHED = 12, 6
+MIN_PATH = 4
+"""Fewer coordinates do not tell a rate at every step."""
 _CELLS = 10
 
 
@@ -187,6 +201,31 @@ def spread(values: Floats, num_steps: int) -> Floats:
     )
 
 
+def weights_of(residual: Floats, variance: Floats, seen: Floats) -> Floats:
+    """One over the variance [step, param], less where a cell of a residual exceeds it."""
+    scale = np.maximum(spread(cells(residual, variance, seen), len(residual)), 1)
+    return seen / (variance * scale)
+
+
+def held(starts: Floats, options: Options, free: Floats, data: Movement, weight: Floats) -> Floats:
+    """The best potentials [start] of a member where some of its numbers stay as they start.
+
+    Args:
+        starts: [start, number], at most `NUM_POLISHED`.
+        options: the member.
+        free: [start, number] of 0 and 1; at 0 a number is held.
+        data: what it is fitted to.
+        weight: [step, param].
+    """
+    count = len(starts)
+    more = np.zeros(NUM_POLISHED, int)
+    more[:count] = np.arange(count)
+    weights = jnp.repeat(jnp.asarray(weight)[None], NUM_POLISHED, 0)
+    stacked = _stack([options] * NUM_POLISHED)
+    arguments = jnp.asarray(starts[more]), stacked, jnp.asarray(free[more]), data, weights
+    return np.asarray(_fit(*arguments, 12).potential)[:count]
+
+
 def _evidence(
     options: Options,
     residual: Floats,
@@ -288,7 +327,7 @@ def search(data: Movement, *, norm: bool, params: bool, robust: int = 4) -> list
     small = jax.tree.map(lambda a: a[early] if a.ndim == 1 else a[early][:, few], data)
     size = jnp.sqrt((small.seen * small.displacement**2).mean(0))
     weight = small.seen / (small.variance + (1e-3 * size) ** 2)
-    core = members(path=num_params >= 4)
+    core = members(path=num_params >= MIN_PATH)
     grid, which = [], []
     typical = float(np.log(np.mean(np.asarray(small.gradient) ** 2) + 1e-30))
     for i, option in enumerate(core):
@@ -336,6 +375,14 @@ def search(data: Movement, *, norm: bool, params: bool, robust: int = 4) -> list
         if best[0].options == before.options:
             break
     return best
+
+
+def refitted(members: list[Member], data: Movement) -> list[Member]:
+    """The first of some members fitted on, to other weights."""
+    few = members[:NUM_POLISHED]
+    starts = np.stack([m.position for m in few])
+    options, base = [m.options for m in few], np.asarray(data.variance)
+    return ranked(_polish(starts, options, data, base, 0))
 
 
 def sharpen(member: Member, data: Movement) -> Member:
