@@ -46,8 +46,8 @@ class Results(NamedTuple):
 def recovered(results: Results) -> list[dict[str, Any]]:
     """A row for every number of every learner that is known.
 
-    The error is relative; where the truth is 0 it is the number itself. A number that was not
-    inferred has none.
+    The error is relative; where the truth is 0 it is the number itself. An interval ``holds`` the
+    truth up to its spacing in float32. A number that was not inferred has neither.
     """
     return [
         {"learner": name} | row
@@ -89,8 +89,10 @@ def _beside(true: Mapping[str, float], said: Said) -> list[dict[str, Any]]:
             median, low, high, curved = said["parameters"][parameter]
             row |= {"median": median, "low": low, "high": high, "curved": curved}
             row["error"] = abs(median - value) / (abs(value) or 1)
+            spacing = float(np.spacing(np.float32(value)))  # a learner has its numbers in float32
+            row["holds"] = bool(low - spacing <= value <= high + spacing)
         else:
-            row |= {"curved": False, "error": None}
+            row |= {"curved": False, "error": None, "holds": None}
         rows.append(row)
     return rows
 
@@ -162,6 +164,7 @@ def claims(results: Results) -> list[report.Claim]:
     made = [
         report.at_most("largest error of a number that is told", _largest(told), 0.01),
         report.at_least("share of the numbers that are told", len(told) / len(rows), 0.9),
+        report.at_least("share of 95 % intervals that hold the truth", _held(told), 0.85),
         report.at_least("share of the rules that are identified", methods["inferred"], 1),
         report.at_least(
             "share of the rules that are identified, less that of the best classifier",
@@ -213,7 +216,7 @@ def claims(results: Results) -> list[report.Claim]:
         ),
         report.at_least(
             "noise of execution: share of 95 % intervals that hold the truth",
-            np.mean([row["low"] <= row["true"] <= row["high"] for row in told_noisy]),
+            _held(told_noisy),
             0.85,
         ),
         report.at_least(
@@ -250,6 +253,11 @@ def _largest(rows: list[dict[str, Any]]) -> float:
     return max((row["error"] for row in rows), default=np.nan)
 
 
+def _held(rows: list[dict[str, Any]]) -> float:
+    """How many of the intervals hold the truth."""
+    return float(np.mean([row["holds"] for row in rows])) if rows else np.nan
+
+
 def metrics(results: Results) -> dict[str, Any]:
     """What goes into metrics.json."""
     return {
@@ -268,6 +276,14 @@ def metrics(results: Results) -> dict[str, Any]:
         "inferred": {name: written(results.said[name]) for name in results.learners},
         "schedule_error": schedule_error(results),
         "recovered_noisy": recovered_noisy(results),
+        "counts": {
+            name: {"numbers": len(rows), "told": len(told), "held": sum(r["holds"] for r in told)}
+            for name, rows in (
+                ("without noise", recovered(results)),
+                ("under noise", recovered_noisy(results)),
+            )
+            for told in [[row for row in rows if row["curved"]]]
+        },
         "noisy": {
             name: {noise: written(said) for noise, said in of.items()}
             for name, of in results.noisy.items()

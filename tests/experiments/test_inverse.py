@@ -330,6 +330,7 @@ UNTOLD = {name: [*x[:3], False] for name, x in said()["parameters"].items()}
 FAILING = {
     "largest error of a number that is told": with_parameter("b1", [0.86, 0.8, 0.9, True]),
     "share of the numbers that are told": changed("adam", parameters=UNTOLD),
+    "share of 95 % intervals that hold the truth": changed("adam", parameters=OFF),
     "share of the rules that are identified": changed("adam", rule="adamw"),
     "share of the rules that are identified, less that of the best classifier": changed(
         "adam", rule=None
@@ -387,6 +388,13 @@ def test_errors_are_relative_and_of_zero_absolute() -> None:
     rows = results.recovered(all_right()._replace(learners={"adam": learner}))
     clip = next(row for row in rows if row["parameter"] == "clip")
     assert clip["error"] is None and not clip["curved"] and "median" not in clip
+
+
+def test_an_interval_holds_what_float32_takes_for_the_truth() -> None:
+    for low, holds in ((0.85, True), (0.85 + 5e-8, True), (0.85 + 7e-8, False)):
+        given = with_parameter("b1", [low, low, 0.86, True])
+        rows = {row["parameter"]: row for row in results.recovered(given)}
+        assert rows["b1"]["holds"] == holds  # the spacing is 6e-8
 
 
 @pytest.mark.parametrize(
