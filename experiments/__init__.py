@@ -14,6 +14,7 @@ EXPERIMENTS = (
     "certainty",
     "evidence",
     "no_rate",
+    "inverse",
     "tasks",
     "device_check",
 )

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import jax
 import numpy as np
@@ -14,6 +14,11 @@ from beliefnav.reading import optimum
 from beliefnav.rules._rule import Assumptions, Fact, Rule, table
 from beliefnav.rules.catalogue import CATALOGUE, Peer
 from beliefnav.wrappers.contract import Optimizer, Telling, Wrapper
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from beliefnav.atlas.inferred import Inferred
 
 __all__ = ["Held", "Wrapped", "explain"]
 
@@ -101,12 +106,16 @@ def explain(
 
 
 @overload
+def explain(optimizer: "xr.Dataset") -> "Inferred": ...
+
+
+@overload
 def explain(
     optimizer: optax.OptState, params: Any = None, value_fn: Callable[[Any], Any] | None = None
 ) -> Held: ...
 
 
-def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped | Held:
+def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped | Held | Inferred":
     """The assumptions that a call of an optimizer encodes. Printed, a sentence for each.
 
     Or the numbers that the state of an average holds, and, given a loss, what to hand over and
@@ -118,7 +127,8 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
         optimizer: a rule of `beliefnav.rules` or an alias of optax, not yet called. Or a wrapper of
             `beliefnav.wrappers`; then the first argument is what it wraps: such a function, whose
             arguments follow, or an optimizer. `Assumptions` are returned as they are. Or the state
-            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it.
+            of an optimizer with a `beliefnav.wrappers.iterate_averaging` in it. Or a stream, as of
+            `beliefnav.recording.to_dataset`, of any learner: what it assumes is inferred.
         *args: its arguments; of a state, if you like, the present parameters and ``value_fn``, a
             loss as a function of them, as of held-out data.
         **kwargs: its keyword arguments; around a wrapper, also those of the wrapper.
@@ -134,7 +144,7 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
         TypeError: an argument is missing, or nobody takes it.
 
     Example:
-        >>> import optax
+        >>> import jax, optax
         >>> from beliefnav import explain, rules, wrappers
         >>> print(explain(optax.sgd, 0.1, momentum=0.5))
         horizon         0 steps         Only the present gradient is descended: planning ahead is
@@ -166,7 +176,38 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> Assumptions | Wrapped 
         >>> told = explain(state, params, lambda p: jnp.sum(p**2) / 2)
         >>> [(fact.subject, fact.value) for fact in told.facts() if fact.subject.startswith("to")]
         [('to hand over', 'the parameters'), ('to train with', 'a schedule')]
+
+        Of a stream: what a learner assumes that was only watched.
+
+        >>> from beliefnav import recording
+        >>> watched = optax.lion(0.01, weight_decay=0.1)
+        >>> watched = recording.record(watched, coordinates="all", capacity=100)
+        >>> params = jnp.linspace(-1.0, 1.0, 8)
+        >>> state, step = watched.init(params), jax.jit(watched.update)
+        >>> for key in jax.random.split(jax.random.key(0), 100):
+        ...     gradient = params + jax.random.normal(key, (8,))
+        ...     updates, state = step(gradient, state, params)
+        ...     params = optax.apply_updates(params, updates)
+        >>> print(explain(recording.to_dataset(state, params)))
+        verdict        of the family              Of the movement ... is not explained; rounding is
+                                                  ... of it.
+        rule           lion                       All that defines it lies in the intervals.
+        learning rate  0.01 within ...            The size of every move.
+        look-ahead     0.90... (0.89... to 0.90...)  The weight b1 of the memory, beside the
+                                                  present gradient's, in a sign.
+        gradient       0.99... (0.98... to 0.99...)  The discount b2 of what is remembered of
+                                                  gradients.
+        drift          0.1 within ...             Weights decay by this share per unit of
+                                                  learning rate.
+        step           sign                       Nothing else fits as well.
     """
+    if hasattr(optimizer, "data_vars"):
+        if args or kwargs:
+            raise TypeError("Cannot give arguments to a stream. This is because it has them all.")
+        from beliefnav.atlas.inferred import named
+        from beliefnav.inference.learners.inferring import infer
+
+        return named(infer(optimizer))
     if isinstance(optimizer, Assumptions | Wrapped):
         if args or kwargs:
             raise TypeError("Cannot give arguments to assumptions. This is because they have them.")

@@ -5,9 +5,11 @@ its state: bounded memory, no callbacks, so that it works inside jit, scan and v
 labels the recording, `to_arviz` opens it in arviz. `Recording` is a stream in memory, as
 `beliefnav.filters` and `beliefnav.inference` take it.
 
-A *stream file* is the NetCDF file of ``to_dataset(...)[["gradient", "displacement"]]``: two
-variables of dimensions (step, param), with parameter names as labels. ``displacement[t]`` is
-$\theta_{t+1} - \theta_t$, the step taken after ``gradient[t]`` was seen at $\theta_t$.
+A *stream file* is the NetCDF file of ``to_dataset(...)[["gradient", "displacement", "params"]]``:
+variables of dimensions (step, param), with parameter names as labels. ``params[t]`` is $\theta_t$,
+where ``gradient[t]`` was seen, and ``displacement[t]`` is $\theta_{t+1} - \theta_t$, the step taken
+after it. A file may lack ``params`` and ``displacement``, as far as what reads it needs neither; it
+may have ``gradient_norm``, of dimension (step).
 """
 
 from beliefnav.recording.arviz import to_arviz, to_container, to_groups

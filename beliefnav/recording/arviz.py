@@ -25,7 +25,7 @@ def to_arviz(
     Groups, all of dimensions (step, param):
 
     - ``observed_data``: ``gradient``;
-    - ``constant_data``: ``displacement``;
+    - ``constant_data``: ``displacement`` and ``params``;
     - ``filter_posterior``: draws of ``gradient``, of dimensions (chain, draw, step, param), from
       the Gaussian with the mean and variance believed after that step. They are independent from
       step to step: marginals of the filter, not paths. Absent where no gradient variance is
@@ -64,9 +64,9 @@ def to_groups(
 
     groups = {
         "observed_data": recording[["gradient"]],
-        "constant_data": recording[["displacement"]],
+        "constant_data": recording[["displacement", "params"]],
     }
-    stats = recording.drop_vars(["gradient", "displacement"])
+    stats = recording.drop_vars(["gradient", "displacement", "params"])
     if stats.data_vars:
         groups["filter_stats"] = stats
     if "gradient_variance" in stats:

@@ -21,6 +21,9 @@ PyTree = Any
 
 __all__ = ["read_stream", "to_dataset"]
 
+ALONGSIDE = ("displacement", "curvature", "params")
+"""What a stream may have beside its gradient, of the same dimensions."""
+
 
 def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     """The recording inside an optimizer state, oldest step first, with labels.
@@ -32,11 +35,12 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
             entries are read.
 
     Returns:
-        A Dataset of dimensions (step, param). Variables: ``gradient`` and ``displacement`` and, of
-        `Posterior` and `Info`, the fields that the belief has. Of an optimizer that resets, also
-        ``task_switch_probability``, ``task_reset_fraction`` and ``task_surprise``, of dimension
-        (step). ``step`` counts from 0 at the first
-        update; the attribute ``steps_overwritten`` tells how many were lost to ``capacity``.
+        A Dataset of dimensions (step, param). Variables: ``gradient``, ``displacement`` and
+        ``params`` and, of `Posterior` and `Info`, the fields that the belief has. Of an optimizer
+        that resets, also ``task_switch_probability``, ``task_reset_fraction`` and
+        ``task_surprise``, of dimension (step); where the norm was asked for, ``gradient_norm`` of
+        dimension (step). ``step`` counts from 0 at the first update; the attribute
+        ``steps_overwritten`` tells how many were lost to ``capacity``.
 
     Raises:
         ValueError: there is no recording, or not exactly one, or it has seen no step, or it is
@@ -56,7 +60,7 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     capacity = state.buffer.shape[1]
     steps = np.arange(max(0, total - capacity), total)
     kept = np.asarray(state.buffer)[:, steps % capacity]
-    values = dict(zip(VARIABLES, kept, strict=False))  # without a belief, only the first two
+    values = dict(zip(VARIABLES, kept, strict=False))  # without a belief, only the first three
     now = flat(gather(params, state.coordinates, "the parameters"))
     moved = now - state.previous_values
     values["displacement"][-1] = np.asarray(moved)
@@ -67,6 +71,8 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
     scalars = () if state.scalars is None else np.asarray(state.scalars)
     for name, x in zip(SCALARS, scalars, strict=False):
         variables[f"task_{name}"] = ("step", x[steps % capacity])
+    if state.norms is not None:
+        variables["gradient_norm"] = ("step", np.asarray(state.norms)[steps % capacity])
     return xr.Dataset(
         variables,
         coords={"step": steps, "param": _labels(state.coordinates, params)},
@@ -75,10 +81,11 @@ def to_dataset(opt_state: PyTree, params: PyTree) -> "xr.Dataset":
 
 
 def read_stream(path: str | Path) -> "xr.Dataset":
-    """Read a stream file: ``gradient`` and ``displacement`` of dimensions (step, param).
+    """Read a stream file.
 
     Args:
-        path: a NetCDF file.
+        path: a NetCDF file with a ``gradient`` of dimensions (step, param). Others may be there:
+            ``displacement``, ``params`` and ``curvature`` of the same, ``gradient_norm`` of (step).
 
     Returns:
         The stream, in memory.
@@ -92,7 +99,7 @@ def read_stream(path: str | Path) -> "xr.Dataset":
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"No stream file at {path}. `python -m experiments classify` writes one; so does "
-            "to_netcdf on the variables gradient and displacement of recording.to_dataset(...)."
+            "to_netcdf on recording.to_dataset(...)[['gradient', 'displacement', 'params']]."
         )
     try:
         stream = xr.load_dataset(path)
@@ -106,7 +113,12 @@ def read_stream(path: str | Path) -> "xr.Dataset":
 
 
 def from_arrays(
-    gradient: Any, displacement: Any = None, curvature: Any = None, labels: Any = None
+    gradient: Any,
+    displacement: Any = None,
+    curvature: Any = None,
+    labels: Any = None,
+    params: Any = None,
+    gradient_norm: Any = None,
 ) -> "xr.Dataset":
     """A recording in memory as a labelled Dataset, such as `beliefnav.inference.target` takes.
 
@@ -115,6 +127,8 @@ def from_arrays(
         displacement: as ``gradient``: the displacement after each observation.
         curvature: as ``gradient``: readings of a second sensor.
         labels: [param] names of the coordinates; their positions by default.
+        params: as ``gradient``: the parameters at which it was taken.
+        gradient_norm: [step] the norm of the whole gradient.
 
     Returns:
         A Dataset of dimensions (step, param).
@@ -124,7 +138,8 @@ def from_arrays(
     """
     import xarray as xr
 
-    given = {"gradient": gradient, "displacement": displacement, "curvature": curvature}
+    given = {"gradient": gradient, "displacement": displacement, "params": params}
+    given |= {"curvature": curvature}
     arrays = {name: np.asarray(value) for name, value in given.items() if value is not None}
     shapes = {name: array.shape for name, array in arrays.items()}
     if len(set(shapes.values())) > 1 or arrays["gradient"].ndim not in (1, 2):
@@ -133,11 +148,19 @@ def from_arrays(
     coords: dict[str, Any] = {"step": np.arange(len(arrays["gradient"]))}
     if len(dims) == 2:
         coords["param"] = np.arange(arrays["gradient"].shape[1]) if labels is None else labels
-    return xr.Dataset({name: (dims, array) for name, array in arrays.items()}, coords)
+    variables: dict[str, Any] = {name: (dims, array) for name, array in arrays.items()}
+    if gradient_norm is not None:
+        if np.shape(gradient_norm) != (length := arrays["gradient"].shape[:1]):
+            raise ValueError(
+                f"The norm of a gradient has one value a step, {length}, got "
+                f"{np.shape(gradient_norm)}."
+            )
+        variables["gradient_norm"] = ("step", np.asarray(gradient_norm))
+    return xr.Dataset(variables, coords)
 
 
 def to_arrays(stream: "xr.Dataset", dims: tuple[str, ...]) -> Recording:
-    """A labelled Dataset as a recording in memory: the way back from `from_arrays`.
+    """What a belief filters of a labelled Dataset, in memory.
 
     Args:
         stream: the Dataset, see `check_layout`.
@@ -174,12 +197,11 @@ def check_layout(stream: "xr.Dataset", dims: tuple[str, ...] | None = None) -> N
         raise ValueError(
             f"The gradient of a stream has dimensions ('step', 'param'), found {found}."
         )
-    for name in ("displacement", "curvature"):
-        if name in stream and set(stream[name].dims) != set(found):
-            raise ValueError(
-                f"The {name} of a stream has the dimensions of its gradient, {found}, found "
-                f"{stream[name].dims}."
-            )
+    expected = dict.fromkeys(ALONGSIDE, found) | {"gradient_norm": ("step",)}
+    for name, dims in expected.items():
+        if name in stream and set(stream[name].dims) != set(dims):
+            of = "the dimensions of its gradient" if name in ALONGSIDE else "one value a step"
+            raise ValueError(f"The {name} of a stream has {of}, {dims}, found {stream[name].dims}.")
 
 
 def _labels(coordinates: Mapping[str, Array], params: PyTree) -> list[str]:

@@ -1,7 +1,7 @@
 """What an optimizer saw, did and believed at a few coordinates, kept inside its state."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,8 @@ PyTree = Any
 
 __all__ = ["SCALARS", "VARIABLES", "RecordState", "flat", "record"]
 
-VARIABLES = ("gradient", "displacement", *FIELDS)
+OBSERVED = ("gradient", "displacement", "params")
+VARIABLES = (*OBSERVED, *FIELDS)
 SCALARS = ("switch_probability", "reset_fraction", "surprise")
 
 
@@ -31,10 +32,11 @@ class RecordState(NamedTuple):
         coordinates: parameter path -> flat indices [k].
         previous_values: the recorded parameters at the last step, [param].
         buffer: ring buffer [variable, capacity, param]; step t stands in row t % capacity. The
-            variables are ``gradient``, ``displacement`` and, where there is a belief, the fields of
-            `Posterior` and `Info`.
+            variables are ``gradient``, ``displacement``, ``params`` and, where there is a belief,
+            the fields of `Posterior` and `Info`.
         scalars: ring buffer [3, capacity] of ``switch_probability``, ``reset_fraction`` and
             ``surprise``; ``None`` of an optimizer without them.
+        norms: ring buffer [capacity] of the global norm of the gradient; ``None`` unless asked for.
     """
 
     inner_state: Any
@@ -43,23 +45,27 @@ class RecordState(NamedTuple):
     previous_values: Array
     buffer: Array
     scalars: Array | None
+    norms: Array | None = None
 
 
 def record(
     optimizer: optax.GradientTransformation,
     *,
-    coordinates: int | Mapping[str, Any],
+    coordinates: int | Mapping[str, Any] | Literal["all"],
     capacity: int,
     key: Array | None = None,
+    norm: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Record what an optimizer sees, does and believes on a few coordinates.
 
-    Always kept are the raw gradient, as it enters ``optimizer``, and the displacement of the
-    parameters, as it really happened. Where the optimizer holds a belief (`navigator`, the
-    `beliefnav.rules`, anywhere in a chain) its posterior and diagnostics are kept too; they refer
-    to the gradient as the belief received it, which may have been clipped before. Of an optimizer
-    that resets (`beliefnav.rules.hazard_filter`, `beliefnav.wrappers.two_hypothesis`) the scalars
-    that say how much are kept, those of the outermost if there are several, or of the first.
+    Always kept are the raw gradient, as it enters ``optimizer``, the parameters at which it was
+    taken, and their displacement, as it really happened: the difference of the parameters in the
+    precision that they have, so that its rounding is that of the parameters. Where the optimizer
+    holds a belief (`navigator`, the `beliefnav.rules`, anywhere in a chain) its posterior and
+    diagnostics are kept too; they refer to the gradient as the belief received it, which may have
+    been clipped before. Of an optimizer that resets (`beliefnav.rules.hazard_filter`,
+    `beliefnav.wrappers.two_hypothesis`) the scalars that say how much are kept, those of the
+    outermost if there are several, or of the first.
 
     Where there is a belief, which of the recorded entries were missing is a variable of its own,
     and the inner state counts all that were: ``optax.tree.get(state, "missing")`` is the number at
@@ -76,9 +82,13 @@ def record(
         optimizer: any optax optimizer.
         coordinates: how many entries of every parameter array to record, drawn at random without
             replacement (all of a smaller array); or which, as {path: flat indices}, where the path
-            of ``params["layers"][0].weight`` is ``"layers/0/weight"``.
+            of ``params["layers"][0].weight`` is ``"layers/0/weight"``; or ``"all"`` of them, in
+            their order, which tells apart rules that look at whole arrays.
         capacity: number of steps to keep.
         key: random key for drawing coordinates.
+        norm: whether to keep, at every step, the Euclidean norm of the whole gradient, of recorded
+            entries and of all others, which is what clipping by global norm looks at. It is NaN
+            where an entry is missing.
 
     Returns:
         The optimizer, with the same updates; its ``update`` needs ``params``. What is recorded
@@ -110,6 +120,11 @@ def record(
             raise ValueError(f"record: coordinates must be at least 1, got {coordinates}.")
         if key is None:
             raise ValueError("record: coordinates are drawn at random; give a key.")
+    elif coordinates != "all" and not isinstance(coordinates, Mapping):
+        raise ValueError(
+            "record: coordinates must be a number, a mapping of paths to flat indices, or 'all', "
+            f"got {coordinates!r}."
+        )
     inner = forwarding(optimizer)
 
     def init(params: PyTree) -> Any:
@@ -117,7 +132,7 @@ def record(
         params = arrays(params)
         chosen = _choose(params, coordinates, key)
         inner_state = open_probes(inner.init(params), chosen)
-        num_variables = len(VARIABLES) if navigation_states(inner_state) else 2
+        num_variables = len(VARIABLES if navigation_states(inner_state) else OBSERVED)
         values = flat(gather(params, chosen, "the parameters"))
         return RecordState(
             inner_state=inner_state,
@@ -128,6 +143,7 @@ def record(
             scalars=None
             if _read_scalars(inner_state) is None
             else jnp.full((len(SCALARS), capacity), jnp.nan),
+            norms=jnp.full(capacity, jnp.nan) if norm else None,
         )
 
     def update(
@@ -141,12 +157,16 @@ def record(
         _check_debugging()
         updates, params = arrays(updates), arrays(params)
         # What was restored from a file may be arrays of numpy.
-        step, buffer, scalars = arrays((state.recorded_steps, state.buffer, state.scalars))
+        step, buffer, scalars, norms = arrays(
+            (state.recorded_steps, state.buffer, state.scalars, state.norms)
+        )
         values = flat(gather(params, state.coordinates, "the parameters"))
         gradient = flat(gather(updates, state.coordinates, "the gradient"))
+        if norms is not None:
+            norms = norms.at[step % capacity].set(optax.tree.norm(updates))
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
         unknown = jnp.full_like(gradient, jnp.nan)
-        row = jnp.stack([gradient, unknown, *_believed(inner_state)])
+        row = jnp.stack([gradient, unknown, values, *_believed(inner_state)])
         # Only now is it known how far the parameters moved after the last gradient. At the first
         # step this writes to a row that is not valid yet.
         moved = values - state.previous_values
@@ -161,6 +181,7 @@ def record(
             values,
             buffer,
             scalars,
+            norms,
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
@@ -176,7 +197,7 @@ def _check_debugging() -> None:
 
 
 def _choose(
-    params: PyTree, coordinates: int | Mapping[str, Any], key: Array | None
+    params: PyTree, coordinates: int | Mapping[str, Any] | Literal["all"], key: Array | None
 ) -> dict[str, Array]:
     """Parameter path -> flat indices to record, in the order of jax, which sorts where it rebuilds.
 
@@ -185,6 +206,8 @@ def _choose(
     leaves = dict(named_leaves(params))
     if isinstance(coordinates, Mapping):
         chosen = {path: _checked_indices(path, i, leaves) for path, i in coordinates.items()}
+    elif coordinates == "all":
+        chosen = {path: jnp.arange(x.size, dtype=jnp.int32) for path, x in leaves.items() if x.size}
     else:
         assert key is not None
         chosen = {

@@ -235,7 +235,7 @@ def infer_landscape(config: Config, recorded: "xr.Dataset") -> "dict[str, xr.Dat
 
     ``None`` where all gradients are mostly 0: the network has learned its examples by heart.
     """
-    stream = recorded[["gradient", "displacement"]]
+    stream = recorded[["gradient", "displacement", "params"]]
     with written_beside(config.folder / "stream.nc") as unfinished:
         stream.to_netcdf(unfinished, engine="h5netcdf")
     fitted = recording.read_stream(config.folder / "stream.nc").isel(

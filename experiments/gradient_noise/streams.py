@@ -74,7 +74,9 @@ def record(config: Config, problems: dict[str, Problem]) -> list[Stream]:
         recorded = train_and_record(config, name, problem, 2 * config.coordinates)
         path = config.folder / f"stream_{name}.nc"
         with written_beside(path) as unfinished:
-            recorded[["gradient", "displacement"]].to_netcdf(unfinished, engine="h5netcdf")
+            recorded[["gradient", "displacement", "params"]].to_netcdf(
+                unfinished, engine="h5netcdf"
+            )
         streams.append(prepare(config, name, recorded, len(STAGES)))
     return streams
 

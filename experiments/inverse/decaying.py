@@ -12,6 +12,7 @@ put together afterwards: the mean weighed by precision, with its 95 % interval. 
 true is that of the number that a weight is multiplied by in float32.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,19 +57,35 @@ class Setting(NamedTuple):
     """Points of the curves."""
 
 
-QUICK = Setting(steps=400, seeds=3, reported=20)
+QUICK = Setting(steps=400, seeds=3, hidden=(32,), rates=(1e-2, 1e-3), reported=10)
+
+
+class _Process(NamedTuple):
+    """What moves weights besides an optimizer.
+
+    Attributes:
+        rates: the share that the weights of every layer lose between two updates [layer].
+        told: the share that Adam is told of, and counters [layer].
+        noise: standard deviation of what disturbs every weight.
+    """
+
+    rates: Array
+    told: Array
+    noise: Array
 
 
 class _Trained(NamedTuple):
     """One run.
 
     Attributes:
+        params: after the first updates, as many as are between two points.
         accuracy: of test examples [point].
         rate: of every layer [point, layer], learned so far; ``None`` if nothing is learned.
         deviation: likewise.
         learned: the mean share that is learned of a layer's weights [point, layer].
     """
 
+    params: Any
     accuracy: Array
     rate: Array | None = None
     deviation: Array | None = None
@@ -83,27 +100,38 @@ def measured(setting: Setting, seed: int) -> dict[str, Any]:
         seed: of all that is drawn.
 
     Returns:
-        ``accuracy`` of test examples in the end, {kind: [mean, low, high]} over seeds; ``decay``, a
-        row for each layer: ``layer``, ``true``, ``mean``, ``low`` and ``high`` of the first seed,
+        ``accuracy`` of test examples in the end, {kind: [mean, low, high]} over seeds; ``layers``,
+        for each: ``layer``, ``true``, ``mean``, ``low`` and ``high`` of the first seed,
         ``covered``, the share of seeds whose interval holds the true rate, and ``learned``, the
         share of its weights' directions that is; ``without_drift``, the largest
-        difference between parameters of plain Adam and of one that counters, where nothing decays;
+        difference between parameters of plain Adam and of one that counters, where nothing moves
+        the weights besides, after the first updates (rounding, which two programs do not do
+        alike, grows with all that follow);
         ``curves``, arrays for the figure.
     """
     problem = make_problem("digits", hidden=setting.hidden)
     keys = jax.random.split(jax.random.key(seed), setting.seeds)
 
-    def run(arm: str) -> _Trained:
-        train = jax.jit(jax.vmap(lambda key: _trained(problem, setting, arm, key)))
-        return jax.tree.map(np.asarray, train(keys))
+    @partial(jax.jit, static_argnames="learns")
+    def train(process: _Process, *, learns: bool = False) -> _Trained:
+        return jax.vmap(lambda key: _trained(problem, setting, process, learns, key))(keys)
 
-    runs = {arm: run(arm) for arm in ARMS}
+    rates, noise = jnp.array(setting.rates), jnp.array(setting.noise)
+    decays, still = _Process(rates, 0 * rates, noise), _Process(0 * rates, 0 * rates, 0 * noise)
+    runs = {
+        "no decay": train(still._replace(noise=noise)),
+        "knows": train(decays._replace(told=rates)),
+        "learned": train(decays, learns=True),
+        "plain": train(decays),
+    }
+    runs: dict[str, _Trained] = jax.tree.map(np.asarray, runs)
+    one, other = (train(still, learns=learns).params for learns in (False, True))
     learned = runs["learned"]
     assert learned.rate is not None and learned.deviation is not None
     assert learned.learned is not None
     rows = []
     for i, given in enumerate(setting.rates):
-        true = 1 - float(np.float32(1 - given))
+        true = 1 - float(np.float32(1) - np.float32(given))
         mean, half = learned.rate[:, -1, i], QUANTILE * learned.deviation[:, -1, i]
         rows.append(
             {
@@ -120,8 +148,8 @@ def measured(setting: Setting, seed: int) -> dict[str, Any]:
         "accuracy": {
             arm: report.interval(np.asarray(r.accuracy[:, -1])) for arm, r in runs.items()
         },
-        "decay": rows,
-        "without_drift": _without_drift(problem, setting, keys[0]),
+        "layers": rows,
+        "without_drift": float(max(map(_distance, jax.tree.leaves(one), jax.tree.leaves(other)))),
         "curves": {
             "steps": _points(setting),
             "accuracy": {arm: r.accuracy for arm, r in runs.items()},
@@ -131,44 +159,51 @@ def measured(setting: Setting, seed: int) -> dict[str, Any]:
     }
 
 
+def _distance(one: Array, other: Array) -> Array:
+    """The largest difference of two arrays."""
+    return jnp.abs(one - other).max()
+
+
 def _points(setting: Setting) -> np.ndarray:
     """The steps after which curves are read."""
     length = setting.steps // setting.reported
     return length * np.arange(1, setting.reported + 1)
 
 
-def _trained(problem: Problem, setting: Setting, arm: str, key: Array) -> _Trained:
-    """Train one network [point]."""
+def _trained(
+    problem: Problem, setting: Setting, process: _Process, learns: bool, key: Array
+) -> _Trained:
+    """Train one network, by an Adam that learns what decays or by one that does not."""
     init_key, batch_key, noise_key = jax.random.split(key, 3)
     params = problem.make(init_key)
-    kept = _kept(params, setting.rates if arm != "no decay" else (0.0,) * len(setting.rates))
+    kept, countered = _kept(params, process.rates), _kept(params, process.told)
     optimizer: Any = optax.adam(setting.learning_rate)
-    if arm == "learned":
+    if learns:
         optimizer = drift_countering(optimizer, BELIEF)
 
     def step(carry: Any, inputs: Any) -> tuple[Any, None]:
         (params, state), (batch, key) = carry, inputs
         updates, state = optimizer.update(jax.grad(problem.loss)(params, batch), state, params)
-        if arm == "knows":
-            updates = jax.tree.map(lambda p, u, k: (p + u) / k - p, params, updates, kept)
-        sent = optax.apply_updates(params, updates)
+        aim = optax.apply_updates(params, updates)
+        sent = jax.tree.map(jnp.divide, aim, countered)
         noise = optax.tree.random_like(key, params)
-        params = jax.tree.map(lambda p, k, e: k * p + setting.noise * e, sent, kept, noise)
+        params = jax.tree.map(lambda p, k, e: k * p + process.noise * e, sent, kept, noise)
         return (params, state), None
 
-    def point(carry: Any, inputs: Any) -> tuple[Any, _Trained]:
+    def point(carry: Any, inputs: Any) -> tuple[Any, tuple[Any, ...]]:
         carry, _ = lax.scan(step, carry, inputs)
         accuracy = problem.test_accuracy(carry[0])
-        if arm != "learned":
-            return carry, _Trained(accuracy)
+        if not learns:
+            return carry, (carry[0], accuracy)
         believed = BELIEF.posterior(carry[1].drift_belief)
-        return carry, _Trained(accuracy, *_of_layers(believed))
+        return carry, (carry[0], accuracy, *_of_layers(believed))
 
     shape = setting.reported, setting.steps // setting.reported
     count = shape[0] * shape[1]
     batches = problem.batches(jax.random.split(batch_key, count), setting.batch_size)
     inputs = batches.reshape(*shape, -1), jax.random.split(noise_key, shape)
-    return lax.scan(point, (params, optimizer.init(params)), inputs)[1]
+    params, *points = lax.scan(point, (params, optimizer.init(params)), inputs)[1]
+    return _Trained(jax.tree.map(lambda x: x[0], params), *points)
 
 
 def _layers(tree: Any) -> list[Any]:
@@ -176,11 +211,11 @@ def _layers(tree: Any) -> list[Any]:
     return [layer for layer in tree.layers if jax.tree.leaves(layer)]
 
 
-def _kept(params: Any, rates: tuple[float, ...]) -> Any:
+def _kept(params: Any, rates: Array) -> Any:
     """What every array of parameters is multiplied by between two updates."""
     factors = [
         jax.tree.map(lambda x, rate=rate: jnp.asarray(1 - rate, x.dtype), layer)
-        for layer, rate in zip(_layers(params), rates, strict=True)
+        for layer, rate in zip(_layers(params), [*rates], strict=True)
     ]
     return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(factors))
 
@@ -202,31 +237,11 @@ def _of_layers(believed: ElementwiseDriftPosterior) -> tuple[Array, Array, Array
     return jnp.stack(rates), jnp.stack(deviations), jnp.stack([s.mean() for s in shares])
 
 
-def _without_drift(problem: Problem, setting: Setting, key: Array) -> float:
-    """How far countering leads plain Adam away where nothing moves the weights."""
-    init_key, batch_key = jax.random.split(key)
-    params = problem.make(init_key)
-    batches = problem.batches(jax.random.split(batch_key, 100), setting.batch_size)
-    plain = optax.adam(setting.learning_rate)
-
-    def final(optimizer: Any) -> Any:
-        def step(carry: Any, batch: Any) -> tuple[Any, None]:
-            params, state = carry
-            updates, state = optimizer.update(jax.grad(problem.loss)(params, batch), state, params)
-            return (optax.apply_updates(params, updates), state), None
-
-        return lax.scan(step, (params, optimizer.init(params)), batches)[0][0]
-
-    one, other = jax.jit(lambda: (final(plain), final(drift_countering(plain, BELIEF))))()
-    differences = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), one, other)
-    return float(jnp.stack(jax.tree.leaves(differences)).max())
-
-
 def claims(found: dict[str, Any]) -> list[report.Claim]:
     """What a run claims, of a quick one too."""
     accuracy = {arm: mean for arm, (mean, *_) in found["accuracy"].items()}
-    errors = [abs(row["mean"] / row["true"] - 1) for row in found["decay"]]
-    covered = np.mean([row["covered"] for row in found["decay"]])
+    errors = [abs(row["mean"] / row["true"] - 1) for row in found["layers"]]
+    covered = np.mean([row["covered"] for row in found["layers"]])
     return [
         report.at_least(
             "decay on digits: accuracy of learned over plain",
@@ -242,7 +257,7 @@ def claims(found: dict[str, Any]) -> list[report.Claim]:
         report.at_most("decay on digits: relative error of a layer's rate", max(errors), 0.05),
         report.at_least("decay on digits: 95 % intervals that hold the true rate", covered, 0.75),
         report.at_most(
-            "decay on digits: difference to plain Adam where nothing decays",
+            "decay on digits: first difference to plain Adam where nothing decays",
             found["without_drift"],
             1e-4,
         ),
@@ -258,7 +273,7 @@ def draw(path: Path, found: dict[str, Any]) -> None:
             figures.band(left, steps, curves["accuracy"][arm], color=COLOURS[arm], label=arm)
         left.set(xlabel="update", ylabel="accuracy of test examples", title="Digits")
         left.legend(title="band: range of seeds", title_fontsize=8)
-        for i, row in enumerate(found["decay"]):
+        for i, row in enumerate(found["layers"]):
             colour, true = figures.CYCLE[i], row["true"]
             mean, half = curves["rate"][0, :, i], QUANTILE * curves["deviation"][0, :, i]
             label = f"layer {row['layer']}, {true:.3g} a step"

@@ -47,8 +47,8 @@ def test_groups_hold_what_was_seen_and_believed(state: Any) -> None:
     opened = recording.to_arviz(state, params)
     assert names(opened) == {"observed_data", "constant_data", "filter_posterior", "filter_stats"}
     assert set(group(opened, "observed_data")) == {"gradient"}
-    assert set(group(opened, "constant_data")) == {"displacement"}
-    assert set(group(opened, "filter_stats")) == set(data) - {"gradient", "displacement"}
+    assert set(group(opened, "filter_stats")) == set(data) - {"gradient", "displacement", "params"}
+    assert set(group(opened, "constant_data")) == {"displacement", "params"}
     for name in ("observed_data", "constant_data", "filter_stats"):
         for variable, values in group(opened, name).items():
             assert values.dims == ("step", "param")

@@ -1,6 +1,7 @@
 """A recording changes nothing, forgets the oldest, and says what was seen, done and believed."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,7 @@ import pytest
 
 from beliefnav import beliefs, control, navigator, posterior, recording, rules
 from beliefnav.beliefs import Info, Posterior
+from beliefnav.recording.dataset import to_arrays
 from tests.beliefs import laws
 
 PyTree = Any
@@ -94,6 +96,7 @@ def test_gradient_is_raw_and_displacement_is_what_happened(name: str) -> None:
     np.testing.assert_array_equal(data.gradient, [at_chosen(g) for g in gradients])
     moved = [at_chosen(b) - at_chosen(a) for a, b in zip(params[:-1], params[1:], strict=True)]
     np.testing.assert_array_equal(data.displacement, moved)
+    np.testing.assert_array_equal(data.params, [at_chosen(p) for p in params[:-1]])
     assert np.all(data.displacement[-1] != 0)
 
 
@@ -223,7 +226,7 @@ def test_the_belief_is_recorded_as_it_is_at_every_step(belief: Any) -> None:
     state, params, gradients, _ = train(recorded(optimizer), 4)
     data = recording.to_dataset(state, params[-1])
     rows = flat_information(belief, gradients)
-    assert set(data) == {"gradient", "displacement", *rows[0]}
+    assert set(data) == {"gradient", "displacement", "params", *rows[0]}
     for name in rows[0]:
         expected = np.array([row[name] for row in rows], np.float32)
         # Jitted against eager float32 arithmetic.
@@ -284,9 +287,73 @@ def test_two_beliefs_fill_one_variable_each_on_its_own_parameters() -> None:
     assert np.isfinite(data.gradient_mean).all()
 
 
-def test_an_optimizer_without_belief_has_two_variables() -> None:
+def test_an_optimizer_without_belief_has_three_variables() -> None:
     state, params, *_ = train(recorded(optax.adam(0.1)), 2)
-    assert set(recording.to_dataset(state, params[-1])) == {"gradient", "displacement"}
+    data = recording.to_dataset(state, params[-1])
+    assert set(data) == {"gradient", "displacement", "params"}
+
+
+@pytest.mark.parametrize("name", ["optax.adam", "adam"])
+def test_the_norm_is_that_of_the_whole_raw_gradient_and_is_asked_for(name: str) -> None:
+    optimizer = recorded(OPTIMIZERS[name](), 3, coordinates={"b": [1]}, norm=True)
+    state, params, gradients, _ = train(optimizer, 5)
+    data = recording.to_dataset(state, params[-1])
+    whole = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(g)]) for g in gradients]
+    expected = [np.linalg.norm(g.astype(np.float64)) for g in whole[-3:]]
+    assert data.gradient_norm.dims == ("step",)
+    np.testing.assert_allclose(data.gradient_norm, expected, rtol=1e-6)  # sums of nine in float32
+
+
+def test_whole_arrays_are_recorded_in_their_order() -> None:
+    state, params, gradients, _ = train(recorded(optax.adam(0.1), coordinates="all"), 2)
+    data = recording.to_dataset(state, params[-1])
+    layers = [f"layers/0/w[{i},{j}]" for i in range(2) for j in range(3)]
+    assert data.param.values.tolist() == ["b[0]", "b[1]", "b[2]", *layers]
+    for variable, trees in {"gradient": gradients, "params": params[:-1]}.items():
+        whole = [np.concatenate([t["b"], np.ravel(t["layers"][0]["w"])]) for t in trees]
+        np.testing.assert_array_equal(data[variable], whole)
+    with pytest.raises(ValueError, match="must be a number, a mapping.* or 'all', got 'every'"):
+        recorded(optax.sgd(0.1), coordinates="every")
+
+
+def test_a_stream_file_gives_back_what_it_was_given_with_parameters_or_without(
+    tmp_path: Path,
+) -> None:
+    optimizer = recorded(optax.adam(0.1), norm=True)
+    state, params, *_ = train(optimizer, 3)
+    data = recording.to_dataset(state, params[-1])
+    for names in (["gradient"], ["gradient", "displacement"], list(data)):
+        data[names].to_netcdf(tmp_path / "stream.nc", engine="h5netcdf")
+        stream = recording.read_stream(tmp_path / "stream.nc")
+        assert stream.equals(data[names])
+        back = to_arrays(stream, ("step", "param"))
+        for field, values in back._asdict().items():
+            assert (values is not None) == (field in names), field
+            if values is not None:
+                np.testing.assert_array_equal(values, data[field])
+        params, norms = (stream.get(name) for name in ("params", "gradient_norm"))
+        again = recording.from_arrays(
+            **back._asdict(),
+            labels=data["param"].values,
+            params=None if params is None else params.values,
+            gradient_norm=None if norms is None else norms.values,
+        )
+        for name in names:
+            np.testing.assert_array_equal(again[name], stream[name])
+
+
+def test_parameters_and_norms_of_another_layout_are_refused(tmp_path: Path) -> None:
+    y = np.ones((4, 2))
+    with pytest.raises(ValueError, match="arrays .* of one shape"):
+        recording.from_arrays(y, params=y[:, :1])
+    with pytest.raises(ValueError, match=r"one value a step, \(4,\), got \(3,\)"):
+        recording.from_arrays(y, gradient_norm=np.ones(3))
+    stream = recording.from_arrays(y, params=y, gradient_norm=y[:, 0])
+    for name, found in {"params": "the dimensions of its", "gradient_norm": "one value a"}.items():
+        other = "param" if name == "gradient_norm" else "step"
+        stream.assign({name: (other, np.ones(stream.sizes[other]))}).to_netcdf(tmp_path / "bad.nc")
+        with pytest.raises(ValueError, match=f"The {name} of a stream has {found}"):
+            recording.read_stream(tmp_path / "bad.nc")
 
 
 @pytest.mark.parametrize("size", [10, 100_000])
@@ -300,7 +367,7 @@ def test_memory_is_bounded_by_capacity_and_coordinates(size: int) -> None:
     optimizer = recording.record(
         rules.adam(0.1), coordinates=coordinates, capacity=capacity, key=jax.random.key(0)
     )
-    variables = 2 + len(Posterior._fields) + len(Info._fields)
+    variables = 3 + len(Posterior._fields) + len(Info._fields)
     numbers = coordinates * (variables * (capacity + 1) + 4)
     assert memory(optimizer) - memory(rules.adam(0.1)) <= 4 * numbers
 

@@ -1,0 +1,1 @@
+"""The inverse problem: what a learner assumes, from what it did; `inferring` to begin with."""
