@@ -1,6 +1,7 @@
 """What a call of an optimizer assumes."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -97,6 +98,11 @@ class Held(NamedTuple):
     def __str__(self) -> str:
         """The facts as a table, at most 100 columns wide."""
         return table(self.told)
+
+
+def _is_stream(x: Any) -> bool:
+    """Whether it is a labelled dataset; without xarray there is none."""
+    return "xarray" in sys.modules and isinstance(x, sys.modules["xarray"].Dataset)
 
 
 @overload
@@ -201,7 +207,7 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped
                                                   learning rate.
         step           sign                       Nothing else fits as well.
     """
-    if hasattr(optimizer, "data_vars"):
+    if _is_stream(optimizer):
         if args or kwargs:
             raise TypeError("Cannot give arguments to a stream. This is because it has them all.")
         from beliefnav.atlas.inferred import named
