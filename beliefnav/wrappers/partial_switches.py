@@ -22,6 +22,8 @@ __all__ = ["LayerHypothesesState", "layer_hypotheses", "layer_masks"]
 PyTree = Any
 WARM_UP = 10
 """Batches without a suspicion, from which the level of the loss is learned."""
+LEAST = 1e-30
+"""The hazard that 0 is in a trial, which then has another reason than the hazard."""
 
 
 class LayerHypothesesState(NamedTuple):
@@ -179,7 +181,8 @@ def layer_hypotheses(
 
     Args:
         inner: any optax optimizer that needs no readings of single examples.
-        hazard: $p$ in [0, 1], per step: the odds against a switch.
+        hazard: $p$ in [0, 1], per step: the odds against a switch. With 0 a trial begins only where
+            a task is said to begin or the network has diverged.
         examples: $B > 0$, the number of independent examples that the loss is the mean of.
         trial: steps of a trial, at least 1; fewer than an epoch where examples are seen again.
         masks: trees of booleans, or functions from parameters to one, which arrays start anew.
@@ -330,7 +333,7 @@ def layer_hypotheses(
 
         def go_on() -> tuple[PyTree, Any]:
             moved, inner_state = learn(updates, state.inner_state, params, value)
-            gain = 1 / (jnp.minimum(state.seen, 4 * trial - 1) + 1)
+            gain = 1 / (jnp.minimum(state.seen, 4 * trial - 1) + 1).astype(jnp.float32)
             variance = (1 - gain) * (state.variance + gain * difference**2)
             return moved, state._replace(
                 inner_state=inner_state,
@@ -353,7 +356,8 @@ def layer_hypotheses(
             )
             leader = jnp.where(starts, 0, state.leader)
             goes_on = jnp.where(told, -jnp.inf, jnp.log1p(-p))
-            prior = jnp.full(1 + count, jnp.log(p / count)).at[0].set(goes_on)
+            switches = jnp.log(jnp.maximum(p, LEAST) / count)
+            prior = jnp.full(1 + count, switches).at[0].set(goes_on)
             weights = jnp.where(starts, prior, state.log_weights)
             before = _anew.quiet(state.inner_state)
             step, shown = learn(updates, state.inner_state, params, value)
@@ -368,7 +372,7 @@ def layer_hypotheses(
                 return loss, (optax.apply_updates(at, moved), _plain(known, params))
 
             losses, rivals = lax.map(rival, rivals)
-            losses = jnp.zeros(1 + count).at[leader].set(loss).at[slots].set(losses)
+            losses = jnp.zeros(1 + count, losses.dtype).at[leader].set(loss).at[slots].set(losses)
             known = jnp.isfinite(losses)
             evidence = jnp.where(known, -size * losses, -jnp.inf)
             weights = jax.nn.log_softmax(weights + jnp.where(jnp.any(known), evidence, 0))
@@ -382,7 +386,8 @@ def layer_hypotheses(
                 lambda x, o: x.at[slot].set(jnp.where(changes, o, x[slot])), rivals, own
             )
             inner_state = jax.tree.structure(before).unflatten(jax.tree.leaves(led))
-            shares = jnp.array([0.0, *map(_share, chosen(params), [params] * count)])
+            shares = [0.0, *map(_share, chosen(params), [params] * count)]
+            shares = jnp.array(shares, jnp.float32)
             return moved, state._replace(
                 inner_state=_anew.shown_as(inner_state, shown),
                 rivals=rivals[0],
