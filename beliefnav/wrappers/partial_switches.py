@@ -13,7 +13,7 @@ from beliefnav._checks import POSITIVE
 from beliefnav._format import counted, number, reciprocal
 from beliefnav._trees import arrays, unboxed
 from beliefnav.beliefs.contract import Fact
-from beliefnav.navigation import SENSED, forwarding
+from beliefnav.navigation import SENSED, check_spelling, forwarding
 from beliefnav.wrappers import _anew
 from beliefnav.wrappers.contract import wrapper
 
@@ -200,7 +200,8 @@ def layer_hypotheses(
             ``params`` is missing, ``value`` is not a scalar, or a reading beside the gradient is
             given, such as ``per_example_grads``.
         TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
-            ``value_fn`` is missing, or ``value_fn`` is no function.
+            ``value_fn`` is missing, ``value_fn`` is no function, or an extra argument is nearly the
+            name of one that is known, as ``task_begin``.
 
     Example:
         The sign of what a hidden unit feeds changes; the trial finds that its head starts anew:
@@ -293,6 +294,7 @@ def layer_hypotheses(
         task_begins: ArrayLike = False,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
+        check_spelling(extra_args)
         _anew.check_params("layer_hypotheses", params)
         _anew.check_losses("layer_hypotheses", value, value_fn, "")
         assert value_fn is not None
