@@ -70,7 +70,9 @@ def layer_masks(params: PyTree) -> list[PyTree]:
     """Which arrays start anew: all; then the last and the first layers, in the tree's order.
 
     Arrays of one parent in the tree are one layer. Three layers have five masks; of more layers,
-    the last one, the last half, the first one and the first half are taken.
+    the last one, the last half, the first one and the first half are taken. The order of a dict is
+    that of jax, which sorts its keys: ``head`` comes before ``hidden``. Where names do not stand in
+    the order of layers, give masks of your own.
     """
     paths = [path for path, _ in jax.tree.leaves_with_path(unboxed(params))]
     above = [path[:-1] or path for path in paths]
@@ -139,7 +141,8 @@ def layer_hypotheses(
 
     $$ \mathrm{logit}\, p + \min\{B (L - \bar L),\ (L - \bar L)^2 / 2 s^2\} > 0 : $$
 
-    no hypothesis can explain the batch much better than the network explained those before. For
+    no hypothesis can explain the batch much better than the network explained those before. The
+    level is learned anew after a trial, so that none begins in the 10 batches after it. For
     ``trial`` steps every hypothesis $k$ then learns from every batch, and its log weight
     $\log w_k$, at first $\log(1-p)$ or $\log (p/K)$, falls by $B L_k$, the loss before it learns
     from the batch. The parameters are those of the likeliest hypothesis at every step. Losses are
@@ -337,6 +340,8 @@ def layer_hypotheses(
             moved, inner_state = learn(updates, state.inner_state, params, value)
             gain = 1 / (jnp.minimum(state.seen, 4 * trial - 1) + 1).astype(jnp.float32)
             variance = (1 - gain) * (state.variance + gain * difference**2)
+            # As wide as the parameters, as a reset is.
+            moved = jax.tree.map(lambda u, p: u.astype(jnp.result_type(u, p)), moved, params)
             return moved, state._replace(
                 inner_state=inner_state,
                 level=state.level + gain * difference,

@@ -103,6 +103,16 @@ def test_without_a_hazard_a_trial_that_begins_is_one_of_the_masks(
         assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
 
 
+def test_gradients_in_half_precision_move_parameters_in_single_precision() -> None:
+    params, loss = tree(1, 2), loss_toward(1, 0)
+    state, gradient = optimizer().init(tree(0, 0)), {"a": jnp.bfloat16(0), "b": jnp.bfloat16(4)}
+    for begins, want in ((False, -4 * RATE), (True, -2.0)):
+        told = {"value": loss(params), "value_fn": loss, "task_begins": begins}
+        moved, _ = optimizer().update(gradient, state, params, **told)
+        assert moved["b"].dtype == jnp.float32
+        np.testing.assert_allclose(moved["b"], want, rtol=2**-8)  # bfloat16
+
+
 def test_three_layers_have_five_masks() -> None:
     layers = [{"w": 0, "b": 0} for _ in range(3)]
     got = [[m["w"] for m in mask] for mask in partial_switches.layer_masks(layers)]
