@@ -148,8 +148,8 @@ class FisherOptimum(Belief):
             of it: $h_t$ and the noise would be of the same gradient that they judge.
         examples: $B > 0$, the number of examples whose mean gradient is seen at a step.
         prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in units of the
-            squared parameter. ``None``: that of the entries of each initial array
-            (`initial_variance`).
+            squared parameter. ``None``: that of the entries of each initial array, which is one of
+            ``prior_mean`` where that is given (`initial_variance`).
         learn_variance: whether the prior variance is learned, one number for each array, from
             ``prior_variance``, or its mean over the array, as the start $v_s$.
         prior_mean: $\theta_0$, a tree like the parameters, around which optima are drawn anew.
