@@ -224,7 +224,7 @@ def scale_by_navigation(
             seen = filter_.predict(state.belief, displacement), updates, sensed
             updated = filter_.update(*seen)
             if task_begins is not None and filter_.anew is not None:
-                begun, told = filter_.anew(updated), jnp.asarray(task_begins, bool)
+                begun, told = filter_.anew(seen[0], updated), jnp.asarray(task_begins, bool)
                 updated = jax.tree.map(partial(jnp.where, told), begun, updated)
             posterior = filter_.posterior(updated, policy.reads)
             seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]

@@ -313,11 +313,17 @@ class FisherOptimum(Belief):
             p = _trees.scalar_like(predicted.distance_mean, self._given_hazard())
             return info._replace(switch_probability=p, hazard=p)
 
-        def anew(state: FisherOptimumState) -> FisherOptimumState:
+        def anew(
+            predicted: FisherOptimumPredicted, state: FisherOptimumState
+        ) -> FisherOptimumState:
             one = jnp.ones_like(state.switch_probability)
+            distance, variance = fresh(predicted)
             return state._replace(
-                distance_mean=jax.tree.map(jnp.negative, state.position),
-                distance_variance=prior(state.distance_variance, state.initial_variances),
+                distance_mean=distance,
+                distance_variance=variance,
+                position=predicted.position,
+                initial_variances=predicted.initial_variances,
+                hazard_belief=predicted.hazard_belief,
                 switch_probability=one,
                 reset_fraction=one,
             )
