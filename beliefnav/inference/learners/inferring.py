@@ -370,8 +370,9 @@ def _around(middle: float, half: float, curved: bool) -> Parameter:
     return Parameter(middle, middle - half, middle + half, curved)
 
 
-def _between(low: float, high: float, told: bool) -> Parameter:
+def _between(ends: tuple[float, float], told: bool) -> Parameter:
     """A memory that is known as an interval; curved if that is short beside its distance to 1."""
+    low, high = map(float, ends)
     return Parameter((low + high) / 2, low, high, bool(told and high - low < (1 - high) + 0.05))
 
 
@@ -394,8 +395,8 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
     half, spread = Z * found.rate_sd, Z * found.decay_sd
     parameters = {
         "rate": _around(float(found.rates.mean()), half, sizes),
-        "b1": _between(*map(float, found.b1), told),
-        "b2": _between(*map(float, found.b2), told),
+        "b1": _between(found.b1, told),
+        "b2": _between(found.b2, told),
         "decay": _around(found.decay, spread, bool(sizes and spread < 1)),
     }
     options: dict[str, tuple[object, ...]] = {
