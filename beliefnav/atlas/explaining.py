@@ -141,7 +141,8 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped
 
     Returns:
         What the optimizer is built from; of a wrapper, what it assumes and what the optimizer
-        inside does; of a state, the numbers it holds.
+        inside does; of a state, the numbers it holds; of a stream, what is inferred
+        (`beliefnav.atlas.inferred.Inferred`).
 
     Raises:
         ValueError: no belief and policy are known of it, an argument has no counterpart,
