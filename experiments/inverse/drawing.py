@@ -42,9 +42,11 @@ def draw_recovered(path: Path, results: Results) -> None:
                 errors.plot(max(r["error"], LEAST), at, "o", ms=4, color=colour, mfc=fill)
             errors.plot([], [], "o", ms=4, color=colour, label=parameter)
         errors.axvline(0.01, color="0.5", ls=":", lw=1)
-        errors.set(xscale="log", xlabel="error, as a share of the truth", ylim=(len(names), -1))
+        errors.set(
+            xscale="log", xlabel="error, as a share of the truth", ylim=(len(names) - 0.5, -1.5)
+        )
         errors.set_yticks(range(len(names)), names)
-        errors.legend(fontsize=7, ncols=2, loc="upper right")
+        errors.legend(fontsize=7, ncols=len(parameters), loc="upper center", columnspacing=1.0)
         errors.set_title("what is inferred; lines: half of the 95 % interval")
         for name, i in places.items():
             said = results.said[name]
