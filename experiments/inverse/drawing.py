@@ -120,7 +120,7 @@ def draw_outside(path: Path, results: Results) -> None:
         for axes, name in zip(panels, (CONTROL, *OUTSIDE), strict=True):
             said = results.said[name]
             size = np.log10(np.abs(np.asarray(said["residual"]).T) + 1e-12)
-            shown = axes.imshow(size, aspect="auto", vmin=-11, vmax=-3, cmap="magma")
+            axes.imshow(size, aspect="auto", vmin=-11, vmax=-3, cmap="magma")
             above = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             for a, b in said["steps"]:
                 axes.plot([a - 0.5, b - 0.5], [1.01, 1.01], color=figures.GREEN, lw=4, **above)
@@ -130,5 +130,6 @@ def draw_outside(path: Path, results: Results) -> None:
             axes.set(xlabel="step", xlim=(-0.5, size.shape[1] - 0.5))
             axes.set_title(title, pad=10)
         panels[0].set_ylabel("coordinate")
+        shown = panels[0].images[0]  # all have one scale
         panels[0].figure.colorbar(shown, ax=panels, label="log10 of the residual")
         figures.note(panels[0], "green bar: windows that are named")
