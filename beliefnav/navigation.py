@@ -8,12 +8,14 @@ import difflib
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from jax import Array, lax
+from jax.typing import ArrayLike
 
 from beliefnav import _probe
 from beliefnav._checks import POSITIVE
@@ -35,6 +37,7 @@ PyTree = Any
 
 __all__ = [
     "NavigationState",
+    "SENSED",
     "check_real",
     "forwarding",
     "is_navigation",
@@ -87,12 +90,14 @@ def scale_by_navigation(
 
     The direction has the sign of the gradient, as in optax's other ``scale_by_*``.
 
-    ``update`` takes three optional extra arguments: ``curvature``, a tree of readings of a second
+    ``update`` takes five optional extra arguments: ``curvature``, a tree of readings of a second
     sensor for beliefs that have one; instead of it ``per_example_grads``, gradients of some
     examples [example, ...], whose mean square (the empirical Fisher information) is then that
     reading; and ``displacement``, the step taken since the last update (default: measured, if the
     belief uses it, as ``params`` minus the parameters of the last update, which is right whatever
-    stands before or after in a chain).
+    stands before or after in a chain); and, for beliefs that know of tasks or of examples, as
+    `beliefnav.beliefs.FisherOptimum` does, ``task_begins``, a boolean, whether a task begins with
+    this batch, and ``examples``, how many examples it has. Other beliefs leave these two unread.
 
     An entry of the gradient that is NaN or infinite, or whose square is (in float32 an entry beyond
     1.8e19), is not observed: its belief stays as predicted and the rest goes on. With
@@ -127,7 +132,7 @@ def scale_by_navigation(
             gradient with one more axis in front, or stand beside a ``curvature``; or, on a mesh of
             explicit axes, the belief or the policy would have to choose a sharding.
         TypeError: ``belief`` has no ``filter()`` or ``policy`` is not a `Policy`; at ``update``, an
-            extra argument is nearly the name of one of the three, or nothing is said of a
+            extra argument is nearly the name of one of these, or nothing is said of a
             ``curvature`` that the belief needs.
 
     Example:
@@ -178,6 +183,8 @@ def scale_by_navigation(
         curvature: PyTree = UNSAID,
         per_example_grads: PyTree = None,
         displacement: PyTree = None,
+        task_begins: ArrayLike | None = None,
+        examples: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
         _check_spelling(extra_args)
@@ -200,6 +207,9 @@ def scale_by_navigation(
                     "curvature and per_example_grads; give one."
                 )
             curvature = _mean_square(per_example_grads, updates)
+        if examples is not None and filter_.examples is not None:
+            share = examples / filter_.examples
+            updates, curvature = _wide_scaled((updates, curvature), share)
         if filter_.uses_displacement:
             if params is None:
                 raise ValueError(
@@ -212,6 +222,9 @@ def scale_by_navigation(
         with _saying_what_to_do(held.name):
             seen = filter_.predict(state.belief, displacement), updates, sensed
             updated = filter_.update(*seen)
+            if task_begins is not None and filter_.anew is not None:
+                begun, told = filter_.anew(updated), jnp.asarray(task_begins, bool)
+                updated = jax.tree.map(partial(jnp.where, told), begun, updated)
             posterior = filter_.posterior(updated, policy.reads)
             seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
             direction = policy.step(*seen_from)
@@ -369,16 +382,22 @@ def _saying_what_to_do(name: str) -> Iterator[None]:
         ) from error
 
 
+def _wide_scaled(tree: PyTree, factor: ArrayLike) -> PyTree:
+    """``factor * tree`` in at least float32: the sum over examples of a batch of another size."""
+    return jax.tree.map(lambda x: factor * x.astype(wide_dtype(x.dtype)), tree)
+
+
 UNSAID: Any = object()
 """An argument of which nothing was said, not even that it is ``None``."""
 
 SENSED = ("curvature", "per_example_grads", "displacement")
+"""Readings beside the gradient, of the parameters that it is taken at."""
 
 
 def _check_spelling(extra_args: Mapping[str, Any]) -> None:
     """Refuse an argument that is nearly one of ours; others are for others in a chain."""
     for name in extra_args:
-        if meant := difflib.get_close_matches(name, SENSED, 1, cutoff=0.88):
+        if meant := difflib.get_close_matches(name, (*SENSED, "task_begins"), 1, cutoff=0.88):
             raise TypeError(
                 f"update got an unexpected argument {name!r}; did you mean {meant[0]!r}?"
             )

@@ -242,6 +242,17 @@ def test_verdicts_on_white_noise_are_rare_and_those_on_bursts_certain() -> None:
     assert float(forbidding.rate(belief, forbidding.bursts(jax.random.key(3)))) > 0.99
 
 
+def test_a_drift_speaks_against_a_mean_at_rest_and_not_against_the_mean_that_so_moves() -> None:
+    """Of the right belief chance is 1 in 50, of 200 streams 4 (sd 2)."""
+    streams = forbidding.drifting(jax.random.key(3))
+    moves, rests = beliefs.LocalLevel(0.9), beliefs.OrnsteinUhlenbeck(0.0, 1.0, 0.0)
+    assert float(forbidding.rate(moves, streams)) <= (4 + 4 * 2) / 200
+    assert float(forbidding.rate(rests, streams)) > 0.99
+    problem = quadratic(1)
+    said = {forbidding.forbids(inside(assumptions_of(row, problem))) for row in ROWS}
+    assert len(said) >= 3  # two values alone would tell rules apart hardly at all
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("row", ROWS, ids=lambda r: f"{r.rule}, {r.compared_with}")
 def test_every_row_holds_its_claim(row: Row) -> None:

@@ -18,6 +18,7 @@ from beliefnav.atlas.problems import quadratic
 from beliefnav.atlas.table import exact
 from experiments.__main__ import EXPERIMENTS
 from experiments.benchmarks.__main__ import BENCHMARKS
+from experiments.plasticity.training import Trainer
 from experiments.tasks import measuring
 
 ROOT = Path(__file__).parents[1]
@@ -192,10 +193,18 @@ def suspects_the_switch(names: Names, printed: str) -> None:
 
 
 @says("experiments/plasticity/README.md", "Use it yourself")
-def resets_the_network(names: Names, printed: str) -> None:
-    suspicion = np.array(names["suspicion"])
-    assert suspicion[400] > 0.99
-    assert np.delete(suspicion, 400).max() < 0.5
+def tries_its_layers(names: Names, printed: str) -> None:
+    trials = names["trials"]
+    assert trials[399] == 0 and trials[400] == 1
+
+
+@says("experiments/plasticity/README.md", "Streams, methods and networks of your own")
+def is_a_method(names: Names, printed: str) -> None:
+    network = names["wide"]((2,), 2)
+    trainer = Trainer(names["turning"](None), network, names["lion"])
+    lives = trainer.live({"learning_rate": 1e-3}, jax.random.split(jax.random.key(0), 2), tasks=3)
+    # A guess has 0.5; the line is found within a task.
+    assert lives.online.mean() > 0.7 and lives.end.mean() > 0.9
 
 
 @says(*DATA)

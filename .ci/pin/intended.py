@@ -40,6 +40,7 @@ READS = "A policy says what it reads of a posterior."
 NEW = "The policy that goes to the believed optimum, which `hazard_filter` had inside."
 WIDER = "A mean over entries is taken in the dtype of the state: rounding in float32."
 GONE = "No longer among the names of the package; see the changelog."
+SWITCHES = "What is known of a task is said: what it keeps, when it begins, how long a batch is."
 WORDS = "An error says what would have to be declared."
 
 ROUNDED_SECANT = {
@@ -130,6 +131,10 @@ INTENDED: tuple[Intended, ...] = (
     Intended("signatures/rules.adam_toward_start", "eps_root", "To differentiate through steps."),
     Intended("signatures/beliefs.sensed", "required", "Newton's method asks for its curvature."),
     Intended("signatures/wrappers.two_hypothesis", "value_fn", "Some hosts hand over no loss."),
+    Intended("signatures/wrappers.two_hypothesis", "keep_state", SWITCHES),
+    Intended("signatures/wrappers.two_hypothesis", "restart_schedule", SWITCHES),
+    Intended("signatures/beliefs.Filter", "anew", SWITCHES),
+    Intended("signatures/beliefs.Filter", "examples", SWITCHES),
     Intended("signatures/beliefnav.sample_params", "scale", "The spread of a path is drawn from."),
     Intended("beliefs/FisherOptimum/float32", "state/*/surprise", WIDER),
     Intended("signatures/control.to_optimum", "*", NEW),

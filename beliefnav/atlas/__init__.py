@@ -1,7 +1,7 @@
-r"""The atlas of learning rules: each as assumptions, compared with an independent implementation.
+r"""The atlas of learning rules: each as assumptions, compared with another implementation.
 
 ``python -m beliefnav.atlas`` builds every rule of `beliefnav.rules` from its assumptions, runs it
-for 500 steps beside an independent implementation (optax's where there is one; both are given the
+for 500 steps beside another implementation (optax's where there is one; both are given the
 same gradients and readings of the curvature), on a noisy quadratic in coupled parameters and on a
 small network, and prints how far the parameters are apart at most. With ``--markdown`` it prints
 what is claimed of them, the README of this package, which is the same on every machine. What is

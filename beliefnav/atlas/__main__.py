@@ -28,31 +28,70 @@ __all__ = ["main", "markdown", "summary"]
 HEAD = """\
 # The atlas of learning rules
 
-Each rule beside an independent implementation, for 500 steps on the same gradients, as printed by
-`python -m beliefnav.atlas --markdown`. The deviation is that of the parameters in float64, relative
-to the way that they went. The table says what it is claimed to be at most, on any machine;
-`python -m beliefnav.atlas` prints what it is on yours. A limit is one of a small parameter s: its
-deviation is that at s = 1e-4, and vanishes as the power of s that is called its order.
+Each rule runs beside a second implementation for 500 steps on the same gradients. `python -m
+beliefnav.atlas --markdown` prints this page. A deviation is that of the parameters in float64,
+divided by the distance that they travelled. The table says what each deviation is claimed to be at
+most, on every machine; `python -m beliefnav.atlas` prints what the deviations are on yours. A row
+with the verdict `limit` has a small parameter s: its deviation is that at s = 1e-4, and the
+deviation vanishes as the power of s that the table calls its order.
 
-**What `exact` does not say.** Two programs that take the same steps are equal; that does not derive
-one of them. Every rule that moves each parameter against the mean m of its gradient, by any amount
-u, is the ballistic step on a curvature of (m/u)^2. What a row is worth depends on its belief:
+**What `exact` means, and what it does not.** An exact row says that two programs take the same
+steps, up to rounding. The row does not derive either program. Every rule that moves each parameter
+against the mean m of its gradient, by some amount u, is the ballistic step on a curvature of
+(m/u)^2; so some belief takes the steps of a known rule, whatever the rule is. What a row is worth
+depends on its belief:
+"""
+KIND_NOTES = """\
+- *A model, filtered exactly*: one state-space model predicts the readings, and the filter has the
+  posterior of that model, under the assumption that the model is right.
+- *Two models of the same readings, held apart*: one model reads the gradient, another model reads
+  its square or a sensor, as if the two readings were independent. No joint model is given.
+- *A filter without a model*: the belief computes averages, and no generative model is known whose
+  filter has these averages.
+- *A curvature read off the mean*: the rule is represented by a curvature that is a function of the
+  mean of the gradient. No model of the gradient says so.
 """
 FORBIDDING = """\
-A belief of gradients can be wrong, which the column "forbids" says. Named there are streams of
-gradients that speak against the belief: it predicts each gradient from those before, and its errors
-or their sizes depend on those of the step before. Of 200 streams of 400 steps and 4 entries, at
-least 90 % of the named ones do so, and at most 5 % of those that the belief itself predicts.
-`correlated` gradients keep three quarters from step to step, `unrelated` ones have a constant mean
-and noise, and `bursts` are three times as large in every second 20 steps
-(`beliefnav.atlas.forbidding`). "Nothing" stands where a belief has no model of gradients.
+A belief about gradients can be wrong. The column "forbids" names streams of gradients that speak
+against the belief of the row. The belief predicts each gradient from those before. The verdict on a
+stream is "against" if the errors of these predictions, or the sizes of the errors, are correlated
+with those of the step before. Each stream has 400 steps and 4 entries. The column names a kind of
+stream if the verdict is "against" for at least 90 % of 200 such streams, and for at most 5 % of 200
+streams that the belief itself draws (`beliefnav.atlas.forbidding`):
 
-None of this says anything of the curvature of a loss. Rules such as RMSprop and Adam read the mean
-square of gradients as curvature; gradients alone cannot contradict that.
+- `unrelated`: a constant mean of 1 and independent noise of variance 1;
+- `correlated`: three quarters of a gradient are left a step later, without other noise;
+- `bursts`: independent gradients that are three times as large in every second 20 steps;
+- `drifting`: a mean that walks at random and independent noise, which is the model of a moving
+  average with a memory of 10 steps.
 
-The column "choices" has the number of assumptions that a rule is made of, beside the numbers that
-the other implementation is given. There are more choices than numbers everywhere: a belief that
-takes the steps of a known rule can be found, and the choices say what one has to believe for it.
+The column separates rules little. `correlated` and `bursts` speak against every belief here that
+has a model of gradients. `drifting` is missing only where a moving mean with a memory of 10 to 30
+steps is the only part of the belief that has a model. `unrelated` is there only where the memory is
+1 step, and in two rows with Nesterov's forecast. One part of a belief is enough to forbid a stream:
+Adam's mean allows `drifting`, and the belief behind its mean square, which expects gradients around
+0, does not. These streams do not tell rows with the same entry apart. "Nothing" stands where a
+belief has no model of gradients.
+
+| forbids | rows |
+|---|---|
+"""
+CHOICES = """\
+The column "forbids" says nothing of the curvature of a loss. Rules such as RMSprop and Adam read
+the mean square of gradients as curvature, and gradients alone cannot contradict that.
+
+The column "choices" has the number of assumptions that a rule is made of, and the number of
+arguments that the other implementation is given. Every row has more choices than arguments: the
+belief is chosen so that it takes the steps of a known rule, and the choices say what one has to
+believe for it.
+"""
+WRITTEN_BY = """\
+- *Optax as it ships*: an optimizer of optax, with its own arguments. Other people wrote the code.
+- *Compositions of optax's parts*: parts that optax ships, put together in this repository.
+- *Formulas of this repository*: `beliefnav.atlas.peers`, written here from the equations of a paper
+  or a textbook; some stand around an optimizer of optax. These formulas share no code with
+  `beliefnav.rules`, but they share its authors: such a row finds errors of programming, and not
+  errors in the reading of the paper.
 """
 
 
@@ -143,6 +182,7 @@ def markdown(chosen: Sequence[Row], broken: Sequence[Row] = ()) -> str:
     small = quadratic(1)
     assumed = [inside(assumptions_of(row, small)) for row in chosen]
     kinds = [kind(one) for one in assumed]
+    rivals = [", ".join(forbids(one)) or "nothing" for one in assumed]
     lines = [
         HEAD,
         "| the belief is | rows | of them exact |",
@@ -153,28 +193,29 @@ def markdown(chosen: Sequence[Row], broken: Sequence[Row] = ()) -> str:
             for name in KINDS
         ),
         "",
-        FORBIDDING,
-        f"{sum(bool(forbids(one)) for one in assumed)} of {len(chosen)} rows forbid something.",
+        KIND_NOTES,
+        FORBIDDING
+        + "\n".join(f"| {name} | {rivals.count(name)} |" for name in sorted(set(rivals))),
         "",
+        CHOICES,
         f"Of {len(chosen)} rows, {len(exact)} are exact:",
         "",
         "| compared with | exact rows |",
         "|---|---|",
         *(f"| {who} | {exact.count(who)} |" for who in (SHIPPED, COMPOSED, FORMULA)),
         "",
-        "The formulas are in `beliefnav.atlas.peers`; some stand around an optimizer of optax.",
-        "",
+        WRITTEN_BY,
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",
     ]
-    for row, one, what in zip(chosen, assumed, kinds, strict=True):
+    for row, what, streams in zip(chosen, kinds, rivals, strict=True):
         facts, bound = assumptions_of(row, small).facts(), f"≤ {row.bound:g}"
         number = "" if row.numbers is None else f" for {counted(row.numbers, 'number')}"
         order = f", order {row.order:g}" if row.verdict == LIMIT else ""
         verdict = row.verdict + order + (" (does not hold)" if row in broken else "")
         cells = (
             *(row.rule, summary(facts), what, f"{len(facts)}{number}"),
-            *(", ".join(forbids(one)) or "nothing", row.compared_with),
+            *(streams, row.compared_with),
             *(bound, verdict, row.reason),
         )
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")

@@ -29,6 +29,7 @@ __all__ = [
     "RIVALS",
     "bursts",
     "correlated",
+    "drifting",
     "forbidden",
     "forbids",
     "kind",
@@ -82,6 +83,16 @@ def correlated(key: Array) -> Streams:
     return lax.scan(step, jnp.zeros((STREAMS, ENTRIES)), noise)[1]
 
 
+def drifting(key: Array) -> Streams:
+    """The mean walks at random, and noise of variance 1 is added.
+
+    It is the model of the moving average that moves by a tenth, whose memory is 10 steps.
+    """
+    gain = 0.1
+    noise, steps = jax.random.normal(key, (2, STEPS, STREAMS, ENTRIES))
+    return jnp.cumsum(gain / np.sqrt(1 - gain) * steps, 0) + noise
+
+
 def bursts(key: Array) -> Streams:
     """Gradients without a mean whose scale is three times as large in every second 20 steps."""
     scale = 1 + 2.0 * (jnp.arange(STEPS) // 20 % 2)
@@ -92,6 +103,7 @@ RIVALS: Mapping[str, Callable[[Array], Streams]] = {
     "unrelated": unrelated,
     "correlated": correlated,
     "bursts": bursts,
+    "drifting": drifting,
 }
 """Name -> ``key -> gradients`` [step, stream, entry]."""
 
@@ -189,23 +201,24 @@ def forbidden(belief: Belief) -> tuple[str, ...]:
     return tuple(name for name, of in _rivals().items() if float(rate(belief, of)) >= POWER)
 
 
-_EVERY, _SOME = ("unrelated", "correlated", "bursts"), ("correlated", "bursts")
+_SOME, _EVERY = ("correlated", "bursts"), tuple(RIVALS)
+_STILL = (*_SOME, "drifting")
 _CLAIMED: Mapping[str, tuple[str, ...]] = {
-    "shared(OrnsteinUhlenbeck) as seen": _SOME,
+    "shared(OrnsteinUhlenbeck) as seen": _STILL,
     "LocalLevel memory 10 steps": _SOME,
     "shared(LocalLevel) memory 1 step": _EVERY,
     "shared(LocalLevel) memory 10 steps": _SOME,
     "shared(LocalLevel) memory 28.57 steps": _SOME,
     "shared(look_ahead(LocalLevel)) memory 10 steps": _SOME,
     "shared(look_ahead(LocalLevel)) memory 20 steps": _SOME,
-    "Transient memory 10 steps": _EVERY,
-    "Transient memory 100 steps": _SOME,
-    "Optimum Optimum": _SOME,
-    "FisherOptimum 100 steps": _SOME,
-    "PrecisionWalk memory 1,000 steps": _SOME,
-    "shared(PrecisionWalk) memory 10 steps": _SOME,
-    "shared(PrecisionWalk) memory 1,000 steps": _SOME,
-    "shared(accumulated(PrecisionWalk)) memory unlimited": _SOME,
+    "Transient memory 10 steps": (*_SOME, "unrelated"),
+    "Transient memory 100 steps": _STILL,
+    "Optimum Optimum": _STILL,
+    "FisherOptimum 100 steps": _STILL,
+    "PrecisionWalk memory 1,000 steps": _STILL,
+    "shared(PrecisionWalk) memory 10 steps": _STILL,
+    "shared(PrecisionWalk) memory 1,000 steps": _STILL,
+    "shared(accumulated(PrecisionWalk)) memory unlimited": _STILL,
 }
 """A part of a belief, by its name and what it says first -> rivals that it forbids, at least."""
 

@@ -26,7 +26,7 @@ class Measurement(NamedTuple):
 
     Attributes:
         rule: its name.
-        compared_with: the independent implementation.
+        compared_with: the other implementation.
         deviation: the largest over the problems and their steps of $|\theta - \theta'|$, relative
             to how far the peer's $\theta'$ moved at most; of a limit, at its smallest parameter.
         verdict: what is claimed: ``exact``, ``limit``, ``approximate`` or ``no model known``.

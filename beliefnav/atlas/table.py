@@ -53,17 +53,17 @@ class Row(NamedTuple):
 
     Attributes:
         rule: its name.
-        compared_with: the independent implementation.
+        compared_with: the other implementation.
         verdict: ``exact``, ``limit``, ``approximate`` or ``no model known``.
         reason: why, if it is not exact; for a limit, of what.
         ours: from a problem, and for a limit from its small parameter, to the assumptions. Of a
             rule of which no model is known, the nearest one that has one.
-        peer: from a problem to the independent implementation.
+        peer: from a problem to the other implementation.
         sensor: what both get as ``curvature``.
         peer_sensor: what the peer gets instead.
         order: of a limit, the power of the small parameter at which the deviation vanishes.
         problems: how many of the problems are compared on; 1 for those of the quadratic alone.
-        written_by: whose the independent implementation is: `SHIPPED`, `COMPOSED` or `FORMULA`.
+        written_by: whose the other implementation is: `SHIPPED`, `COMPOSED` or `FORMULA`.
         at_most: what the deviation in float64 is claimed to be at most; ``None``: as for others of
             the same verdict.
         read: ``(state, parameters) ->`` the parameters that are compared; ``None``: as they are.

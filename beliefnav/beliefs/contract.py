@@ -190,6 +190,9 @@ class Filter(NamedTuple):
         uses_curvature: whether ``update`` reads ``curvature``.
         needs_curvature: whether an optimizer refuses a step that says nothing of ``curvature``, not
             even ``None``: nothing else tells this belief of it.
+        anew: ``state -> state``, the belief about a task that begins with the last observation, of
+            which nothing is learned but what belongs to no task. ``None``: not said.
+        examples: how many examples a gradient is taken for the mean of. ``None``: not said.
     """
 
     init: Callable[[PyTree], Any]
@@ -201,6 +204,8 @@ class Filter(NamedTuple):
     uses_displacement: bool = False
     uses_curvature: bool = False
     needs_curvature: bool = False
+    anew: Callable[[Any], Any] | None = None
+    examples: ArrayLike | None = None
 
     def posterior(self, state: Any, fields: Collection[str] | None = None) -> Posterior:
         """What a state believes: all of it, or ``fields`` and whatever comes along."""

@@ -42,7 +42,7 @@ Names and defaults of arguments are those of optax where optax has the rule. All
 optimizers; `beliefnav.posterior` reads what they believe. ``rules.adam.assumptions(...)`` is what
 ``rules.adam(...)`` is built from, and prints as a table (`beliefnav.explain` does so for optax's
 rules too); ``rules.adam.ranges`` says where its arguments lie. ``python -m beliefnav.atlas``
-compares them with independent implementations, and `beliefnav.rules.catalogue` lists them for
+compares them with other implementations, and `beliefnav.rules.catalogue` lists them for
 programs.
 
 An entry of the gradient that is NaN or infinite, or whose square is (in float32 an entry beyond

@@ -43,7 +43,7 @@ class Entry(NamedTuple):
         arguments: those of a demonstration, by name.
         memory: trees of the shape of the parameters that its state holds.
         peer: the rule in optax; or why there is none, a sentence.
-        claim: what the atlas claims of it beside an independent implementation: ``exact``,
+        claim: what the atlas claims of it beside another implementation: ``exact``,
             ``limit`` or ``approximate``; ``None`` for a rule that recovers no other.
         reading: what ``update(curvature=)`` needs: nothing, a tree like the parameters
             (``diagonal``) or one matrix over all of them (``matrix``).

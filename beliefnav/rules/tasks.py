@@ -244,19 +244,33 @@ def hazard_filter(
     while a task lasts, and resets when it ends. It has 0.57 on random labels (0.99 at the end of
     a task, against 0.91 with a hazard of 1e-3 alone; 12 tasks, 1 seed), and 0.92 where two classes
     swap or pixels are permuted: it throws away what tasks share. If tasks share nothing and what
-    counts is the end of a task, wrap; else do not.
+    counts is the end of a task, wrap; else do not. `beliefnav.wrappers` compares what there is
+    for tasks that switch.
 
     **Around it.** ``optax.inject_hyperparams`` gives the hazard a schedule, and ``optax.masked`` or
     ``optax.partition`` leaves arrays to other rules. Clip and decay behind this rule: what a step
     really was is measured, so that the belief stays right. A gradient that is clipped in front of
-    it is no longer that of a likelihood. Where it is told that a task begins, set the parameters to
-    the start and the state to ``init`` of it.
+    it is no longer that of a likelihood.
 
-    **Batches of unequal size.** Divide the sums over the examples that are there by ``examples``,
-    also in a batch with fewer, and give padded examples a gradient of zero: that is exactly the
-    filter that is told of the smaller number. Tokens are examples where the loss is a mean over
-    tokens, whose gradients are then taken to be independent. Where those of a sequence say the
-    same, take a sequence for an example, and its loss for the sum over its tokens.
+    **A task that is known to begin.** With ``update(..., task_begins=True)``, a boolean that may be
+    traced, the task begins with this batch. The parameters go to the start, the variances to those
+    of the prior, and nothing is learned from the batch, whose gradient is of parameters of another
+    task. A variance, a hazard or a start that is learned stays.
+
+    **A network that diverged.** This rule sees no loss. An entry of a gradient that is not finite
+    is missing, so that its parameter is only pulled by the hazard; parameters stay finite. A
+    network whose loss is not finite, and whose gradient is not either, so returns to the start at
+    the rate $p$ a step: at 1e-3 half of the way takes 693 steps. A
+    `beliefnav.wrappers.two_hypothesis` with a hazard of 0 around it resets at once.
+
+    **Batches of unequal size.** ``update(..., examples=n)`` is the number of examples of this
+    batch. The gradient is then their mean, and ``curvature`` the mean of their squared gradients;
+    ``per_example_grads`` without those of padded examples, which would count as gradients of zero.
+    Without ``examples=`` the same comes of gradients that are divided by ``examples`` in every
+    batch: divide the sums over the examples that are there, and give padded ones a gradient of
+    zero. Tokens are examples where the loss is a mean over tokens, whose gradients are then taken
+    to be independent. Where those of a sequence say the same, take a sequence for an example, and
+    its loss for the sum over its tokens.
 
     Memory: 4 trees of the parameters' size.
 

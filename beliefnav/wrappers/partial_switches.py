@@ -9,11 +9,13 @@ import optax
 from jax import Array, lax
 from jax.typing import ArrayLike
 
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
-from beliefnav._trees import arrays, copied, fitted, is_function, unboxed
-from beliefnav.navigation import forwarding
-from beliefnav.wrappers.contract import Optimizer
-from beliefnav.wrappers.task_switches import renewed
+from beliefnav._checks import POSITIVE
+from beliefnav._format import counted, number, reciprocal
+from beliefnav._trees import arrays, unboxed
+from beliefnav.beliefs.contract import Fact
+from beliefnav.navigation import SENSED, forwarding
+from beliefnav.wrappers import _anew
+from beliefnav.wrappers.contract import wrapper
 
 __all__ = ["LayerHypothesesState", "layer_hypotheses", "layer_masks"]
 
@@ -28,8 +30,10 @@ class LayerHypothesesState(NamedTuple):
     Attributes:
         inner_state: of the optimizer, under the hypothesis that leads.
         prior_mean: the start, a tree like the parameters.
-        rivals: the parameters of every hypothesis [hypothesis, ...]; 0 is "the task goes on".
-        rival_states: the states of the optimizer of every hypothesis [hypothesis, ...].
+        rivals: the parameters under the hypotheses that do not lead [slot, ...].
+        rival_states: the states of the optimizer under these [slot, ...], whose named tuples are
+            plain ones: what looks for names in a state finds those of ``inner_state``.
+        slots: which hypothesis stands in which slot, int32 [slot]; 0 is "the task goes on".
         log_weights: log posterior probabilities of the hypotheses [hypothesis] in a trial.
         leader: the likeliest hypothesis of the last trial, int32.
         remaining: steps that are left of a trial, int32; 0 outside of one.
@@ -37,6 +41,8 @@ class LayerHypothesesState(NamedTuple):
         variance: of the loss of the last batches.
         seen: batches that these two are from, int32.
         switch_probability: that the task does not go on, a scalar; 0 outside of a trial.
+        reset_fraction: the share of entries that the last step took from the start, a scalar: those
+            of the mask that took the lead; 0 where none did.
         surprise: log of the ratio of likelihoods that no hypothesis can exceed, in nats.
         trials: number of trials begun, int32.
     """
@@ -45,6 +51,7 @@ class LayerHypothesesState(NamedTuple):
     prior_mean: PyTree
     rivals: PyTree
     rival_states: Any
+    slots: Array
     log_weights: Array
     leader: Array
     remaining: Array
@@ -52,6 +59,7 @@ class LayerHypothesesState(NamedTuple):
     variance: Array
     seen: Array
     switch_probability: Array
+    reset_fraction: Array
     surprise: Array
     trials: Array
 
@@ -73,18 +81,56 @@ def layer_masks(params: PyTree) -> list[PyTree]:
     return [structure.unflatten([layer in some for layer in above]) for some in chosen]
 
 
+def layer_hypotheses_facts(
+    hazard: ArrayLike,
+    examples: ArrayLike,
+    trial: int = 20,
+    masks: Sequence[PyTree | Callable[[PyTree], PyTree]] | None = None,
+    prior_mean: PyTree = None,
+    *,
+    restart_schedule: bool = True,
+) -> tuple[Fact, ...]:
+    """What `layer_hypotheses` assumes, of the same arguments but the inner optimizer."""
+    del restart_schedule
+    _check(hazard, examples, trial)
+    tried = "all; last and first layers" if masks is None else f"{len(masks)} given"
+    start = "the initial parameters" if prior_mean is None else "given"
+    return (
+        Fact(
+            "task length",
+            counted(reciprocal(hazard), "step"),
+            "On average; then the task switches. Trials say whether it has.",
+        ),
+        Fact("layers anew", tried, "One of these sets of arrays starts anew with a new task."),
+        Fact("trial", counted(trial, "step"), "Every set learns from as many batches."),
+        Fact(
+            "evidence",
+            f"{number(examples)} examples a batch",
+            "Their mean loss is a negative log-likelihood, in nats, of independent examples.",
+        ),
+        Fact("task prior", start, "Where the arrays of a set start anew."),
+        Fact("approximation", "", "A trial begins only where a batch is surprising."),
+        Fact("approximation", "", "The likeliest hypothesis is followed, and no mean of them."),
+        Fact("approximation", "", "Likelihoods are taken at points, without variances."),
+    )
+
+
+@wrapper(layer_hypotheses_facts)
 def layer_hypotheses(
     inner: optax.GradientTransformation,
     hazard: ArrayLike,
     examples: ArrayLike,
     trial: int = 20,
     masks: Sequence[PyTree | Callable[[PyTree], PyTree]] | None = None,
+    prior_mean: PyTree = None,
+    *,
+    restart_schedule: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Find out which layers of a network a new task needs anew, and reset those.
 
-    The hypotheses are that the task goes on, and that the arrays of one of ``masks`` start anew:
-    their parameters from the initial ones, their part of the state of ``inner`` fresh. Other arrays
-    keep state and schedule; counters start anew only where all arrays do.
+    The hypotheses are that the task goes on, and that the arrays of one of $K$ ``masks`` start
+    anew: their parameters from the initial ones, their part of the state of ``inner`` fresh. Other
+    arrays keep state and schedule. A counter starts anew if all arrays do that it stands beside.
 
     A trial begins when a batch is surprising. With the mean $\bar L$ and the variance $s^2$ of the
     loss $L$ of the last batches, of $B$ examples each, and the hazard $p$, that is where
@@ -94,7 +140,8 @@ def layer_hypotheses(
     no hypothesis can explain the batch much better than the network explained those before. For
     ``trial`` steps every hypothesis $k$ then learns from every batch, and its log weight
     $\log w_k$, at first $\log(1-p)$ or $\log (p/K)$, falls by $B L_k$, the loss before it learns
-    from the batch. The parameters are those of the likeliest hypothesis at every step.
+    from the batch. The parameters are those of the likeliest hypothesis at every step. Losses are
+    compared at points: what is not known of parameters would widen a likelihood, and is left out.
 
     A prefix of fresh layers under a trained head is worse than chance at first; a trial shows what
     a single batch cannot. Long trials prefer what learns the present task soonest, which may cost
@@ -102,17 +149,33 @@ def layer_hypotheses(
     at 19 of 19 switches, and the online accuracy stays at .65 over 20 tasks; with trials of 160
     steps, which mostly reset the head, it falls from .70 to .40 (Adam at 3e-3, one seed).
 
-    Outside of a trial a step has no further pass. In a trial it has one forward and one backward
-    pass for each hypothesis, one after the other, 1 + K in all; under ``jax.vmap`` every step pays
-    for them. The state holds the parameters and the state of ``inner`` 1 + K times more.
+    **Cost.** Outside of a trial a step has no further pass. In a trial it has one forward and one
+    backward pass for each of $K$ masks, one mask after the other. Under ``jax.vmap``, which takes
+    both branches, every step pays for them: use ``jax.lax.map`` over seeds. With $S$ trees of the
+    parameters' size in the state of ``inner`` this state has $1 + S + K (1 + S)$. Those are 18 for
+    Adam and the five masks of a network of three or more layers, where `two_hypothesis` has 3; they
+    are 6 with one mask. In a trial a step needs $K (1 + S)$ more for a while.
 
-    ``update`` takes ``value``, the mean loss of the batch in nats, and ``value_fn``, the same as a
-    function of parameters, by name. ``examples=`` is the number of examples in this batch, for
-    batches that are padded; ``begins=True`` says that a task begins with this batch. A loss that
-    is not finite begins a trial where it is finite at the start (one forward pass); then the
-    network has diverged, and "goes on" is impossible. Otherwise it is no evidence. Parameters that
-    are not finite themselves stay so, whatever an update adds to them: keep them finite, with
-    ``optax.apply_if_finite`` around ``inner``.
+    ``update`` needs two more arguments by name, ``value``, the mean loss of the batch in nats, and
+    ``value_fn``, the same as a function of parameters. ``optax.tree.get(state, name)`` reads the
+    scalars of `LayerHypothesesState`.
+
+    **A network that diverged.** A loss that is not finite begins a trial where that at the start is
+    (one forward pass). Then "goes on" is impossible, as is every hypothesis whose loss is not
+    finite. Otherwise such a loss is no evidence. A reset is an update, which is added: parameters
+    $10^7$ times as large as the start (in bfloat16, 256 times) end near 0 and not at the start, and
+    parameters that are not finite themselves stay so. ``optax.apply_if_finite`` around ``inner``
+    keeps them finite.
+
+    **A task that is known to begin.** With ``update(..., task_begins=True)``, a boolean that may be
+    traced, a trial begins with this batch, and "goes on" is impossible: the trial finds out which
+    layers start anew. Where it is known that all of them do, use `two_hypothesis`.
+
+    **Batches of unequal size.** ``update(..., examples=n)`` is the number of examples that this
+    batch has, as of a padded one; ``inner`` gets it too.
+
+    **After a resume from parameters alone** give ``prior_mean``, the parameters that training
+    started from. Nothing else tells them: ``init`` takes the parameters that it gets for the start.
 
     Args:
         inner: any optax optimizer that needs no readings of single examples.
@@ -121,56 +184,98 @@ def layer_hypotheses(
         trial: steps of a trial, at least 1; fewer than an epoch where examples are seen again.
         masks: trees of booleans, or functions from parameters to one, which arrays start anew.
             Default: `layer_masks`.
+        prior_mean: the start, a tree like the parameters. Default: the parameters at ``init``.
+        restart_schedule: whether schedules of ``inner`` begin again where all arrays do. If not,
+            their counters go on over the whole run.
 
     Returns:
         The optimizer; its state is a `LayerHypothesesState`.
 
     Raises:
-        ValueError: a number is out of its range, a mask is not like the parameters, or ``params``
-            is missing at ``update``.
-        TypeError: ``inner`` is no optimizer, or ``value`` or ``value_fn`` is missing at ``update``.
+        ValueError: a number is out of its range or there are no masks; at ``init``, a mask or the
+            prior mean is not like the parameters, or the start is not finite; at ``update``,
+            ``params`` is missing, ``value`` is not a scalar, or a reading beside the gradient is
+            given, such as ``per_example_grads``.
+        TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
+            ``value_fn`` is missing, or ``value_fn`` is no function.
+
+    Example:
+        The sign of what a hidden unit feeds changes; the trial finds that its head starts anew:
+
+        >>> import jax, jax.numpy as jnp, optax
+        >>> from beliefnav.wrappers.partial_switches import layer_hypotheses
+        >>> start = {"body": jnp.ones(2), "head": jnp.zeros(())}
+        >>> head = {"body": False, "head": True}
+        >>> def loss(params, x, y):
+        ...     return jnp.mean((params["head"] * (x @ params["body"]) - y) ** 2) / 2
+        >>> optimizer = layer_hypotheses(
+        ...     optax.sgd(0.05), hazard=1e-3, examples=32, masks=[True, head]
+        ... )
+        >>> @jax.jit
+        ... def step(params, state, x, y):
+        ...     value_fn = lambda params: loss(params, x, y)
+        ...     value, grads = jax.value_and_grad(value_fn)(params)
+        ...     updates, state = optimizer.update(
+        ...         grads, state, params, value=value, value_fn=value_fn
+        ...     )
+        ...     return optax.apply_updates(params, updates), state
+        >>> params, state = start, optimizer.init(start)
+        >>> for sign in (1.0, -1.0):
+        ...     for key in jax.random.split(jax.random.key(0), 200):
+        ...         x = jax.random.normal(key, (32, 2))
+        ...         params, state = step(params, state, x, sign * x @ jnp.array([1.0, -1.0]))
+        ...     print(state.trials, state.leader)
+        0 0
+        1 2
     """
-    refuse_schedule("wrappers.partial_switches.layer_hypotheses", "hazard", hazard)
-    UNIT_INTERVAL.check_annotated("layer_hypotheses", "hazard", hazard, float)
-    POSITIVE.check_annotated("layer_hypotheses", "examples", examples, float)
-    POSITIVE.check_annotated("layer_hypotheses", "trial", trial, int)
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"layer_hypotheses: inner must be an optax optimizer, got {inner!r}.")
-    wrapped: Any = forwarding(inner)
+    _check(hazard, examples, trial)
+    _anew.check_optimizer("layer_hypotheses", inner)
+    if masks is not None and not masks:
+        raise ValueError(
+            "Cannot use layer_hypotheses without masks. This is because it would have one "
+            "hypothesis; leave masks out for `layer_masks`, or use the optimizer itself."
+        )
+    wrapped = forwarding(inner)
     usual = examples
 
     def chosen(params: PyTree) -> list[PyTree]:
         if masks is None:
             return layer_masks(params)
-        given = [mask(params) if is_function(mask) else mask for mask in masks]
-        return [fitted("layer_hypotheses", "a mask", mask, params) for mask in given]
+        return [_anew.chosen_by("layer_hypotheses", mask, params) for mask in masks]
 
-    def rivals_of(params: PyTree, inner_state: Any, start: PyTree) -> tuple[PyTree, Any]:
-        """Parameters and states of every hypothesis, before any of them learns."""
-        hypotheses = [(params, inner_state)]
+    def anew(params: PyTree, inner_state: Any, start: PyTree) -> tuple[PyTree, Any]:
+        """Parameters and states under every mask [mask, ...], before any of them learns."""
+        one, yes = jnp.float32(1), jnp.array(True)
+        hypotheses = []
         for mask in chosen(params):
-            fresh = jax.tree.map(lambda m, new, p: new if m else p, mask, start, params)
-            state = renewed(wrapped, inner_state, wrapped.init(fresh), mask)
-            hypotheses.append((fresh, state))
-        return jax.tree.map(lambda *x: jnp.stack(x), *hypotheses)
+            at = _anew.where_chosen(mask, start, params)
+            fresh = wrapped.init(at)
+            state = _anew.started_anew(
+                wrapped, inner_state, fresh, mask, restart_schedule, one, yes
+            )
+            hypotheses.append((at, _plain(_anew.quiet(state), params)))
+        return jax.tree.map(_stacked, *hypotheses)
 
     def init(params: PyTree) -> Any:
         params = arrays(params)
-        start, inner_state = copied(params), wrapped.init(params)
-        count = 1 + len(chosen(params))
-        number, counter = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
+        start = _anew.start_of("layer_hypotheses", prior_mean, params)
+        inner_state = wrapped.init(params)
+        count = len(chosen(params))
+        nothing, counter = jnp.zeros((), jnp.float32), jnp.zeros((), jnp.int32)
         return LayerHypothesesState(
             inner_state,
             start,
-            *rivals_of(params, inner_state, start),
-            log_weights=jnp.zeros(count, jnp.float32),
+            *anew(params, inner_state, start),
+            slots=jnp.arange(1, count + 1, dtype=jnp.int32),
+            log_weights=jnp.zeros(1 + count, jnp.float32),
             leader=counter,
             remaining=counter,
-            level=number,
-            variance=number,
+            level=nothing,
+            variance=nothing,
             seen=counter,
-            switch_probability=number,
-            surprise=number,
+            switch_probability=nothing,
+            reset_fraction=nothing,
+            surprise=nothing,
             trials=counter,
         )
 
@@ -181,102 +286,157 @@ def layer_hypotheses(
         *,
         value: Any = None,
         value_fn: Callable[[PyTree], Any] | None = None,
-        examples: ArrayLike = usual,
-        begins: ArrayLike = False,
+        examples: ArrayLike | None = None,
+        task_begins: ArrayLike = False,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
-        if params is None:
-            raise ValueError(
-                "Cannot update layer_hypotheses without params. This is because it resets them; "
-                "call update(gradient, state, params, value=..., value_fn=...)."
-            )
-        if value is None or value_fn is None:
-            raise TypeError(
-                "layer_hypotheses: update needs value=, the mean loss of the batch in nats, and "
-                "value_fn=, the same as a function of parameters."
-            )
+        _anew.check_params("layer_hypotheses", params)
+        _anew.check_losses("layer_hypotheses", value, value_fn, "")
+        assert value_fn is not None
+        for name in SENSED:
+            if extra_args.get(name) is not None:
+                raise ValueError(
+                    f"Cannot give {name} to layer_hypotheses. This is because it is read at the "
+                    "parameters of one hypothesis, and others learn from the batch too; wrap an "
+                    "optimizer that learns from gradients alone, or use two_hypothesis."
+                )
         updates, params = arrays(updates), arrays(params)
-        value = jnp.asarray(value, jnp.float32)
-        count, p = state.log_weights.size, jnp.float32(hazard)
-        difference = value - state.level
+        if examples is not None:
+            extra_args["examples"] = examples
+        size = jnp.asarray(usual if examples is None else examples, jnp.float32)
+        count, p = state.slots.size, jnp.float32(hazard)
+
+        def loss_at(at: PyTree) -> Array:
+            return _anew.scalar("layer_hypotheses", "the result of value_fn", value_fn(at))
+
+        loss = _anew.scalar("layer_hypotheses", "value", value)
+        finite = jnp.isfinite(loss)
+        difference = jnp.where(finite, loss - state.level, 0)
         tiny = jnp.finfo(jnp.float32).tiny
         tail = difference**2 / jnp.maximum(2 * state.variance, tiny)
-        surprise = jnp.minimum(examples * jnp.maximum(difference, 0), tail)
-        usable = (state.seen >= WARM_UP) & jnp.isfinite(value)
-        surprise = jnp.where(usable, surprise, 0).astype(jnp.float32)
-        finite = jnp.isfinite(value)
-        at_start = lax.cond(
-            finite, lambda: value, lambda: jnp.asarray(value_fn(state.prior_mean), jnp.float32)
-        )
-        diverged = ~finite & jnp.isfinite(at_start)
+        surprise = jnp.minimum(size * jnp.maximum(difference, 0), tail)
+        usable = finite & (state.seen >= WARM_UP)
+        surprise = jnp.where(usable, surprise, 0)
         suspected = usable & (jax.scipy.special.logit(p) + surprise > 0)
-        told = jnp.asarray(begins, bool)
+        at_start = lax.cond(finite, lambda: loss, lambda: loss_at(state.prior_mean))
+        diverged = ~finite & jnp.isfinite(at_start)
+        told = jnp.asarray(task_begins, bool)
         starts = told | ((state.remaining == 0) & (suspected | diverged))
 
-        def go_on() -> tuple[PyTree, Any]:
-            moved, inner_state = wrapped.update(
-                updates, state.inner_state, params, value=value, value_fn=value_fn, **extra_args
+        def learn(gradient: PyTree, inner_state: Any, at: PyTree, value: Any) -> Any:
+            return wrapped.update(
+                gradient, inner_state, at, value=value, value_fn=value_fn, **extra_args
             )
+
+        def go_on() -> tuple[PyTree, Any]:
+            moved, inner_state = learn(updates, state.inner_state, params, value)
             gain = 1 / (jnp.minimum(state.seen, 4 * trial - 1) + 1)
             variance = (1 - gain) * (state.variance + gain * difference**2)
             return moved, state._replace(
                 inner_state=inner_state,
-                level=jnp.where(finite, state.level + gain * difference, state.level),
+                level=state.level + gain * difference,
                 variance=jnp.where(finite, variance, state.variance),
                 seen=state.seen + finite,
                 switch_probability=jnp.zeros_like(state.switch_probability),
+                reset_fraction=jnp.zeros_like(state.reset_fraction),
                 surprise=surprise,
             )
 
-        def held() -> tuple[PyTree, Any]:
-            """The hypotheses in trial; that of the leader may have been changed from outside."""
-            rivals, now = (state.rivals, state.rival_states), (params, state.inner_state)
-            return jax.tree.map(lambda x, new: x.at[state.leader].set(new), rivals, now)
-
-        def try_all() -> tuple[PyTree, Any]:
-            rivals = lax.cond(
-                starts, lambda: rivals_of(params, state.inner_state, state.prior_mean), held
+        def compare() -> tuple[PyTree, Any]:
+            rivals, slots = lax.cond(
+                starts,
+                lambda: (
+                    anew(params, state.inner_state, state.prior_mean),
+                    jnp.arange(1, count + 1, dtype=jnp.int32),
+                ),
+                lambda: ((state.rivals, state.rival_states), state.slots),
             )
             leader = jnp.where(starts, 0, state.leader)
-            others = jnp.full(count - 1, jnp.log(p / max(count - 1, 1)))
             goes_on = jnp.where(told, -jnp.inf, jnp.log1p(-p))
-            prior = jnp.concatenate([goes_on[None], others])
+            prior = jnp.full(1 + count, jnp.log(p / count)).at[0].set(goes_on)
             weights = jnp.where(starts, prior, state.log_weights)
+            before = _anew.quiet(state.inner_state)
+            step, shown = learn(updates, state.inner_state, params, value)
+            own = optax.apply_updates(params, step), _plain(_anew.quiet(shown), params)
 
-            def learn(hypothesis: tuple[Array, tuple[PyTree, Any]]) -> Any:
-                k, (at, inner_state) = hypothesis
-                loss, gradient = jax.value_and_grad(value_fn)(at)
-                loss = jnp.where(k == leader, value, loss)
-                gradient = jax.tree.map(
-                    lambda given, own: jnp.where(k == leader, given, own), updates, gradient
-                )
-                moved, inner_state = wrapped.update(
-                    gradient, inner_state, at, value=loss, value_fn=value_fn, **extra_args
-                )
-                return loss, (optax.apply_updates(at, moved), inner_state)
+            def rival(hypothesis: tuple[PyTree, Any]) -> Any:
+                at, plain = hypothesis
+                known = jax.tree.structure(before).unflatten(jax.tree.leaves(plain))
+                known = jax.tree.map_with_path(_of_no_task, known, before)
+                loss, gradient = jax.value_and_grad(loss_at)(at)
+                moved, known = learn(gradient, known, at, loss)
+                return loss, (optax.apply_updates(at, moved), _plain(known, params))
 
-            losses, rivals = lax.map(learn, (jnp.arange(count), rivals))
+            losses, rivals = lax.map(rival, rivals)
+            losses = jnp.zeros(1 + count).at[leader].set(loss).at[slots].set(losses)
             known = jnp.isfinite(losses)
-            evidence = jnp.where(known, -jnp.asarray(examples) * losses, -jnp.inf)
+            evidence = jnp.where(known, -size * losses, -jnp.inf)
             weights = jax.nn.log_softmax(weights + jnp.where(jnp.any(known), evidence, 0))
-            leader = jnp.argmax(weights).astype(jnp.int32)
-            target, inner_state = jax.tree.map(lambda x: x[leader], rivals)
-            moved = jax.tree.map(jnp.subtract, target, params)
+            best = jnp.argmax(weights).astype(jnp.int32)
+            # A new leader and the old one change places.
+            changes, slot = best != leader, jnp.argmax(slots == best)
+            target, taken = jax.tree.map(lambda x: x[slot], rivals)
+            moved = jax.tree.map(lambda t, p, u: jnp.where(changes, t - p, u), target, params, step)
+            led = jax.tree.map(lambda t, o: jnp.where(changes, t, o), taken, own[1])
+            rivals = jax.tree.map(
+                lambda x, o: x.at[slot].set(jnp.where(changes, o, x[slot])), rivals, own
+            )
+            inner_state = jax.tree.structure(before).unflatten(jax.tree.leaves(led))
+            shares = jnp.array([0.0, *map(_share, chosen(params), [params] * count)])
             return moved, state._replace(
-                inner_state=inner_state,
+                inner_state=_anew.shown_as(inner_state, shown),
                 rivals=rivals[0],
                 rival_states=rivals[1],
+                slots=slots.at[slot].set(jnp.where(changes, leader, slots[slot])),
                 log_weights=weights,
-                leader=leader,
+                leader=best,
                 remaining=jnp.where(starts, trial, state.remaining) - 1,
                 level=jnp.zeros_like(state.level),
                 variance=jnp.zeros_like(state.variance),
                 seen=jnp.zeros_like(state.seen),
                 switch_probability=-jnp.expm1(weights[0]),
+                reset_fraction=jnp.where(changes, shares[best], 0),
                 surprise=surprise,
                 trials=state.trials + starts,
             )
 
-        return lax.cond(starts | (state.remaining > 0), try_all, go_on)
+        return lax.cond(starts | (state.remaining > 0), compare, go_on)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def _check(hazard: Any, examples: Any, trial: Any) -> None:
+    _anew.check_arguments("layer_hypotheses", hazard, examples)
+    POSITIVE.check_annotated("layer_hypotheses", "trial", trial, int)
+
+
+def _stacked(*arrays: Any) -> Any:
+    """Arrays as one with an axis in front, or what stands for it before there are arrays."""
+    first = arrays[0]
+    if isinstance(first, jax.ShapeDtypeStruct):
+        return jax.ShapeDtypeStruct((len(arrays), *first.shape), first.dtype)
+    return jnp.stack(arrays)
+
+
+def _plain(node: Any, params: PyTree) -> Any:
+    """A state whose named tuples are plain ones, but for trees like the parameters."""
+    if not isinstance(node, tuple | list | dict) or isinstance(node, optax.MaskedNode):
+        return node
+    if jax.tree.structure(node) == jax.tree.structure(params):
+        return node
+    if isinstance(node, dict):
+        return {key: _plain(x, params) for key, x in node.items()}
+    parts = [_plain(x, params) for x in node]
+    return parts if isinstance(node, list) else tuple(parts)
+
+
+def _of_no_task(path: tuple[Any, ...], x: Array, now: Array) -> Array:
+    """What belongs to no task is that of the leader, which somebody may have changed."""
+    return now if _anew.stays(path, x) else x
+
+
+def _share(mask: PyTree, params: PyTree) -> float:
+    """The share of entries that a mask chooses."""
+    sizes = [x.size for x in jax.tree.leaves(params)]
+    chosen = sum(n for n, m in zip(sizes, jax.tree.leaves(mask), strict=True) if m)
+    return chosen / max(sum(sizes), 1)

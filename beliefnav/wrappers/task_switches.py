@@ -9,12 +9,12 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from beliefnav._checks import POSITIVE, UNIT_INTERVAL, refuse_schedule
 from beliefnav._format import counted, number, reciprocal
-from beliefnav._trees import arrays, copied, fitted, is_function, named_leaves, path_name, unboxed
+from beliefnav._trees import arrays, path_name, unboxed
 from beliefnav.beliefs.contract import Fact
-from beliefnav.navigation import NavigationState, forwarding
-from beliefnav.wrappers.contract import Forgetting, Optimizer, wrapper
+from beliefnav.navigation import forwarding
+from beliefnav.wrappers import _anew
+from beliefnav.wrappers.contract import wrapper
 
 __all__ = ["TwoHypothesisState", "two_hypothesis"]
 
@@ -31,8 +31,9 @@ class TwoHypothesisState(NamedTuple):
         reset_fraction: the share of its way to $\theta_0$ that every parameter went at the last
             step, a scalar.
         surprise: the log of the ratio of the likelihoods of the last batch at $\theta_0$ and at
-            $\theta$, in nats, a scalar; 0 where there is no evidence.
-        without_evidence: number of steps at which a loss was not finite, int32.
+            $\theta$, in nats, a scalar; 0 where there is no evidence, infinite where the network
+            has diverged.
+        without_evidence: number of steps without evidence, int32.
     """
 
     inner_state: Any
@@ -49,10 +50,13 @@ def two_hypothesis_facts(
     prior_mean: PyTree = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     value_fn: Callable[[PyTree], Any] | None = None,
+    *,
+    keep_state: bool = False,
+    restart_schedule: bool = True,
 ) -> tuple[Fact, ...]:
     """What `two_hypothesis` assumes, of the same arguments but the inner optimizer."""
-    del value_fn
-    _check_numbers(hazard, examples)
+    del value_fn, keep_state, restart_schedule
+    _anew.check_arguments("two_hypothesis", hazard, examples)
     start = "the initial parameters" if prior_mean is None else "given"
     reset = "Where the parameters of a new task are taken to be."
     if mask is not None:
@@ -83,6 +87,9 @@ def two_hypothesis(
     prior_mean: PyTree = None,
     mask: PyTree | Callable[[PyTree], PyTree] | None = None,
     value_fn: Callable[[PyTree], Any] | None = None,
+    *,
+    keep_state: bool = False,
+    restart_schedule: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     r"""Reset an optimizer and its parameters as far as a batch says that the task has switched.
 
@@ -97,7 +104,8 @@ def two_hypothesis(
     learned from its first batch. The state of ``inner`` becomes that mean too, $(1-\pi)$ of itself
     and $\pi$ of a fresh one. What cannot be averaged is that of the likelier hypothesis: counters
     of steps start anew where $\pi > 1/2$, and are what they were otherwise. A schedule inside
-    ``inner`` so begins again with every task. Random keys and injected hyper-parameters stay.
+    ``inner`` so begins again with every task, unless ``restart_schedule`` is false. Random keys and
+    injected hyper-parameters stay.
 
     The two likelihoods are taken at two points. The predictive densities of the hypotheses are
     wider, by the variance of what is believed of the present task and by that of the prior, and
@@ -111,12 +119,30 @@ def two_hypothesis(
 
     ``update`` needs two more arguments by name, ``value``, the mean loss $L(\theta)$ of the batch,
     and ``value_fn``, the same as a function of parameters, which is evaluated at $\theta_0$: one
-    forward pass. Where one of them is not finite there is no evidence ($\pi = p$), and
-    ``without_evidence`` counts it. ``optax.tree.get(state, name)`` reads the scalars of
-    `TwoHypothesisState`; where ``inner`` has some of the same names, read them off the state.
+    forward pass. ``optax.tree.get(state, name)`` reads the scalars of `TwoHypothesisState`. Where
+    ``inner`` has some of the same names, as `beliefnav.rules.hazard_filter` has, ask for the state
+    itself: ``optax.tree.get(state, "TwoHypothesisState").switch_probability``.
 
-    A gradient that is not finite goes to ``inner`` as it is: wrap one that takes it for missing,
-    such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
+    **A network that diverged.** Where $L(\theta)$ is not finite and $L(\theta_0)$ is, $\pi = 1$
+    whatever the hazard: with a hazard of 0 nothing else is reset. Where $L(\theta_0)$ is not finite
+    there is no evidence ($\pi = p$), as of a batch with a NaN in it, and ``without_evidence``
+    counts it. A reset is an update, which is added: what rounding leaves of parameters far away is
+    corrected at the next step, and parameters that are not finite themselves stay so. A gradient
+    that is not finite goes to ``inner`` as it is: to keep parameters finite wrap an optimizer that
+    takes it for missing, such as `beliefnav.rules.adam`, or ``optax.apply_if_finite``.
+
+    **A task that is known to begin.** With ``update(..., task_begins=True)``, a boolean that may be
+    traced, the task begins with this batch: $\pi = 1$, and the state of ``inner`` is a fresh one.
+    Under ``optax.MultiSteps`` say it with the last part of a batch.
+
+    **Batches of unequal size.** ``update(..., examples=n)`` is the number of examples that this
+    batch has, as of a padded one; ``inner`` gets it too. Examples are taken to be independent.
+    Where the loss is a mean over tokens, and those of a sequence say the same, count sequences, and
+    take the sum over tokens for the loss of one.
+
+    **After a resume from parameters alone** give ``prior_mean``, the parameters that training
+    started from. Nothing else tells them: ``init`` takes the parameters that it gets for the start.
+    A resume from parameters and state needs nothing.
 
     Inside ``jax.shard_map``, where each device sees a part of the batch, ``value`` and ``value_fn``
     are losses of the whole batch, as ``lambda p: jax.lax.pmean(loss(p, x, y), "data")``, and
@@ -135,21 +161,29 @@ def two_hypothesis(
         prior_mean: $\theta_0$, a tree like the parameters. Default: the parameters at ``init``.
         mask: tree of booleans, of which one may stand for all arrays below its path, or a callable
             from parameters to one: which arrays a switch resets. The others stay where they are
-            under both hypotheses, and the fresh state of ``inner`` starts from there. (Inside of
+            under both hypotheses; see ``keep_state``. (Inside of
             ``optax.masked`` or ``optax.partition`` instead, ``value_fn`` gets a tree with
             ``optax.MaskedNode`` in the places of other arrays, and has to fill them in.)
         value_fn: the loss as a function of parameters, for hosts whose ``update`` has no place for
             it, such as numpyro's ``SVI`` or optimistix: a loss of all the data. One that ``update``
             is given takes its place; without a ``value`` it is evaluated at $\theta$ too.
+        keep_state: whether arrays that the mask leaves out also keep their part of the state of
+            ``inner``. If not, a switch makes all of it fresh, as that of an optimizer which begins
+            where these arrays are. A counter then starts anew if all arrays do that it stands
+            beside. Adam has one for all arrays, so that it goes on, and the first steps of those
+            that are reset are up to 6.6 times as long; in an ``optax.partition`` every part has its
+            own.
+        restart_schedule: whether schedules of ``inner`` begin again with every task. If not, their
+            counters go on over the whole run, and others, such as that of Adam, start anew.
 
     Returns:
         The optimizer; its state is a `TwoHypothesisState`.
 
     Raises:
         ValueError: a number is out of its range; at ``init``, the prior mean or the mask is
-            not like the parameters, or ``inner`` has state that can neither be averaged nor
-            counted, such as an array of integers; at ``update``, ``params`` is missing, or
-            ``value`` is not a scalar. The error names it.
+            not like the parameters, the start is not finite, or ``inner`` has state that can
+            neither be averaged nor counted, such as an array of integers; at ``update``, ``params``
+            is missing, or ``value`` is not a scalar. The error names it.
         TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
             ``value_fn`` is missing, or ``value_fn`` is no function.
 
@@ -179,20 +213,15 @@ def two_hypothesis(
         0.01
         1.0
     """
-    _check_numbers(hazard, examples)
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"two_hypothesis: inner must be an optax optimizer, got {inner!r}.")
+    _anew.check_arguments("two_hypothesis", hazard, examples)
+    _anew.check_optimizer("two_hypothesis", inner)
     wrapped = forwarding(inner)
-    own_value_fn = value_fn
+    own_value_fn, usual = value_fn, examples
 
     def init(params: PyTree) -> Any:
         params = arrays(params)
         chosen(params)
-        target = copied(params)
-        if prior_mean is not None:
-            given = fitted("two_hypothesis", "prior_mean", prior_mean, params)
-            _check_prior_mean(given, params)
-            target = jax.tree.map(lambda p, m: jnp.array(m, p.dtype), params, given)
+        target = _anew.start_of("two_hypothesis", prior_mean, params)
         inner_state = wrapped.init(params)
         _check_mixable(inner_state)
         nothing = [jnp.zeros((), jnp.float32) for _ in range(3)]
@@ -202,10 +231,7 @@ def two_hypothesis(
 
     def chosen(params: PyTree) -> PyTree:
         """Which arrays are reset, as a tree of booleans."""
-        chosen = mask(params) if is_function(mask) else mask
-        if chosen is None:
-            return jax.tree.map(lambda _: True, params)
-        return fitted("two_hypothesis", "mask", chosen, params)
+        return _anew.chosen_by("two_hypothesis", True if mask is None else mask, params)
 
     def update(
         updates: PyTree,
@@ -214,45 +240,43 @@ def two_hypothesis(
         *,
         value: Any = None,
         value_fn: Callable[[PyTree], Any] | None = None,
+        examples: ArrayLike | None = None,
+        task_begins: ArrayLike = False,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
-        if params is None:
-            raise ValueError(
-                "Cannot update two_hypothesis without params. This is because it resets them; call "
-                "update(gradient, state, params, value=..., value_fn=...)."
-            )
+        _anew.check_params("two_hypothesis", params)
         updates, params = arrays(updates), arrays(params)
         value_fn = own_value_fn if value_fn is None else value_fn
         if value is None and callable(own_value_fn) and value_fn is own_value_fn:
             value = own_value_fn(params)
-        if value is None or value_fn is None:
-            missing = " and ".join(
-                name for name, x in (("value", value), ("value_fn", value_fn)) if x is None
-            )
-            raise TypeError(
-                f"two_hypothesis: update needs {missing}. Give value=, the mean loss of the batch "
-                "in nats, and value_fn=, the same as a function of parameters: whether the task "
-                "has switched is seen from the loss at the prior mean. Where the host has no place "
-                "for it, as flax's TrainState.apply_gradients, call update yourself; or give "
-                "two_hypothesis(value_fn=), a loss of all the data."
-            )
-        if not callable(value_fn):
-            raise TypeError(
-                "two_hypothesis: value_fn must be a function from parameters to the mean loss of "
-                f"the batch, got {value_fn!r}."
-            )
+        _anew.check_losses("two_hypothesis", value, value_fn, _REMEDY)
+        assert value_fn is not None
         where = chosen(params)
-        fresh_params = jax.tree.map(
-            lambda m, new, p: new if m else p, where, state.prior_mean, params
-        )
-        surprise, seen = _evidence(value, value_fn(fresh_params), examples)
-        switched = jax.nn.sigmoid(jax.scipy.special.logit(jnp.float32(hazard)) + surprise)
+        fresh_params = _anew.where_chosen(where, state.prior_mean, params)
+        loss = _anew.scalar("two_hypothesis", "value", value)
+        prior_value = value_fn(fresh_params)
+        prior_value = _anew.scalar("two_hypothesis", "the result of value_fn", prior_value)
+        evidence, seen = _evidence(loss, prior_value, usual if examples is None else examples)
+        diverged = ~jnp.isfinite(loss) & jnp.isfinite(prior_value)
+        certain = diverged | jnp.asarray(task_begins, bool)
+        switched = jax.nn.sigmoid(jax.scipy.special.logit(jnp.float32(hazard)) + evidence)
+        switched = jnp.where(certain, 1, switched)
+        given = {} if examples is None else {"examples": examples}
         updates, inner_state = wrapped.update(
-            updates, state.inner_state, params, value=value, value_fn=value_fn, **extra_args
+            updates,
+            state.inner_state,
+            params,
+            value=value,
+            value_fn=value_fn,
+            **given,
+            **extra_args,
         )
+
+        landing = jnp.isinf(state.surprise)  # from so far away that the start was missed
 
         def mean(u: Array, new: Array, p: Array) -> Array:
             moved = new.astype(jnp.float32) - p.astype(jnp.float32)
+            u = jnp.where(landing, u + moved, u)
             mixed = (1 - switched) * u + switched * moved
             likelier = jnp.where(switched > 0.5, moved, u)
             return jnp.where(jnp.isfinite(mixed), mixed, likelier).astype(p.dtype)
@@ -264,122 +288,53 @@ def two_hypothesis(
             state.prior_mean,
             params,
         )
+        reset = where if keep_state else jax.tree.map(lambda _: True, where)
         return updates, TwoHypothesisState(
-            _mixed(switched, inner_state, wrapped.init(fresh_params)),
+            _anew.started_anew(
+                wrapped,
+                inner_state,
+                wrapped.init(fresh_params),
+                reset,
+                restart_schedule,
+                switched,
+                certain,
+            ),
             state.prior_mean,
             switch_probability=switched,
             reset_fraction=switched,
-            surprise=surprise,
+            surprise=jnp.where(diverged, jnp.inf, evidence),
             without_evidence=jnp.where(
-                seen, state.without_evidence, optax.safe_increment(state.without_evidence)
+                seen | diverged,
+                state.without_evidence,
+                optax.safe_increment(state.without_evidence),
             ),
         )
 
     return optax.GradientTransformationExtraArgs(init, update)
 
 
-def _check_numbers(hazard: Any, examples: Any) -> None:
-    refuse_schedule("wrappers.two_hypothesis", "hazard", hazard)
-    UNIT_INTERVAL.check_annotated("two_hypothesis", "hazard", hazard, float)
-    POSITIVE.check_annotated("two_hypothesis", "examples", examples, float)
+_REMEDY = (
+    "Where the host has no place for it, as flax's TrainState.apply_gradients, call update "
+    "yourself; or give two_hypothesis(value_fn=), a loss of all the data."
+)
 
 
-def _evidence(value: Any, prior_value: Any, examples: ArrayLike) -> tuple[Array, Array]:
+def _evidence(value: Array, prior_value: Array, examples: ArrayLike) -> tuple[Array, Array]:
     """The log of the ratio of likelihoods, 0 where it is not known, and whether it is."""
-    for name, x in (("value", value), ("the result of value_fn", prior_value)):
-        got = "a " + type(x).__name__ if isinstance(x, tuple) else f"the shape {jnp.shape(x)}"
-        if got != "the shape ()":
-            raise ValueError(
-                f"two_hypothesis: {name} must be a scalar, the mean loss of the batch, got {got}."
-            )
-    difference = jnp.asarray(value, jnp.float32) - jnp.asarray(prior_value, jnp.float32)
-    evidence = (examples * difference).astype(jnp.float32)
-    seen = jnp.isfinite(evidence)
-    return jnp.where(seen, evidence, 0), seen
-
-
-def _check_prior_mean(given: PyTree, params: PyTree) -> None:
-    """Raise unless the values are of the shapes of the parameters."""
-    for (path, p), m in zip(named_leaves(params), jax.tree.leaves(given), strict=True):
-        if jnp.shape(m) != p.shape:
-            raise ValueError(
-                "two_hypothesis: prior_mean must be like the parameters, got the shape "
-                f"{jnp.shape(m)} for parameter {path!r} of shape {p.shape}."
-            )
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _stays(path: tuple[Any, ...], x: Any) -> bool:
-    """Random keys, and hyper-parameters that were injected: they belong to no task."""
-    return _is_key(x) or any(
-        isinstance(part, jax.tree_util.GetAttrKey) and part.name == "hyperparams" for part in path
-    )
+    seen = jnp.isfinite(value) & jnp.isfinite(prior_value)
+    difference = jnp.where(seen, value - prior_value, 0)
+    most = jnp.finfo(jnp.float32).max
+    return jnp.clip((examples * difference).astype(jnp.float32), -most, most), seen
 
 
 def _check_mixable(inner_state: PyTree) -> None:
     """Raise unless every leaf is averaged, counts, or stays."""
     for path, x in jax.tree.leaves_with_path(unboxed(inner_state)):
         x = jnp.asarray(x)
-        if not (_stays(path, x) or jnp.issubdtype(x.dtype, jnp.inexact) or x.ndim == 0):
+        if not (_anew.stays(path, x) or jnp.issubdtype(x.dtype, jnp.inexact) or x.ndim == 0):
             raise ValueError(
                 f"Cannot use two_hypothesis with an optimizer that has {path_name(path)!r}, of "
                 f"dtype {x.dtype} and shape {x.shape}, in its state. This is because "
                 "integers can be counters, which start anew, but not averaged with those of a "
                 "fresh state; keep it in floating point, or wrap two_hypothesis in what needs it."
             )
-
-
-def _mixed(switched: Array, state: PyTree, fresh: PyTree) -> PyTree:
-    """The mean of two states of an optimizer, or that of the likelier where there is none."""
-
-    def leaf(path: tuple[Any, ...], x: Array, new: Array) -> Array:
-        if _stays(path, x):
-            return x
-        likelier = jnp.where(switched > 0.5, new, x)
-        if not jnp.issubdtype(x.dtype, jnp.inexact):
-            return likelier
-        # In this form what does not change stays, to the last digit.
-        mean = x + switched.astype(x.dtype) * (new - x)
-        return jnp.where(jnp.isfinite(mean), mean, likelier)
-
-    def node(path: tuple[Any, ...], x: Any, new: Any) -> Any:
-        if isinstance(x, Forgetting):
-            inside: Any = _mixed(switched, x.inner_state, new.inner_state)
-            return x.forgotten(switched, new)._replace(inner_state=inside)
-        if not isinstance(x, NavigationState):
-            return leaf(path, x, new)
-        # What the last step showed is no part of the belief, and a record may have asked for it
-        # after the state was made.
-        shown = {"missing": x.missing, "clipped": x.clipped, "probe": x.probe}
-        kept = dict.fromkeys(shown)
-        mean = jax.tree.map_with_path(leaf, x._replace(**kept), new._replace(**kept))
-        return mean._replace(**shown)
-
-    return jax.tree.map_with_path(
-        node, state, fresh, is_leaf=lambda x: isinstance(x, NavigationState | Forgetting)
-    )
-
-
-def renewed(inner: Any, state: PyTree, fresh: PyTree, mask: PyTree) -> PyTree:
-    """The state of an optimizer of which some arrays start anew, and their counters if all do."""
-    whole = all(jax.tree.leaves(mask))
-    chosen = optax.tree.map_params(
-        inner,
-        lambda x, m: x if _is_masked(x) else m,
-        state,
-        mask,
-        transform_non_params=lambda _: whole,
-        is_leaf=_is_masked,
-    )
-
-    def leaf(path: tuple[Any, ...], anew: bool, x: Array, new: Array) -> Array:
-        return new if anew and not _stays(path, x) else x
-
-    return jax.tree.map_with_path(leaf, chosen, state, fresh)
-
-
-def _is_masked(x: Any) -> bool:
-    return isinstance(x, optax.MaskedNode)

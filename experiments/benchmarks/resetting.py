@@ -8,6 +8,7 @@ which is timed on its own: two hypotheses against the sum of Adam's step and tha
 take turns in random order; the second Adam shows how far two equal things differ in this run.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from jax import Array
 from beliefnav import rules, wrappers
 from experiments import report
 from experiments.options import Options
-from experiments.plasticity.network import init, loss, mean_square_gradient
+from experiments.plasticity.network import Network, loss, mean_square_gradient, perceptron
 from experiments.timing import median_seconds
 
 
@@ -47,9 +48,9 @@ def run(config: Config) -> report.Report:
 
 
 def _compare(config: Config, examples: int) -> dict[str, dict[str, float]]:
-    widths = (config.width,) * config.layers + (10,)
+    network = perceptron((config.width,), 10, (config.width,) * (config.layers - 1))
     key = jax.random.key(0)
-    params = init(widths, key)
+    params = network.init(key)
     inputs = jax.random.normal(key, (examples, config.width))
     labels = jax.random.randint(key, (examples,), 0, 10)
     size = sum(p.size for p in jax.tree.leaves(params))
@@ -64,8 +65,9 @@ def _compare(config: Config, examples: int) -> dict[str, dict[str, float]]:
     }
     programs: dict[str, Callable[[], Any]] = {}
     for name, optimizer in optimizers.items():
-        programs[name] = _stepper(optimizer, params, inputs, labels, name.endswith("given"))
-    forward = jax.jit(loss)
+        data = inputs, labels
+        programs[name] = _stepper(optimizer, network, params, data, name.endswith("given"))
+    forward = jax.jit(functools.partial(loss, network))
     programs["one forward pass"] = lambda: forward(params, inputs, labels)
     median = median_seconds(programs, config.repeats)
     print(f"{'program':<32}{'ms':>8}{'/ adam':>9}{'/ (adam + forward)':>20}")
@@ -78,18 +80,20 @@ def _compare(config: Config, examples: int) -> dict[str, dict[str, float]]:
     return results
 
 
-def _stepper(optimizer: Any, params: Any, inputs: Array, labels: Array, squares: bool) -> Any:
+def _stepper(
+    optimizer: Any, network: Network, params: Any, data: tuple[Array, Array], squares: bool
+) -> Any:
     """A program that takes one step at every call, with what it carries donated."""
     extended = optax.with_extra_args_support(optimizer)
 
     def step(params: Any, state: Any) -> Any:
         def objective(params: Any) -> Array:
-            return loss(params, inputs, labels)
+            return loss(network, params, *data)
 
         value, gradient = jax.value_and_grad(objective)(params)
         extra: dict[str, Any] = {"value": value, "value_fn": objective}
         if squares:
-            extra["curvature"] = mean_square_gradient(params, inputs, labels)
+            extra["curvature"] = mean_square_gradient(network, params, *data)
         updates, state = extended.update(gradient, state, params, **extra)
         return optax.apply_updates(params, updates), state
 

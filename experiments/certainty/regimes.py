@@ -179,13 +179,19 @@ class Decided(NamedTuple):
     Attributes:
         rank_correlation: Spearman's, of the number with the average's loss over the schedule's.
         right: share of the places where it is on the right side of its best threshold, of those
-            where average and schedule are not alike.
+            where average and schedule are not alike. The threshold is fitted on these places.
         threshold: that.
+        right_when_left_out: the same share, each place with the threshold that is best for the
+            other ones.
+        constant_answer: share of the better one of two answers without a number, a schedule always
+            or an average always.
     """
 
     rank_correlation: float
     right: float
     threshold: float
+    right_when_left_out: float
+    constant_answer: float
 
 
 def decided(found: dict[Place, Compared], number: Any) -> Decided:
@@ -195,7 +201,18 @@ def decided(found: dict[Place, Compared], number: Any) -> Decided:
     ordered = np.sort(numbers)
     middles = np.sqrt(ordered[1:] * ordered[:-1])
     differ = abs(np.log(ratios)) > MARGIN
-    right = [np.mean(((numbers > middle) == (ratios > 1))[differ]) for middle in middles]
+    sides = (numbers > middles[:, None]) == (ratios > 1)  # [threshold, place]
+    right = sides[:, differ].mean(1)
     best = int(np.argmax(right))
+    # Without a place, the sum over the others is that over all less its own.
+    others = sides[:, differ].sum(1, keepdims=True) - sides[:, differ]
+    left_out = np.take_along_axis(sides[:, differ], others.argmax(0)[None], 0).mean()
+    schedule = float(np.mean(ratios[differ] > 1))
     correlation: Any = stats.spearmanr(numbers, ratios)
-    return Decided(float(correlation.statistic), float(right[best]), float(middles[best]))
+    return Decided(
+        rank_correlation=float(correlation.statistic),
+        right=float(right[best]),
+        threshold=float(middles[best]),
+        right_when_left_out=float(left_out),
+        constant_answer=max(schedule, 1 - schedule),
+    )

@@ -1,10 +1,13 @@
 r"""Train a network on real images with beliefs about its gradient, and open the posterior.
 
+A demonstration, and no comparison of rules: every rule has one learning rate, which is not tuned.
+
 Claim: gradient descent, Adam and the ballistic rule, the same policy under different assumptions,
-all learn to classify images; the ballistic rule does about as well as Adam although it has no
-momentum and no bias correction. A belief that shrinks noisy averages (`wiener`) and the rule
-without a learning rate, at the average that it hands over, are reported as they come out. It would
-be refuted by a rule that fails to learn, or by a ballistic rule that falls behind.
+all learn to classify images: on the digits each has a test accuracy of at least 95 %. A rule with
+less would refute it. That the ballistic rule does about as well as Adam, although it has no
+momentum and no bias correction, is claimed on ``fashion_mnist`` alone. A belief that shrinks noisy
+averages (`wiener`) and the rule without a learning rate, at the average that it hands over, are
+reported as they come out.
 
 Every rule is an optax optimizer behind gradient clipping; an epoch is one jitted scan, seeds are
 vmapped. A few coordinates are recorded while training; a state-space model of their gradient is

@@ -10,8 +10,9 @@ Inside Adam, at 25 pairs of memories with the rate chosen anew for each, the ran
 between how well the belief predicts and how well the network trains is reported with its interval
 over seeds, whatever it is: the normative reading of the rule expects it to be positive.
 
-Claims: on simulated readings the three scores give the right belief as many nats as variances say.
-They would be refuted by a recipe that rewards another belief than the right one. That any rule
+Claims: on simulated readings the scores of location and curvature give the right belief as many
+nats as variances say, to within 0.014 and 0.006 nats, and that of scale gives it more than 0. They
+would be refuted by a recipe that rewards another belief than the right one. That any rule
 predicts better than another is not claimed, nor that prediction helps training: what came out is
 reported, beside what was expected in ``predictions.md``, whose digest ``metrics.json`` holds.
 """

@@ -51,6 +51,7 @@ RULES: dict[str, Asked] = {
     "adagrad": Asked(_of(rules.adagrad, RATE)),
     "momentum": Asked(_of(rules.momentum, RATE)),
     "lion": Asked(_of(rules.lion, RATE), ahead=True),
+    "muon": Asked(_of(rules.muon, RATE), ahead=True),
     "secant": Asked(_of(rules.secant, RATE), size=False),
     "hazard_filter": Asked(_of(rules.hazard_filter, 1e-3, 0.1, examples=64)),
     "Aitchison": Asked(CoupledOptimum(RATE**2, 0.1 / 64, 64.0)),

@@ -33,7 +33,7 @@ from experiments.tasks.task import Task
 
 B1 = (0.0, 0.6, 0.8, 0.9, 0.97)
 B2 = (0.8, 0.9, 0.97, 0.99, 0.999)
-RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
 KINDS = ("both", "location", "scale")
 """Scores of the pair, of the mean alone and of the mean square alone."""
 RESULTS = ("test error", "test nats", "train nats")

@@ -7,10 +7,11 @@ gradient descent ($\gamma \to \infty$), where it is proportional to $h$. It woul
 numerical paths of least action that leave the closed form. The rates do not tell a plan from a
 descent without memory that is preconditioned by $H^{-1/2}$: at $\gamma = 0$ the two paths are one.
 
-Beyond the paper: where does momentum come from? Not from the horizon. On a loss that is known, the
-optimal velocity is a function of the position, whatever the discount: given the position, the past
-velocity explains nothing (`memory`), and the velocity is an integral over future gradients
-(`planning`), while an optimizer's momentum is an integral over past ones. What makes the past count
+Beyond the paper: where does momentum come from? Under this objective, whose price is that of the
+velocity alone, not from the horizon. On a loss that is known, the optimal velocity is a function of
+the position, whatever the discount: given the position, the past velocity explains nothing
+(`memory`), and the velocity is an integral over future gradients (`planning`), while an optimizer's
+momentum is an integral over past ones. What makes the past count
 is what the learner does not know (`noise`): with noise, by the memory of its filter; with unknown
 curvature, because displacements are what curvature is read off.
 """

@@ -1,11 +1,11 @@
 """The methods, each as its paper has it, on Adam where the paper leaves the optimizer open.
 
-Every method chooses among six settings by its mean score over all tasks of a stream. A setting is
-``name -> values``; the grid is their product.
+A setting is ``name -> values``; the grid is their product, of twelve settings. Names and values are
+also what the tuning may go beyond, where the best setting lies on an edge (`tuning`).
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,33 +13,43 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from beliefnav import beliefs, rules, wrappers
+from beliefnav import beliefs, control, navigator, rules, sensors, wrappers
+from beliefnav.wrappers.partial_switches import layer_hypotheses
 from experiments.plasticity import surgery
-from experiments.plasticity.network import Params, init, loss, mean_square_gradient
+from experiments.plasticity.network import (
+    Network,
+    Params,
+    example_losses,
+    loss,
+    mean_square_gradient,
+)
 
 Settings = Mapping[str, Any]
 
 
-class Seen(NamedTuple):
+class Observed(NamedTuple):
     """What a learner sees at a step.
 
     Attributes:
+        network: the network that learns.
         value: the mean loss of the batch in nats.
         gradient: its gradient.
-        inputs: [example, input].
+        inputs: [example, ...].
         targets: [example].
-        layers: the inputs [example, unit] of every layer.
+        units: what every hidden layer puts out, [example, ..., unit]; ``None`` of a network that
+            does not say (`network.Network`).
         step: number of steps before this one.
         boundary: whether a task begins with this step, for those that are told.
-        spare: an initial network, drawn once a task.
+        spare: an initial network of another draw.
         key: random key of the step.
     """
 
+    network: Network
     value: Array
     gradient: Params
     inputs: Array
     targets: Array
-    layers: list[Array]
+    units: list[Array] | None
     step: Array
     boundary: Array
     spare: Params
@@ -47,23 +57,26 @@ class Seen(NamedTuple):
 
     def loss(self, params: Params) -> Array:
         """The mean loss of the batch at other parameters."""
-        return loss(params, self.inputs, self.targets)
+        return loss(self.network, params, self.inputs, self.targets)
 
-
-class Learner(NamedTuple):
-    """A learner at given settings: ``update(params, state, seen) -> (params, state)``."""
-
-    state: Any
-    update: Callable[[Params, Any, Seen], tuple[Params, Any]]
+    def squares(self, params: Params) -> Params:
+        """The mean over examples of the squared gradient of each."""
+        return mean_square_gradient(self.network, params, self.inputs, self.targets)
 
 
 class Setup(NamedTuple):
     """What a learner may know from the start."""
 
+    network: Network
     start: Params
-    widths: tuple[int, ...]
     batch_size: int
-    steps: int
+
+
+class Learner(NamedTuple):
+    """A learner at given settings: ``update(params, state, observed) -> (params, state)``."""
+
+    state: Any
+    update: Callable[[Params, Any, Observed], tuple[Params, Any]]
 
 
 class Method(NamedTuple):
@@ -72,19 +85,22 @@ class Method(NamedTuple):
     Attributes:
         label: what it is called in figures and tables.
         make: ``(settings, setup) -> learner``.
-        grid: the settings that are tried.
-        kind: "field", "told" (when tasks begin, or how long they are) or "ours"; "ablation" and
-            "reference" for those that are run on random labels only.
-        follows: the method whose settings an ablation takes over, instead of a grid.
-        quick: settings for a quick run; ``None`` if it has no part in it.
+        grid: the values that are tried, each sequence ascending.
+        kind: "field", "ours", or "told" when tasks begin; "ablation" and "reference" of those that
+            are run on random labels only.
+        limits: name of a setting -> its least and its largest sensible value, which are no edges of
+            the grid; by default 0 and infinity.
+        quick: settings of a quick run; ``None`` if the method has no part in it.
+        units: whether it needs to see hidden units.
     """
 
     label: str
     make: Callable[[Settings, Setup], Learner]
-    grid: Mapping[str, tuple[float, ...]]
+    grid: Mapping[str, Sequence[float]]
     kind: str = "field"
-    follows: str | None = None
+    limits: Mapping[str, tuple[float, float]] = {}
     quick: Mapping[str, float] | None = None
+    units: bool = False
 
     def belongs(self, stream: str) -> bool:
         """Whether it is run on a stream."""
@@ -92,17 +108,15 @@ class Method(NamedTuple):
 
     def settings(self) -> list[dict[str, float]]:
         """All settings of the grid."""
-        return [
-            dict(zip(self.grid, values, strict=True))
-            for values in itertools.product(*self.grid.values())
-        ]
+        products = itertools.product(*self.grid.values())
+        return [dict(zip(self.grid, values, strict=True)) for values in products]
 
 
 def optimizer(opt: Any, start: Params) -> Learner:
     """A learner from an optax optimizer."""
     opt = optax.with_extra_args_support(opt)
 
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
         updates, state = opt.update(
             seen.gradient, state, params, value=seen.value, value_fn=seen.loss
         )
@@ -111,80 +125,45 @@ def optimizer(opt: Any, start: Params) -> Learner:
     return Learner(opt.init(start), update)
 
 
-def reset_when(
-    learner: Learner,
-    when: Callable[[Seen], Array],
-    start: Params | None = None,
-) -> Learner:
-    """Begin a step with a fresh state, and with the initial parameters if these are given."""
+def adam(settings: Settings, setup: Setup) -> Learner:
+    """Adam."""
+    return optimizer(optax.adam(settings["learning_rate"]), setup.start)
 
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
-        now = when(seen)
-        state = _choose(now, learner.state, state)
-        if start is None:
-            return learner.update(params, state, seen)
-        params = _choose(now, start, params)
+
+def adam_restarted(settings: Settings, setup: Setup) -> Learner:
+    """Adam that begins anew, parameters and state, with every task."""
+    learner = adam(settings, setup)
+
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
+        new, old = (setup.start, learner.state), (params, state)
+        params, state = jax.tree.map(lambda a, b: jnp.where(seen.boundary, a, b), new, old)
         value, gradient = jax.value_and_grad(seen.loss)(params)
         return learner.update(params, state, seen._replace(value=value, gradient=gradient))
 
     return Learner(learner.state, update)
 
 
-def sgd(settings: Settings, setup: Setup) -> Learner:
-    """Gradient descent."""
-    return optimizer(optax.sgd(settings["learning_rate"]), setup.start)
+def l2_init(settings: Settings, setup: Setup) -> Learner:
+    """Adam on the loss + strength * |params - initial ones|^2 (Kumar et al., 2023)."""
+    strength, learner = settings["strength"], adam(settings, setup)
 
-
-def adam(settings: Settings, setup: Setup) -> Learner:
-    """Adam."""
-    return optimizer(optax.adam(settings["learning_rate"]), setup.start)
-
-
-def adamw(settings: Settings, setup: Setup) -> Learner:
-    """Adam with weight decay."""
-    decay = settings["weight_decay"]
-    return optimizer(optax.adamw(settings["learning_rate"], weight_decay=decay), setup.start)
-
-
-def adam_state_reset(settings: Settings, setup: Setup) -> Learner:
-    """Adam whose state is reset when a task begins."""
-    return reset_when(adam(settings, setup), lambda seen: seen.boundary)
-
-
-def penalised(settings: Settings, setup: Setup, target: Params) -> Learner:
-    """Adam on the loss + strength * |params - target|^2."""
-    strength = settings["strength"]
-
-    def pull(params: Params) -> Any:
-        return jax.tree.map(lambda p, t: 2 * strength * (p - t), params, target)
-
-    learner = adam(settings, setup)
-
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
-        gradient = jax.tree.map(jnp.add, seen.gradient, pull(params))
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
+        gradient = jax.tree.map(
+            lambda g, p, t: g + 2 * strength * (p - t), seen.gradient, params, setup.start
+        )
         return learner.update(params, state, seen._replace(gradient=gradient))
 
     return Learner(learner.state, update)
 
 
-def l2(settings: Settings, setup: Setup) -> Learner:
-    """A penalty on the distance from 0."""
-    return penalised(settings, setup, jax.tree.map(jnp.zeros_like, setup.start))
-
-
-def l2_init(settings: Settings, setup: Setup) -> Learner:
-    """A penalty on the distance from the initial parameters (Kumar et al., 2023)."""
-    return penalised(settings, setup, setup.start)
-
-
 def shrink_and_perturb(settings: Settings, setup: Setup) -> Learner:
-    """Shrink, and add a hundredth of an initial network, at every step (Ash and Adams, 2020)."""
-    shrink, learner = 1 - settings["shrinkage"], adam(settings, setup)
+    """Shrink, and add a little of another initial network, at every step (Ash and Adams, 2020)."""
+    keep, size, learner = 1 - settings["shrinkage"], settings["noise"], adam(settings, setup)
 
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
         params, state = learner.update(params, state, seen)
-        noise = init(setup.widths, seen.key)
-        return jax.tree.map(lambda p, e: shrink * p + 1e-2 * e, params, noise), state
+        noise = setup.network.init(seen.key)
+        return jax.tree.map(lambda p, e: keep * p + size * e, params, noise), state
 
     return Learner(learner.state, update)
 
@@ -193,11 +172,11 @@ def continual_backprop(settings: Settings, setup: Setup) -> Learner:
     """Replace the units that are of least use, a few at a time (Dohare et al., 2024)."""
     rate, replacement = settings["learning_rate"], settings["replacement_rate"]
 
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
         moments, units = state
         params, moments = surgery.adam(rate, params, moments, seen.gradient)
         params, moments, units = surgery.continual_backprop(
-            replacement, params, moments, units, seen.layers, seen.key
+            replacement, params, moments, units, seen.units or [], seen.key
         )
         return params, (moments, units)
 
@@ -208,92 +187,96 @@ def redo(settings: Settings, setup: Setup) -> Learner:
     """Draw dormant units anew every 1,000 steps (Sokar et al., 2023)."""
     rate, threshold = settings["learning_rate"], settings["threshold"]
 
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
         params, state = surgery.adam(rate, params, state, seen.gradient)
         now = (seen.step + 1) % 1000 == 0
-        return surgery.redo(threshold, now, params, state, seen.layers, seen.spare)
+        return surgery.redo(threshold, now, params, state, seen.units or [], seen.spare)
 
     return Learner(surgery.moments(setup.start), update)
 
 
-def soft_reset(settings: Settings, setup: Setup) -> Learner:
-    """Learn from every batch how far to drift to the start (Galashov et al., 2024), in short.
+def upgd(settings: Settings, setup: Setup) -> Learner:
+    """Utility-based perturbed gradient descent (Elsayed and Mahmood, 2024), memory of 1,000 steps.
 
-    One draw and one step of gradient ascent a batch for the drift of each layer, from none.
+    Weights of little utility, which is -gradient * weight on average, get noise and learn faster.
+    The largest utility of all is that before its correction for the start, as in the published
+    code.
     """
-    rate, drift_rate, width = settings["learning_rate"], settings["drift_rate"], 0.5
+    rate, noise, decay, memory = (
+        *(settings[name] for name in ("learning_rate", "noise", "weight_decay")),
+        0.999,
+    )
+
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
+        utility, count = state
+        count = count + 1
+        utility = jax.tree.map(
+            lambda u, g, p: memory * u - (1 - memory) * g * p, utility, seen.gradient, params
+        )
+        largest = jnp.max(jnp.stack([x.max() for x in jax.tree.leaves(utility)]))
+        normal = optax.tree.random_like(seen.key, params)
+
+        def step(p: Array, g: Array, u: Array, e: Array) -> Array:
+            protected = jax.nn.sigmoid(u / (1 - memory**count) / largest)
+            return (1 - rate * decay) * p - 2 * rate * (g + noise * e) * (1 - protected)
+
+        return jax.tree.map(step, params, seen.gradient, utility, normal), (utility, count)
+
+    return Learner((jax.tree.map(jnp.zeros_like, setup.start), jnp.zeros(())), update)
+
+
+ASCENTS = 10
+"""Steps of gradient ascent of Soft Reset a batch."""
+
+
+def soft_reset(settings: Settings, setup: Setup) -> Learner:
+    r"""Learn from every batch how far to drift to the start (Galashov et al., 2024).
+
+    The optimum of an array drifts as $N(\gamma\theta + (1-\gamma)\theta_0, (1-\gamma^2)\sigma_0^2)$
+    from a belief $N(\theta, s^2\sigma_0^2)$. Every $\gamma$ ascends the log-likelihood of the batch
+    at a draw from where the optimum may be now, from $\gamma = 1$. Then a step of gradient descent
+    begins at the drifted mean, its rate $\alpha(\gamma^2 + (1-\gamma^2)/s^2)$.
+    """
+    rate, drift_rate, width = (settings[n] for n in ("learning_rate", "drift_rate", "width"))
     scales = jax.tree.map(jnp.sqrt, beliefs.initial_variance(setup.start))
 
-    def spread(drifts: Array, f: Callable[..., Array], *trees: Any) -> Any:
-        layers = zip(drifts, *trees, strict=True)
-        return tuple(jax.tree.map(lambda *x, d=d: f(d, *x), *rest) for d, *rest in layers)
-
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
-        noise = optax.tree.random_like(seen.key, params)
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
+        normal = optax.tree.random_like(seen.key, params)
 
         def drawn(d: Array, p: Array, start: Array, s: Array, e: Array) -> Array:
-            return d * p + (1 - d) * start + s * jnp.sqrt((d * width) ** 2 + 1 - d**2) * e
+            spread = jnp.sqrt((d * width) ** 2 + 1 - d**2)
+            return d * p + (1 - d) * start + s * spread * e
 
-        def predicted(drifts: Array) -> Array:
-            return seen.loss(spread(drifts, drawn, params, setup.start, scales, noise))
+        def predicted(drifts: Any) -> Array:
+            return seen.loss(jax.tree.map(drawn, drifts, params, setup.start, scales, normal))
 
-        drifts = jnp.full(len(params), 1.0)
-        slope = jax.grad(predicted)(drifts)
-        drifts = jnp.clip(drifts - drift_rate * slope, 0, 1)
-        moved = spread(drifts, lambda d, p, s: d * p + (1 - d) * s, params, setup.start)
+        def ascend(_: Any, drifts: Any) -> Any:
+            slopes = jax.grad(predicted)(drifts)
+            return jax.tree.map(lambda d, g: jnp.clip(d - drift_rate * g, 0, 1), drifts, slopes)
+
+        none = jax.tree.map(lambda p: jnp.ones((), p.dtype), params)
+        drifts = jax.lax.fori_loop(0, ASCENTS, ascend, none)
+        moved = jax.tree.map(lambda d, p, s: d * p + (1 - d) * s, drifts, params, setup.start)
         gradient = jax.grad(seen.loss)(moved)
 
         def step(d: Array, p: Array, g: Array) -> Array:
             return p - rate * (d**2 + (1 - d**2) / width**2) * g
 
-        return spread(drifts, step, moved, gradient), state
+        return jax.tree.map(step, drifts, moved, gradient), state
 
     return Learner((), update)
 
 
-def oracle(settings: Settings, setup: Setup) -> Learner:
-    """Adam that begins anew with every task."""
-    return reset_when(adam(settings, setup), lambda seen: seen.boundary, setup.start)
-
-
-def periodic(settings: Settings, setup: Setup) -> Learner:
-    """Adam that begins anew every so often, in units of the length of a task."""
-    period = jnp.round(settings["period"] * setup.steps).astype(jnp.int32)
-    return reset_when(
-        adam(settings, setup), lambda seen: (seen.step % period == 0) & (seen.step > 0), setup.start
-    )
-
-
-def random_resets(settings: Settings, setup: Setup) -> Learner:
-    """Adam that begins anew at random times, as often as there are tasks."""
-    return reset_when(
-        adam(settings, setup),
-        lambda seen: jax.random.bernoulli(seen.key, 1 / setup.steps),
-        setup.start,
-    )
-
-
 def hazard_filter(settings: Settings, setup: Setup) -> Learner:
-    """`beliefnav.rules.hazard_filter`, with the gradients of examples."""
-    opt = hazard_optimizer(settings, setup)
+    """`beliefnav.rules.hazard_filter`, its prior ``spread`` times the initial variance."""
+    prior = prior_variance(settings, setup)
+    opt = rules.hazard_filter(settings["hazard"], prior, examples=setup.batch_size)
 
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
-        squares = mean_square_gradient(params, seen.inputs, seen.targets)
-        updates, state = opt.update(seen.gradient, state, params, curvature=squares)
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
+        updates, state = opt.update(seen.gradient, state, params, curvature=seen.squares(params))
         return optax.apply_updates(params, updates), state
 
     return Learner(opt.init(setup.start), update)
-
-
-def hazard_filter_batch(settings: Settings, setup: Setup) -> Learner:
-    """The same, with the squared gradient of the batch for the squares of examples."""
-    return optimizer(hazard_optimizer(settings, setup), setup.start)
-
-
-def hazard_optimizer(settings: Settings, setup: Setup) -> Any:
-    """`beliefnav.rules.hazard_filter`, its prior ``spread`` times the initial variance."""
-    prior = prior_variance(settings, setup)
-    return rules.hazard_filter(settings["hazard"], prior, examples=setup.batch_size)
 
 
 def prior_variance(settings: Settings, setup: Setup) -> Any:
@@ -304,9 +287,47 @@ def prior_variance(settings: Settings, setup: Setup) -> Any:
 def two_hypothesis(settings: Settings, setup: Setup) -> Learner:
     """`beliefnav.wrappers.two_hypothesis` around Adam."""
     inner = optax.adam(settings["learning_rate"])
-    return optimizer(
-        wrappers.two_hypothesis(inner, settings["hazard"], setup.batch_size), setup.start
+    wrapped = wrappers.two_hypothesis(inner, settings["hazard"], setup.batch_size)
+    return optimizer(wrapped, setup.start)
+
+
+def layers_on_trial(settings: Settings, setup: Setup) -> Learner:
+    """`beliefnav.wrappers.partial_switches.layer_hypotheses` around Adam."""
+    inner = optax.adam(settings["learning_rate"])
+    return optimizer(layer_hypotheses(inner, settings["hazard"], setup.batch_size), setup.start)
+
+
+def resetting(settings: Settings, setup: Setup) -> Learner:
+    """`beliefnav.rules.resetting`, at a discount of 0.03."""
+    opt = rules.resetting(settings["learning_rate"], settings["hazard"], discount=0.03)
+    return optimizer(opt, setup.start)
+
+
+def resetting_by_curvature(settings: Settings, setup: Setup) -> Learner:
+    """The plan of `resetting` on a reading of the Gauss-Newton matrix, with Adam's memories."""
+
+    def remembering(discount: float) -> beliefs.Belief:
+        return beliefs.shared(beliefs.LocalLevel(discount))
+
+    believed = beliefs.independent(
+        gradient=remembering(0.9), curvature=beliefs.sensed(remembering(0.999))
     )
+    opt: Any = navigator(
+        settings["learning_rate"], believed, control.resetting(settings["hazard"], 0.03)
+    )
+
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
+        curvature = sensors.gauss_newton(
+            seen.network.forward,
+            lambda outputs: jnp.mean(example_losses(outputs, seen.targets)),
+            params,
+            seen.key,
+            seen.inputs,
+        )
+        updates, state = opt.update(seen.gradient, state, params, curvature=curvature)
+        return optax.apply_updates(params, updates), state
+
+    return Learner(opt.init(setup.start), update)
 
 
 def part_of_filter(
@@ -318,11 +339,11 @@ def part_of_filter(
     target = jax.tree.map(jnp.zeros_like, setup.start) if zero else setup.start
     pull, widening = (settings["hazard"] * on for on in (mean, variance))
 
-    def update(params: Params, state: Any, seen: Seen) -> tuple[Params, Any]:
-        squares = mean_square_gradient(params, seen.inputs, seen.targets)
+    def update(params: Params, state: Any, seen: Observed) -> tuple[Params, Any]:
         keep, wide, b = 1 - pull, (1 - widening) ** 2, setup.batch_size
         pulled = jax.tree.map(lambda p, t: t + keep * (p - t), params, target)
         v = jax.tree.map(lambda v, v0: wide * v + (1 - wide) * v0, state, prior)
+        squares = seen.squares(params)
         v = jax.tree.map(lambda v, h: 1 / (1 / v + b * h), v, squares)
 
         def step(m: Array, p: Array, v: Array, g: Array, h: Array) -> Array:
@@ -353,11 +374,92 @@ def no_hazard(settings: Settings, setup: Setup) -> Learner:
     return hazard_filter({**settings, "hazard": 0.0}, setup)
 
 
-RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
-TWO, THREE = (1e-3, 3e-3), (1e-3, 3e-3, 1e-2)
+TWELVE = (1e-4, 2e-4, 3e-4, 6e-4, 1e-3, 2e-3, 3e-3, 6e-3, 1e-2, 2e-2, 3e-2, 6e-2)
+RATES = {"learning_rate": (1e-3, 3e-3, 1e-2)}
+HAZARDS = {"hazard": (1e-4, 3e-4, 1e-3, 3e-3), "spread": (1.0, 4.0, 16.0)}
+PROBABILITY = {"hazard": (1e-9, 0.5)}
+
 METHODS: dict[str, Method] = {
-    "sgd": Method("SGD", sgd, {"learning_rate": (3e-3, 1e-2, 3e-2, 0.1, 0.2, 0.4)}),
-    "adam": Method("Adam", adam, {"learning_rate": RATES}),
+    "adam": Method("Adam", adam, {"learning_rate": TWELVE}),
+    "adam_restarted": Method(
+        "told: Adam begins anew with every task",
+        adam_restarted,
+        {"learning_rate": TWELVE},
+        "told",
+        quick={"learning_rate": 3e-3},
+    ),
+    "l2_init": Method("L2-Init", l2_init, {**RATES, "strength": (1e-5, 1e-4, 1e-3, 1e-2)}),
+    "shrink_and_perturb": Method(
+        "shrink and perturb",
+        shrink_and_perturb,
+        {
+            "learning_rate": (1e-3, 3e-3),
+            "shrinkage": (1e-5, 1e-4, 1e-3),
+            "noise": (1e-3, 1e-2),
+        },
+    ),
+    "continual_backprop": Method(
+        "continual backprop",
+        continual_backprop,
+        {**RATES, "replacement_rate": (1e-6, 1e-5, 1e-4, 1e-3)},
+        units=True,
+    ),
+    "redo": Method(
+        "ReDo",
+        redo,
+        {**RATES, "threshold": (0.0, 0.01, 0.03, 0.1)},
+        units=True,
+    ),
+    "upgd": Method(
+        "UPGD",
+        upgd,
+        {
+            "learning_rate": (0.03, 0.1, 0.3),
+            "noise": (1e-3, 1e-2),
+            "weight_decay": (1e-4, 1e-3),
+        },
+    ),
+    "soft_reset": Method(
+        "Soft Reset",
+        soft_reset,
+        {"learning_rate": (0.03, 0.1), "drift_rate": (1e-3, 1e-2, 0.1), "width": (0.3, 0.9)},
+        limits={"width": (0.0, 1.0)},
+    ),
+    "hazard_filter": Method(
+        "hazard filter",
+        hazard_filter,
+        HAZARDS,
+        "ours",
+        limits=PROBABILITY,
+        quick={"hazard": 6e-4, "spread": 4.0},
+    ),
+    "two_hypothesis": Method(
+        "two hypotheses around Adam",
+        two_hypothesis,
+        {**RATES, "hazard": (1e-6, 1e-4, 1e-2, 0.1)},
+        "ours",
+        limits=PROBABILITY,
+    ),
+    "layer_hypotheses": Method(
+        "layers on trial around Adam",
+        layers_on_trial,
+        {**RATES, "hazard": (1e-6, 1e-4, 1e-3, 1e-2)},
+        "ours",
+        limits=PROBABILITY,
+        quick={"learning_rate": 3e-3, "hazard": 1e-2},
+    ),
+    "resetting": Method(
+        "resetting plan on squared gradients",
+        resetting,
+        {"learning_rate": (0.01, 0.03, 0.1), "hazard": (0.03, 0.1, 0.3, 1.0)},
+        "ours",
+    ),
+    "resetting_by_curvature": Method(
+        "resetting plan on Gauss-Newton readings",
+        resetting_by_curvature,
+        {"learning_rate": (0.01, 0.03, 0.1), "hazard": (0.01, 0.03, 0.1, 0.3)},
+        "ours",
+    ),
     "adam_3e-3": Method(
         "Adam at a learning rate of 3e-3",
         adam,
@@ -365,92 +467,18 @@ METHODS: dict[str, Method] = {
         "reference",
         quick={"learning_rate": 3e-3},
     ),
-    "adamw": Method("AdamW", adamw, {"learning_rate": TWO, "weight_decay": (0.01, 0.1, 1.0)}),
-    "l2": Method("L2", l2, {"learning_rate": TWO, "strength": (1e-4, 1e-3, 1e-2)}),
-    "l2_init": Method("L2-Init", l2_init, {"learning_rate": TWO, "strength": (1e-3, 3e-3, 1e-2)}),
-    "shrink_and_perturb": Method(
-        "shrink and perturb",
-        shrink_and_perturb,
-        {"learning_rate": TWO, "shrinkage": (1e-4, 3e-4, 1e-3)},
-    ),
-    "continual_backprop": Method(
-        "continual backprop",
-        continual_backprop,
-        {"learning_rate": TWO, "replacement_rate": (1e-5, 1e-4, 1e-3)},
-    ),
-    "redo": Method("ReDo", redo, {"learning_rate": TWO, "threshold": (0.0, 0.03, 0.1)}),
-    "soft_reset": Method(
-        "Soft Reset (in short)",
-        soft_reset,
-        {"learning_rate": (0.03, 0.1), "drift_rate": (1e-3, 1e-2, 0.1)},
-    ),
-    "adam_state_reset": Method(
-        "told: Adam's state reset with each task",
-        adam_state_reset,
-        {"learning_rate": RATES},
-        "told",
-    ),
-    "oracle": Method(
-        "told: all reset with each task (oracle)",
-        oracle,
-        {"learning_rate": RATES},
-        "told",
-        quick={"learning_rate": 3e-3},
-    ),
-    "periodic": Method(
-        "told the length: all reset periodically",
-        periodic,
-        {"learning_rate": TWO, "period": (0.3, 0.6, 1.6)},
-        "told",
-    ),
-    "random_resets": Method(
-        "told the length: all reset at random times",
-        random_resets,
-        {"learning_rate": RATES},
-        "told",
-    ),
-    "hazard_filter": Method(
-        "hazard filter",
-        hazard_filter,
-        {"hazard": (3e-4, 1e-3, 3e-3), "spread": (1.0, 4.0)},
-        "ours",
-        quick={"hazard": 1e-3, "spread": 4.0},
-    ),
-    "hazard_filter_batch": Method(
-        "hazard filter, squared gradient of the batch",
-        hazard_filter_batch,
-        {"hazard": (3e-4, 1e-3, 3e-3), "spread": (1.0, 4.0)},
-        "ours",
-    ),
-    "two_hypothesis": Method(
-        "two hypotheses around Adam",
-        two_hypothesis,
-        {"learning_rate": THREE, "hazard": (1e-4, 1e-3)},
-        "ours",
-        quick={"learning_rate": 3e-3, "hazard": 1e-3},
-    ),
     "variance_only": Method(
-        "hazard filter that forgets, without the pull",
-        variance_only,
-        {},
-        "ablation",
-        "hazard_filter",
+        "hazard filter that forgets, without the pull", variance_only, HAZARDS, "ablation"
     ),
     "mean_only": Method(
-        "hazard filter with the pull, that does not forget",
-        mean_only,
-        {},
-        "ablation",
-        "hazard_filter",
+        "hazard filter with the pull, that does not forget", mean_only, HAZARDS, "ablation"
     ),
-    "to_zero": Method(
-        "hazard filter with a pull to zero", to_zero, {}, "ablation", "hazard_filter"
-    ),
+    "to_zero": Method("hazard filter with a pull to zero", to_zero, HAZARDS, "ablation"),
     "no_hazard": Method(
-        "hazard filter with a hazard of 0", no_hazard, {}, "ablation", "hazard_filter"
+        "hazard filter with a hazard of 0",
+        no_hazard,
+        {"spread": tuple(4.0**k / 64 for k in range(12))},
+        "ablation",
     ),
 }
-
-
-def _choose(now: Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(now, a, b), new, old)
+"""Name -> method."""

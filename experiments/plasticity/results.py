@@ -1,4 +1,4 @@
-"""What is said of a method on a stream, kept in files so that a run that was cut off goes on."""
+"""Lives that are kept in files, setting by setting, so that a run that was cut off goes on."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,153 +6,149 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from experiments import report
 from experiments.kept import Kept
+from experiments.plasticity import scoring, tuning
 from experiments.plasticity.config import Config
-from experiments.plasticity.methods import METHODS, Method
-from experiments.plasticity.streams import Stream
-from experiments.plasticity.training import Lives, live
-from experiments.report import interval
+from experiments.plasticity.methods import METHODS
+from experiments.plasticity.network import NETWORKS
+from experiments.plasticity.streams import STREAMS, Stream
+from experiments.plasticity.training import Lives, Trainer
+from experiments.tasks.task import code_of, find
 
-SUSPICION = 0.5
-"""Probability of a switch from which on it counts as an alarm."""
-AT_ONCE = 20
-"""Steps after a switch within which an alarm is not a false one."""
+RUNGS = ("tuning", "second", "final")
+"""What seeds are for: no two of these have one in common."""
+SECOND_SEEDS = 3
 
 
-class Result(NamedTuple):
+class Found(NamedTuple):
     """A method on a stream.
 
     Attributes:
-        settings: those that were chosen.
-        scores: of all settings that were tried, in the order of the grid.
-        lives: of the final runs, [seed, ...].
+        settings: those of the lives.
+        lives: of the final seeds.
+        tuned: how the settings were chosen; ``None`` if they were given.
     """
 
-    settings: dict[str, float]
-    scores: list[float]
+    settings: Mapping[str, float]
     lives: Lives
+    tuned: tuning.Tuned | None = None
 
 
-def measure(
-    kept: Kept,
-    config: Config,
-    name: str,
-    stream: Stream,
-    method_name: str,
-    chosen: Mapping[str, Result],
-) -> Result:
-    """Choose the settings of a method and run it, or read what an earlier run has kept.
+class Work:
+    """What a run measures, or reads from earlier ones.
 
     Args:
-        kept: results of this run and of earlier ones.
         config: the options.
-        name: of the stream.
-        stream: the stream.
-        method_name: of the method.
-        chosen: results of the methods before, whose settings an ablation takes over.
+
+    Attributes:
+        streams: name -> stream; one that nobody asked for and whose data are missing is left out,
+            and said so.
+        methods: name -> method.
+        read: how many results were read from files.
+
+    Raises:
+        FileNotFoundError: the data of a stream that was asked for are missing.
     """
-    method = METHODS[method_name]
-    seeds = config.seeds if name == "random_labels" else config.other_seeds
-    leader = chosen.get(method.follows or "")
-    options = {
-        "device": jax.devices()[0].device_kind,
-        "data_dir": None if config.data_dir is None else str(config.data_dir),
-        "seed": config.seed,
-        "seeds": seeds,
-        "sweep_seeds": config.sweep_seeds,
-        "stream": [x for x in stream if not callable(x)],
-        "grid": dict(method.quick or {}) if config.quick else _grid(method, leader),
-    }
 
-    def compute() -> dict[str, Any]:
-        key_sweep, key_final = jax.random.split(jax.random.key(config.seed))
-        if config.quick:
-            settings, scores = dict(method.quick or {}), []
-        elif leader is not None:
-            settings, scores = leader.settings, []
-        else:
-            settings, scores = _sweep(stream, method, config.sweep_seeds, key_sweep)
-        grid = {k: np.array([v]) for k, v in settings.items()}
-        lives = live(stream, method, grid, seeds, key_final)
-        lives = Lives._make([*(x[0] for x in lives[:-1]), lives.seconds])
-        return {"settings": settings, "scores": scores, **lives._asdict()}
+    def __init__(self, config: Config) -> None:
+        """Load the data; compute nothing yet."""
+        self.config, self.read = config, 0
+        self.methods = {name: find("method", name, METHODS) for name in config.run_methods}
+        self.streams: dict[str, Stream] = {}
+        for name in config.streams or STREAMS:
+            try:
+                stream = find("stream", name, STREAMS)(config.data_dir)
+            except FileNotFoundError as error:
+                if config.streams is not None:
+                    raise
+                print(f"Left out: {name}. {error}")
+                continue
+            network = config.network or stream.network
+            self.streams[name] = stream._replace(network=network).shortened(config.tasks)
+        self._kept = Kept(config.folder / report.KEPT)
+        self._trainers: dict[tuple[str, str], Trainer] = {}
 
-    found = kept.measure(f"{name}/{method_name}", options, compute)
-    return Result(found.pop("settings"), found.pop("scores"), Lives(**found))
+    def belongs(self, stream: str, method: str) -> bool:
+        """Whether a method is run on a stream; some need hidden units, which a network may hide."""
+        of = self.streams[stream]
+        network = find("network", of.network, NETWORKS)(of.shape, of.outputs)
+        found = self.methods[method]
+        return found.belongs(stream) and (network.look is not None or not found.units)
+
+    def tuned(self, stream: str, method: str) -> Found:
+        """A method at the settings that are best on the first quarter of a stream."""
+        found, classifies = self.methods[method], self.streams[stream].classifies
+
+        def loss(setting: Mapping[str, float], rung: int) -> np.ndarray:
+            online = self._lives(stream, method, setting, RUNGS[rung]).online.mean(1)
+            return -online if classifies else online
+
+        tuned = None if self.config.quick else tuning.tune(found, loss)
+        settings = found.quick or {} if tuned is None else tuned.settings
+        return self.at(stream, method, settings)._replace(tuned=tuned)
+
+    def at(self, stream: str, method: str, settings: Mapping[str, float]) -> Found:
+        """A method at given settings."""
+        return Found(settings, self._lives(stream, method, settings, "final"))
+
+    def _lives(self, name: str, method: str, settings: Mapping[str, float], rung: str) -> Lives:
+        config, stream = self.config, self.streams[name]
+        position = RUNGS.index(rung)
+        seeds = (config.tuning_seeds, SECOND_SEEDS, config.seeds)[position]
+        tasks = len(stream.lengths)
+        tasks = tasks if rung == "final" else max(1, tasks // 4)
+        own = (name, method, stream.network)
+        options = {
+            "device": jax.devices()[0].device_kind,
+            "data_dir": None if config.data_dir is None else str(config.data_dir),
+            "seed": config.seed,
+            "seeds": seeds,
+            "stream": [
+                x for x in stream._replace(lengths=stream.lengths[:tasks]) if not callable(x)
+            ],
+            "settings": dict(settings),
+            "own code": [code_of(name) for name in own],
+        }
+        said = ", ".join(f"{k} {v:g}" for k, v in settings.items())
+        path = "/".join(part.replace(":", ".") for part in (*own[:2], f"{rung} {said}"))
+        found = self._kept.get(path, options)
+        if found is None:
+            key = jax.random.fold_in(jax.random.key(config.seed), position)
+            lives = self._trainer(name, method).live(settings, jax.random.split(key, seeds), tasks)
+            self._kept.put(path, options, lives._asdict())
+            return lives
+        self.read += 1
+        return Lives(**found)
+
+    def _trainer(self, name: str, method: str) -> Trainer:
+        """The one that was compiled before, if it was."""
+        if (name, method) not in self._trainers:
+            stream = self.streams[name]
+            network = find("network", stream.network, NETWORKS)(stream.shape, stream.outputs)
+            self._trainers[name, method] = Trainer(stream, network, self.methods[method])
+        return self._trainers[name, method]
 
 
-def _grid(method: Method, leader: Result | None) -> Any:
-    return {k: list(v) for k, v in method.grid.items()} if leader is None else leader.settings
-
-
-def _sweep(
-    stream: Stream, method: Method, seeds: int, key: jax.Array
-) -> tuple[dict[str, float], list[float]]:
-    """The settings of the best score, averaged over tasks and seeds, and all scores."""
-    settings = method.settings()
-    if len(settings) == 1:
-        return settings[0], []
-    grid = {k: np.array([s[k] for s in settings]) for k in method.grid}
-    scores = live(stream, method, grid, seeds, key).online.mean((1, 2))
-    worst = -np.inf if stream.classifies else np.inf
-    ranked = np.where(np.isfinite(scores), scores, worst)
-    best = int(ranked.argmax() if stream.classifies else ranked.argmin())
-    return settings[best], scores.tolist()
-
-
-def tenth(stream_length: int) -> int:
-    """A tenth of the tasks, at least one."""
-    return max(1, stream_length // 10)
-
-
-def first(lives: Lives) -> np.ndarray:
-    """Online score in the first tenth of the tasks [seed]."""
-    return lives.online[:, : tenth(lives.online.shape[1])].mean(1)
-
-
-def last(lives: Lives) -> np.ndarray:
-    """Online score in the last tenth of the tasks [seed]."""
-    return lives.online[:, -tenth(lives.online.shape[1]) :].mean(1)
-
-
-def alarms(lives: Lives) -> dict[str, float | None]:
-    """How soon switches are seen, and how often they are where there are none.
-
-    ``None`` of what there was none of.
-    """
-    suspected = lives.switch_probability > SUSPICION  # [seed, task, step]
-    switched = suspected[:, 1:, :AT_ONCE]
-    seen = switched.any(-1)
-    delays = switched.argmax(-1)[seen]
-    elsewhere = np.concatenate([suspected[:, :1].ravel(), suspected[:, 1:, AT_ONCE:].ravel()])
-    return {
-        "detected": float(seen.mean()) if seen.size else None,
-        "mean_delay_steps": float(delays.mean()) if delays.size else None,
-        "false_alarms_per_1000_steps": 1000 * float(elsewhere.mean()),
-    }
-
-
-def metrics(result: Result) -> dict[str, Any]:
+def metrics(found: Found) -> dict[str, Any]:
     """What metrics.json says of a method on a stream."""
-    lives = result.lives
-    number = tenth(lives.online.shape[1])
+    lives, online = found.lives, found.lives.online
     said: dict[str, Any] = {
-        "first": interval(first(lives)),
-        "last": interval(last(lives)),
-        "lifetime": interval(lives.online.mean(1)),
-        "settings": result.settings,
-        "end": interval(lives.end[:, -number:].mean(1)),
-        "sweep_scores": result.scores,
-        "online_by_task": lives.online.mean(0),
-        "microseconds_per_step": 1e6 * lives.seconds,
+        "first": report.interval(scoring.first(online)),
+        "last": report.interval(scoring.last(online)),
+        "lifetime": report.interval(online.mean(1)),
+        "end": report.interval(lives.end.mean(1)),
+        "settings": found.settings,
+        "online_by_task": online.mean(0),
+        "microseconds_per_step": 1e6 * float(lives.seconds),
     }
-    for name in ("dead", "rank", "norm", "distance"):
-        values = getattr(lives, name)
-        said[name] = {"first_task": values[:, 0].mean(), "last": interval(values[:, -1])}
-    if lives.switch_probability.any():
-        said["alarms"] = alarms(lives)
-        if lives.online.shape[1] > 1:
-            for name in ("switch_probability", "reset_fraction"):
-                after = getattr(lives, name)[:, 1:, :AT_ONCE]
-                said[f"{name}_after_switch"] = after.mean((0, 1))
+    if lives.alarms.any() or lives.false_alarms.any():
+        later = lives.alarms[:, 1:]
+        said["alarms"] = {
+            "switches_seen": float((later > 0).mean()) if later.size else None,
+            "false_alarms": float(lives.false_alarms.sum(1).mean()),
+        }
+    if found.tuned is not None:
+        said["edges"] = found.tuned.edges
+        said["settings_tried"] = len(found.tuned.tried)
     return said

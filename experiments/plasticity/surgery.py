@@ -1,13 +1,15 @@
 """Methods that replace single hidden units, and the Adam they need, which counts each weight.
 
-A unit of layer $i$ has the weights of its row there, its bias, and those of its column in the next.
+A unit of layer $i$ has the weights of its row there, its bias, and those of its columns in the
+next, of which there is one for every place that the next layer sees it at (`network.layered`).
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from experiments.plasticity.network import Params, replace
 
@@ -69,19 +71,28 @@ def continual_backprop(
     params: Params,
     state: Moments,
     known: list[Units],
-    layers: list[Array],
+    outputs: list[Array],
     key: Array,
 ) -> tuple[Params, Moments, list[Units]]:
-    """Replace mature units of the least utility, at most one a layer and step."""
+    """Replace mature units of the least utility, at most one a layer and step.
+
+    Args:
+        replacement_rate: share of the mature units that is replaced a step.
+        params: the layers.
+        state: of Adam.
+        known: of the units of every hidden layer.
+        outputs: of every hidden layer, [example, ..., unit].
+        key: random key.
+    """
     keys = jax.random.split(key, len(known))
     later = []
     for i, unit in enumerate(known):
-        seen = layers[i + 1]  # what the layer put out
+        seen = outputs[i].reshape(-1, len(unit.age))
         age = unit.age + 1
         corrected = 1 - DECAY**age
         activation = DECAY * unit.activation + (1 - DECAY) * jnp.mean(seen, 0)
         average = activation / corrected
-        outgoing = jnp.mean(jnp.abs(params[i + 1].weight), 0)
+        outgoing = jnp.mean(jnp.abs(_by_unit(params[i + 1].weight, len(age))), (0, 1))
         incoming = jnp.mean(jnp.abs(params[i].weight), 1)
         use = outgoing * jnp.mean(jnp.abs(seen - average[None]), 0) / (incoming + 1e-12)
         utility = DECAY * unit.utility + (1 - DECAY) * use
@@ -93,7 +104,12 @@ def continual_backprop(
         fan_in = params[i].weight.shape[1]
         bound = jnp.sqrt(2.0) * jnp.sqrt(3 / fan_in)
         row = jax.random.uniform(keys[i], (1, fan_in), minval=-bound, maxval=bound)
-        params, state = _replace_units(params, state, i, chosen, row, average)
+        params, state = lax.cond(
+            now,
+            functools.partial(_replace_units, i=i),
+            lambda params, state, *_: (params, state),
+            *(params, state, chosen, row, average),
+        )
         fresh = jnp.where(chosen, 0, jnp.stack([utility, activation, age]))
         later.append(Units._make([*fresh, due - now]))
     return params, state, later
@@ -104,20 +120,28 @@ def redo(
     now: Array,
     params: Params,
     state: Moments,
-    layers: list[Array],
+    outputs: list[Array],
     spare: Params,
 ) -> tuple[Params, Moments]:
     """Draw anew what comes into a unit that puts out little, and cut what goes out."""
-    for i in range(len(params) - 1):
-        size = jnp.mean(jnp.abs(layers[i + 1]), 0)
-        dormant = now & (size <= threshold * jnp.mean(size))
-        nothing = jnp.zeros_like(size)
-        params, state = _replace_units(params, state, i, dormant, spare[i].weight, nothing)
-    return params, state
+
+    def drawn(params: Params, state: Moments) -> tuple[Params, Moments]:
+        for i in range(len(params) - 1):
+            size = jnp.mean(jnp.abs(outputs[i].reshape(-1, outputs[i].shape[-1])), 0)
+            dormant, nothing = size <= threshold * jnp.mean(size), jnp.zeros_like(size)
+            params, state = _replace_units(params, state, dormant, spare[i].weight, nothing, i)
+        return params, state
+
+    return lax.cond(now, drawn, lambda *same: same, params, state)
+
+
+def _by_unit(weight: Array, units: int) -> Array:
+    """The weights [output, place, unit] of a layer, by the unit before that they come from."""
+    return weight.reshape(len(weight), -1, units)
 
 
 def _replace_units(
-    params: Params, state: Moments, i: int, chosen: Array, rows: Array, average: Array
+    params: Params, state: Moments, chosen: Array, rows: Array, average: Array, i: int
 ) -> tuple[Params, Moments]:
     """New weights into some units of layer ``i``, none out of them; the next bias makes up."""
 
@@ -126,10 +150,11 @@ def _replace_units(
         biases: list[Any] = [layer.bias for layer in tree]
         weights[i] = jnp.where(chosen[:, None], rows, weights[i])
         biases[i] = jnp.where(chosen, 0, biases[i])
-        weights[i + 1] = jnp.where(chosen[None], 0, weights[i + 1])
+        column = jnp.tile(chosen, weights[i + 1].shape[1] // len(chosen))
+        weights[i + 1] = jnp.where(column[None], 0, weights[i + 1])
         return replace(tree, weights, biases)
 
-    lost = params[i + 1].weight @ jnp.where(chosen, average, 0)
+    lost = _by_unit(params[i + 1].weight, len(chosen)).sum(1) @ jnp.where(chosen, average, 0)
     params = cut(params, rows)
     biases: list[Any] = [layer.bias for layer in params]
     biases[i + 1] = biases[i + 1] + lost

@@ -1,6 +1,7 @@
-"""A whole stream as one jitted scan, for many settings and seeds side by side."""
+"""Streams are lived through, with many settings and seeds side by side."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,127 +10,150 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from experiments.plasticity import network
-from experiments.plasticity.methods import Method, Seen, Setup
-from experiments.plasticity.network import Params
-from experiments.plasticity.streams import Stream, Task
+from experiments.plasticity.methods import Method, Observed, Setup
+from experiments.plasticity.network import Network, example_losses, score
+from experiments.plasticity.streams import Stream
+
+AT_ONCE = 20
+"""Steps from the beginning of a task within which an alarm is not a false one."""
+SUSPICION = 0.5
+"""Probability of a switch from which on it counts as an alarm."""
 
 
 class Lives(NamedTuple):
-    """What learners lived through, [..., task] unless it is said.
+    """What learners lived through.
 
     Attributes:
-        online: the score on every batch before it was learned from, averaged over the task.
-        end: the score at the end, on the test examples of the task.
-        dead: the share of hidden units that are 0 for all examples.
-        rank: the effective rank of the last hidden layer, the exponential of the entropy of its
-            singular values, as shares.
-        norm: the norm of all parameters.
-        distance: their distance from where they started.
-        switch_probability: [..., task, step], as the learner believed; 0 of one that does not.
-        reset_fraction: [..., task, step], likewise.
-        seconds: what a step of one learner took, a number, without compilation.
+        online: [life, task], the score on every batch before it was learned from, on average.
+        end: [life, task], the score at the end of the task, on its test examples.
+        alarms: [life, task], steps with an alarm among the first of the task.
+        false_alarms: [life, task], steps with an alarm among the others.
+        seconds: what a step took, a number, without compilation.
     """
 
     online: Any
     end: Any
-    dead: Any
-    rank: Any
-    norm: Any
-    distance: Any
-    switch_probability: Any
-    reset_fraction: Any
-    seconds: Any = 0.0
+    alarms: Any
+    false_alarms: Any
+    seconds: Any
 
 
-def live(
-    stream: Stream, method: Method, settings: dict[str, np.ndarray], seeds: int, key: Array
-) -> Lives:
-    """Live through a stream with every setting [setting] and every seed: [setting, seed, ...]."""
-    keys = jax.random.split(key, seeds)
+class Trainer:
+    """A method on a stream, compiled once for lives with any settings.
 
-    def one(settings: dict[str, Array], key: Array) -> Lives:
-        return life(stream, method, settings, key)[1]
+    Lives of one key have the same initial network, tasks and batches, whatever the method.
 
-    run = jax.jit(jax.vmap(jax.vmap(one, (None, 0)), (0, None)))
-    arrays = {name: jnp.asarray(values, jnp.float32) for name, values in settings.items()}
-    compiled = run.lower(arrays, keys).compile()
-    start = time.perf_counter()
-    lives = jax.block_until_ready(compiled(arrays, keys))
-    count = seeds * len(next(iter(settings.values()))) * stream.tasks * stream.steps
-    seconds = (time.perf_counter() - start) / count
-    return jax.tree.map(np.asarray, lives)._replace(seconds=seconds)
+    Args:
+        stream: the stream.
+        network: the network that learns it.
+        method: the method.
+    """
+
+    def __init__(self, stream: Stream, network: Network, method: Method) -> None:
+        """Compile nothing yet."""
+        self.stream = stream
+
+        def begin(settings: Any, key: Array) -> Any:
+            start, learner = _born(stream, network, method, settings, key)
+            return start, learner.state
+
+        def chunk(settings: Any, key: Array, carry: Any, *place: Array) -> Any:
+            return _chunk(stream, network, method, (settings, key), carry, place)
+
+        self._begin, self._chunk = jax.jit(begin), jax.jit(chunk)
+        self._compiled: Any = None
+
+    def live(self, settings: Mapping[str, float], keys: Array, tasks: int | None = None) -> Lives:
+        """Live through the first tasks of the stream, once for each key."""
+        arrays = {k: jnp.asarray(v, jnp.float32) for k, v in settings.items()}
+        carry, zero = self._begin(arrays, keys[0]), jnp.zeros((), jnp.int32)
+        if self._compiled is None:
+            self._compiled = self._chunk.lower(arrays, keys[0], carry, zero, zero, zero).compile()
+        lengths = self.stream.lengths[:tasks]
+        started = time.perf_counter()
+        lives = np.asarray([self._one(arrays, key, lengths) for key in keys])
+        seconds = (time.perf_counter() - started) / (len(keys) * sum(lengths))
+        return Lives._make([*np.moveaxis(lives, 2, 0), seconds])
+
+    def _one(self, settings: Any, key: Array, lengths: Sequence[int]) -> list[Any]:
+        """The readings of `Lives`, [task, reading], of one life."""
+        carry, before, found = self._begin(settings, key), 0, []
+        for index, length in enumerate(lengths):
+            of_task = []
+            for at in range(0, length, self.stream.chunk):
+                place = (jnp.asarray(n, jnp.int32) for n in (index, at, before))
+                carry, readings = self._compiled(settings, key, carry, *place)
+                of_task.append(readings)
+                before += self.stream.chunk
+            online, end, alarms, false_alarms = np.asarray(of_task).T
+            found.append((online.mean(), end[-1], alarms.sum(), false_alarms.sum()))
+        return found
 
 
-def life(stream: Stream, method: Method, settings: Any, key: Array) -> tuple[Any, Lives]:
-    """Live through a stream once: parameters and state in the end, and what happened."""
-    key_start, key_stream, key_tasks = jax.random.split(key, 3)
-    start = network.init(stream.widths, key_start)
-    learner = method.make(settings, Setup(start, stream.widths, stream.batch_size, stream.steps))
+def _born(stream: Stream, network: Network, method: Method, settings: Any, key: Array) -> Any:
+    start = network.init(jax.random.split(key, 3)[0])
+    return start, method.make(settings, Setup(network, start, stream.batch_size))
 
-    def task(carry: Any, inputs: tuple[Array, Array]) -> tuple[Any, Lives]:
-        index, key = inputs
-        key_task, key_batches, key_spare, key_steps = jax.random.split(key, 4)
-        now = stream.draw(key_stream, key_task)
-        spare = network.init(stream.widths, key_spare)
-        keys = jax.random.split(key_steps, stream.steps)
-        order = jnp.arange(stream.steps), batches(stream, key_batches), keys
 
-        def step(carry: Any, inputs: tuple[Array, Array, Array]) -> tuple[Any, Any]:
-            params, state = carry
-            at, batch, key = inputs
-            x, y = now.inputs[batch], now.targets[batch]
+def _chunk(
+    stream: Stream,
+    network: Network,
+    method: Method,
+    life: tuple[Any, Array],
+    carry: Any,
+    place: Sequence[Array],
+) -> tuple[Any, Array]:
+    """Some steps of one life: parameters and state, and the four readings of `Lives`."""
+    settings, key = life
+    index, first, before = place
+    learner = _born(stream, network, method, settings, key)[1]
+    _, key_stream, key_rest = jax.random.split(key, 3)
+    key_batches, key_spare, key_steps = jax.random.split(jax.random.fold_in(key_rest, before), 3)
+    now, spare = stream.draw(key_stream, index), network.init(key_spare)
 
-            def objective(params: Params) -> tuple[Array, Any]:
-                outputs, layers = network.forward(params, x)
-                return jnp.mean(network.example_losses(outputs, y)), (outputs, layers)
+    def step(carry: Any, inputs: tuple[Array, Array, Array]) -> tuple[Any, Array]:
+        params, state = carry
+        t, batch, key = inputs
+        x, y = now.inputs[batch], now.targets[batch]
 
-            (value, seen), gradient = jax.value_and_grad(objective, has_aux=True)(params)
-            outputs, layers = seen
-            total, begins = index * stream.steps + at, (at == 0) & (index > 0)
-            observed = Seen(value, gradient, x, y, layers, total, begins, spare, key)
-            params, state = learner.update(params, state, observed)
-            readings = (
-                jnp.asarray(optax.tree.get(state, name, 0.0), jnp.float32)
-                for name in ("switch_probability", "reset_fraction")
-            )
-            return (params, state), (network.score(outputs, y), *readings)
+        def objective(params: Any) -> tuple[Array, Any]:
+            seen = None if network.look is None else network.look(params, x, None)
+            outputs = network.forward(params, x) if seen is None else seen.outputs
+            return jnp.mean(example_losses(outputs, y)), (outputs, seen)
 
-        carry, (online, *readings) = lax.scan(step, carry, order)
-        return carry, Lives(online.mean(), *look(carry[0], start, now), *readings)
+        (value, (outputs, seen)), gradient = jax.value_and_grad(objective, has_aux=True)(params)
+        begins = (first + t == 0) & (index > 0)
+        units = None if seen is None else seen.units
+        observed = Observed(network, value, gradient, x, y, units, before + t, begins, spare, key)
+        params, state = learner.update(params, state, observed)
+        suspected = jnp.asarray(optax.tree.get(state, "switch_probability", 0.0)) > SUSPICION
+        early = (first + t < AT_ONCE) & (index > 0)
+        return (params, state), jnp.stack(
+            [score(outputs, y), suspected & early, suspected & ~early]
+        )
 
-    order = jnp.arange(stream.tasks), jax.random.split(key_tasks, stream.tasks)
-    return lax.scan(task, (start, learner.state), order)
+    steps = (
+        jnp.arange(stream.chunk),
+        batches(stream, key_batches),
+        jax.random.split(key_steps, stream.chunk),
+    )
+    carry, readings = lax.scan(step, carry, steps)
+    end = score(network.forward(carry[0], now.test_inputs), now.test_targets)
+    return carry, jnp.stack(
+        [readings[:, 0].mean(), end, readings[:, 1].sum(), readings[:, 2].sum()]
+    )
 
 
 def batches(stream: Stream, key: Array) -> Array:
-    """Examples [step, example in batch]: every one once an epoch, but for those left over."""
+    """Examples [step, example in batch] of a chunk.
+
+    Every example comes once an epoch, but for those left over.
+    """
     each = stream.examples // stream.batch_size
 
     def epoch(key: Array) -> Array:
         order = jax.random.permutation(key, stream.examples)[: each * stream.batch_size]
         return order.reshape(each, stream.batch_size)
 
-    keys = jax.random.split(key, stream.epochs)
-    return jax.vmap(epoch)(keys).reshape(-1, stream.batch_size)
-
-
-def look(params: Params, start: Params, task: Task) -> tuple[Array, ...]:
-    """Score, share of dead units, effective rank, norm and distance from the start."""
-    outputs, _ = network.forward(params, task.test_inputs)
-    _, layers = network.forward(params, task.inputs)
-    dead = jnp.concatenate([jnp.all(x <= 0, 0) for x in layers[1:]])
-    moved = jax.tree.map(jnp.subtract, params, start)
-    norms = (jnp.sqrt(sum(jnp.sum(x**2) for x in jax.tree.leaves(t))) for t in (params, moved))
-    return network.score(outputs, task.test_targets), dead.mean(), rank(layers[-1]), *norms
-
-
-def rank(features: Array) -> Array:
-    """The exponential of the entropy of the singular values (Roy and Vetterli, 2007).
-
-    From their squares, in float32, whose rounding adds a tenth to a rank of 1.
-    """
-    squares = jnp.linalg.eigvalsh(features.T @ features)
-    values = jnp.sqrt(jnp.maximum(squares, 0))
-    shares = values / jnp.maximum(values.sum(), jnp.finfo(values.dtype).tiny)
-    return jnp.exp(jnp.sum(jax.scipy.special.entr(shares)))
+    keys = jax.random.split(key, -(-stream.chunk // each))
+    return jax.vmap(epoch)(keys).reshape(-1, stream.batch_size)[: stream.chunk]

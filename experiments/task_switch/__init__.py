@@ -1,8 +1,9 @@
 r"""Switch tasks on a quadratic loss, and see weights being reset without a rule that says so.
 
 The last claim of the paper, in a testbed where everything can be checked: the learner gets a prior
-over optima, a hazard at which tasks switch, noise, and the objective; that weights fall back toward
-the prior mean is what follows.
+over optima, a hazard at which tasks switch, noise, and the objective. That weights fall back toward
+the prior mean is found in the first part by searches that have a cost and no such rule; the beliefs
+and policies of the other parts are the library's, where the formula is written out.
 
 1. *Recovery.* The optimal policy aims at $\mu_0 + w (m - \mu_0)$ at a rate $r$, with
    $w = (\gamma + r)/(\gamma + r + \lambda)$. A search over all linear policies of a known optimum

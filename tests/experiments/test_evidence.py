@@ -162,6 +162,7 @@ def test_who_says_nothing():
     assert {name: fields for name, fields in silent.items() if fields} == {
         "momentum": ["size", "curvature"],
         "lion": ["size", "curvature"],
+        "muon": ["size", "curvature"],
         "secant": ["size"],
         "hazard_filter": ["mean", "size", "curvature"],
         "Aitchison": ["mean"],

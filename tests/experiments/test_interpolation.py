@@ -27,17 +27,22 @@ def test_padded_paths_have_one_shape_and_keep_their_values() -> None:
     np.testing.assert_array_equal(padded["long"]["discount"], 0.0)  # what is not swept is Adam's
 
 
-def test_the_best_learning_rate_is_that_of_the_lowest_loss_that_is_a_number() -> None:
-    losses = np.array([[0.5, np.nan], [0.2, 0.3], [0.9, 0.1]])  # [learning rate, discount]
-    swept = interpolation.Swept(losses.ravel(), losses.ravel(), 1 - losses.ravel())
+def test_one_half_of_the_seeds_chooses_and_the_other_is_reported() -> None:
+    chooses = np.array([[0.5, np.nan], [0.2, 0.3], [0.9, 0.1]])  # [learning rate, discount]
+    reported = np.array([[0.1, 0.1], [0.6, 0.1], [0.1, 0.7]])
+    losses = np.stack([chooses.ravel(), reported.ravel()])
+    swept = interpolation.Swept(losses, losses, 1 - losses)
     found = interpolation.best(swept, np.array([1.0, 2.0]), np.array([0.1, 0.2, 0.3]))
     assert [b["learning_rate"] for b in found] == [0.2, 0.3]
-    assert [b["training_loss"] for b in found] == [0.2, 0.1]
+    assert [b["loss_that_chose"] for b in found] == [0.2, 0.1]
+    assert [b["training_loss"] for b in found] == [0.6, 0.7]
+    low = interpolation.lowest(found)
+    assert (low["discount"], low["below_adam"], low["below_momentum"]) == (2.0, 0, 0)
 
 
 @pytest.mark.slow
 def test_the_quick_run_holds_its_claims(tmp_path: Path) -> None:
     metrics = report.perform(interpolation.run, interpolation.Config(quick=True, out=tmp_path))
-    assert len(metrics["claims"]) == 4
+    assert len(metrics["claims"]) == 8
     assert not report.failed(metrics)
     assert (tmp_path / "interpolation.png").stat().st_size > 10_000

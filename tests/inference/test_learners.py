@@ -180,8 +180,14 @@ def test_intervals_of_rounding_hold_the_truth():
 
 @pytest.mark.slow
 def test_a_plain_learner_is_called_another_at_most_once_in_twenty():
-    """Places are looked at by the dozen; the level of the verdict is corrected for all of them."""
-    learners = [infer(record(optax.adam(1e-3), steps=100, params=12, seed=s)) for s in range(20)]
+    """Places are looked at by the dozen; the level of the verdict is corrected for all of them.
+
+    In seeds 127 and 136 a parameter begins near 0, where its own rounding is smaller than that of
+    1 - b2^t in the first steps.
+    """
+    seeds = (*range(20), 127, 136)
+    learners = [infer(record(optax.adam(1e-3), steps=100, params=12, seed=s)) for s in seeds]
+    assert all(learner.verdict == OF for learner in learners[-2:])
     assert sum(learner.verdict != OF for learner in learners) <= 1
 
 

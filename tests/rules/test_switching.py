@@ -184,6 +184,78 @@ def test_the_hazard_filter_is_masked_partitioned_and_accumulated() -> None:
     assert_close(got[-1][0], follow(inner, grads, start)[-1][0])
 
 
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_task_that_the_hazard_filter_is_told_of_begins_anew(rate: float) -> None:
+    """From the step on that is told, the path is that of a filter that begins at the start."""
+    start, grads = tree(0, jnp.float64), [examples(i) for i in range(5)]
+    optimizer = hazard_filter(0.05, 0.7, examples=BATCH, prior_mean_rate=rate)
+    update = jax.jit(
+        lambda g, state, params, told: optimizer.update(
+            mean(g), state, params, per_example_grads=g, task_begins=told
+        )
+    )
+    params, state = start, optimizer.init(start)
+    for t, g in enumerate(grads[:3]):
+        updates, state = update(g, state, params, t == 2)
+        params = optax.apply_updates(params, updates)
+        assert float(optax.tree.get(state, "reset_fraction")) == (1.0 if t == 2 else 0.05)
+    if rate:  # the start has moved; to where the parameters are
+        assert float(optax.tree.norm(optax.tree.sub(params, start))) > 1e-3
+    else:
+        assert_close(params, start, 1e-12, 1e-12)
+    assert_close(posterior(state).distance_variance, jax.tree.map(lambda p: 0.7 + 0 * p, start))
+    wanted = recursion(0.05, 0.7, grads[3:], params)
+    for g, (theta, v) in zip(grads[3:], wanted if not rate else wanted[:1], strict=False):
+        updates, state = update(g, state, params, False)
+        params = optax.apply_updates(params, updates)
+        assert_close(params, theta, 1e-12, 1e-12)
+        assert_close(posterior(state).distance_variance, v, 1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_without_a_finite_gradient_the_parameters_return_at_the_rate_of_the_hazard() -> None:
+    start, optimizer = tree(0, jnp.float64), hazard_filter(0.05, 0.7, examples=BATCH)
+    params, state = follow(optimizer, [examples(0)], start)[-1]
+    first, bad = params, jax.tree.map(lambda p: p * jnp.nan, params)
+    for _ in range(7):
+        updates, state = optimizer.update(bad, state, params)
+        params = optax.apply_updates(params, updates)
+    want = jax.tree.map(lambda s, p: s + 0.95**7 * (p - s), start, first)
+    assert_close(params, want, 1e-12, 1e-12)
+
+
+def test_what_is_told_passes_a_chain_and_a_partition_and_others_leave_it() -> None:
+    start, g = tree(0), examples(1)
+    inner = hazard_filter(0.1, 0.7, examples=BATCH)
+    parts = optax.partition({"reset": inner, "keep": rules.sgd(0.1)}, {"w": "reset", "b": "keep"})
+    optimizer: Any = optax.chain(parts, optax.identity())
+    params, _ = follow(inner, [g], start)[-1]
+    state = optimizer.init(start)
+    _, state = optimizer.update(mean(g), state, start, per_example_grads=g)
+    updates: Any = optimizer.update(mean(g), state, params, task_begins=True)[0]
+    assert_close(params["w"] + updates["w"], start["w"])
+    assert_close(updates["b"], -0.1 * g["b"].mean(0))
+    with pytest.raises(TypeError, match="'task_begin'; did you mean 'task_begins'"):
+        inner.update(mean(g), inner.init(start), start, task_begin=True)
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_hazard_filter_counts_the_examples_of_a_batch() -> None:
+    """Batches of 5 and of 11 in a filter that is used to 8, against sums over what is there."""
+    start = tree(0, jnp.float64)
+    grads = [examples(i, count) for i, count in enumerate((5, 11, BATCH))]
+    optimizer = hazard_filter(0.05, 0.7, examples=BATCH)
+    params, state = start, optimizer.init(start)
+    for g, (theta, v) in zip(grads, recursion(0.05, 0.7, grads, start), strict=True):
+        updates, state = optimizer.update(
+            mean(g), state, params, per_example_grads=g, examples=g["b"].shape[0]
+        )
+        params = optax.apply_updates(params, updates)
+        assert_close(params, theta, 1e-12, 1e-12)
+        assert_close(posterior(state).distance_variance, v, 1e-12)
+
+
 # --- hazard_filter that learns its hazard and its prior -----------------------------------------
 
 LEARNED: dict[str, Any] = {
@@ -445,18 +517,12 @@ def test_the_displacement_that_a_belief_measures_is_not_the_reset() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("at", ["value", "value_fn"])
-def test_a_loss_that_is_not_finite_is_no_evidence_and_counted(bad: float, at: str) -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1.0])
+def test_where_the_start_has_no_finite_loss_there_is_no_evidence(bad: float, value: float) -> None:
     optimizer = two_hypothesis(optax.sgd(0.1), 0.25, BATCH)
     params, state = tree(1), optimizer.init(tree(0))
     for count in (1, 2):
-        _, state = optimizer.update(
-            tree(2),
-            state,
-            params,
-            value=bad if at == "value" else 1.0,
-            value_fn=lambda _: bad if at == "value_fn" else 1.0,
-        )
+        _, state = optimizer.update(tree(2), state, params, value=value, value_fn=lambda _: bad)
         assert float(state.switch_probability) == 0.25
         assert float(state.surprise) == 0
         assert int(optax.tree.get(state, "without_evidence")) == count
@@ -466,10 +532,11 @@ def test_what_overflows_or_is_not_finite_does_not_spread() -> None:
     params = tree(1)
     never, always = (two_hypothesis(optax.sgd(0.1), p, 64) for p in (0.0, 1.0))
     start = never.init(tree(0))
-    # In nats, times 64 examples, more than float32 holds.
+    # In nats, times 64 examples, more than float32 holds: as much evidence as there can be.
     got, state = never.update(tree(2), start, params, value=1e37, value_fn=lambda _: 0.0)
     assert_close(got, jax.tree.map(lambda g: -0.1 * g, tree(2)))
-    assert int(state.without_evidence) == 1
+    np.testing.assert_array_equal(state.surprise, np.finfo(np.float32).max)
+    assert int(state.without_evidence) == 0
     broken = jax.tree.map(lambda g: g * jnp.inf, tree(2))
     got, _ = always.update(broken, start, params, value=1.0, value_fn=lambda _: 1.0)
     assert_close(optax.apply_updates(params, got), tree(0))

@@ -20,6 +20,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from beliefnav import beliefs, control, navigator, optimum, recording, rules, wrappers
 from beliefnav.beliefs.drift.elementwise import ElementwiseDrift
 from beliefnav.rules.catalogue import CATALOGUE, Peer
+from beliefnav.wrappers.partial_switches import layer_hypotheses
 from beliefnav.wrappers.uncontrolled import drift_countering
 from tests.sharding.listed import COUPLED, ELEMENTWISE, RULES, made
 
@@ -265,6 +266,66 @@ def test_devices_that_see_parts_of_a_batch_agree_on_whether_the_task_switched() 
     assert_close(mapped(lambda loss: jax.lax.pmean(loss, "d")), steps(lambda loss: loss, x, start))
     with pytest.raises(ValueError, match="replicated"):
         mapped(lambda loss: loss)
+
+
+LAYERS: Any = partial(layer_hypotheses, hazard=0.1, examples=16.0, trial=3)
+
+
+def reset_twice(optimizer: Any, loss: Callable[[PyTree], Any], params: PyTree) -> Any:
+    """Parameters and state after steps of which the third is told that a task begins."""
+    state = optimizer.init(params)
+    for t in range(4):
+        value, gradient = jax.value_and_grad(loss)(params)
+        told = {"value": value, "value_fn": loss, "task_begins": t == 2}
+        updates, after = optimizer.update(gradient, state, params, **told)
+        assert types(after) == types(state)  # so that it can be carried by a scan
+        params, state = optax.apply_updates(params, updates), after
+    return params, state
+
+
+def test_devices_agree_on_which_layers_start_anew() -> None:
+    optimizer = LAYERS(rules.adam(0.1), masks=[{"a": True, "b": True}, {"a": False, "b": True}])
+    x, start = tree(0)["vector"], {"a": jnp.ones(()), "b": jnp.ones(())}
+    mesh = mesh_of(AxisType.Explicit)
+
+    def steps(of_all: Callable[[Any], Any], x: Any, params: Any) -> Any:
+        def loss(p: Any) -> Any:
+            return of_all(jnp.mean((x - p["a"]) ** 2 + (p["a"] - p["b"]) ** 2) / 2)
+
+        params, state = reset_twice(optimizer, loss, params)
+        return params, state.leader, state.log_weights
+
+    mapped = jax.shard_map(
+        partial(steps, lambda loss: jax.lax.pmean(loss, "d")),
+        mesh=mesh,
+        in_specs=(P("d"), P()),
+        out_specs=P(),
+    )
+    got = jax.jit(mapped)(jax.device_put(x, NamedSharding(mesh, P("d"))), start)
+    assert_close(got, steps(lambda loss: loss, x, start))
+
+
+@pytest.mark.parametrize("kind", [AxisType.Auto, AxisType.Explicit], ids=str)
+@pytest.mark.parametrize(
+    "optimizer", [LAYERS(made("adam")), wrappers.two_hypothesis(made("adam"), 0.1, 16.0)]
+)
+def test_resets_of_sharded_parameters_are_those_of_whole_ones(optimizer: Any, kind: Any) -> None:
+    def loss(params: PyTree) -> Any:
+        return sum(jnp.mean((p - 1) ** 2) for p in jax.tree.leaves(params))
+
+    expected, _ = reset_twice(optimizer, loss, tree(0))
+    mesh = mesh_of(kind)
+    with jax.set_mesh(mesh):
+        params = sharded(tree(0), mesh)
+        got, _ = jax.jit(partial(reset_twice, optimizer, loss))(params)
+        assert_close(got, expected)
+        state = optimizer.init(params)
+        for name, x in state.prior_mean.items():
+            assert x.sharding.is_equivalent_to(params[name].sharding, x.ndim)
+        for name, x in getattr(state, "rivals", {}).items():  # with an axis in front
+            assert x.addressable_shards[0].data.size * params[name].size == (
+                x.size * params[name].addressable_shards[0].data.size
+            )
 
 
 # --- automatic axes -----------------------------------------------------------------------------

@@ -8,9 +8,12 @@ import numpy as np
 import optax
 import pytest
 
-from beliefnav.wrappers.partial_switches import layer_hypotheses, layer_masks
+from beliefnav import explain, posterior, recording, rules
+from beliefnav.wrappers import partial_switches
 
 pytestmark = pytest.mark.usefixtures("dtype_promotion")
+# What optax says of the types of states and updates is too wide to look into them.
+layer_hypotheses: Any = partial_switches.layer_hypotheses
 RATE, HAZARD, BATCH, TRIAL = 0.1, 0.01, 8, 3
 HEAD = {"a": False, "b": True}
 WHOLE = {"a": True, "b": True}
@@ -60,26 +63,242 @@ def test_what_is_not_surprising_is_the_optimizer() -> None:
 
 
 def test_a_task_that_is_told_does_not_go_on() -> None:
-    params, state = step(tree(1, 2), optimizer().init(tree(0, 0)), loss_toward(1, 2), begins=True)
+    params, state = step(
+        tree(1, 2), optimizer().init(tree(0, 0)), loss_toward(1, 2), task_begins=True
+    )
     assert int(state.leader) == 2 and float(state.switch_probability) == 1
 
 
 def test_a_network_that_diverged_starts_anew_and_a_bad_batch_is_no_evidence() -> None:
     start = optimizer().init(tree(0, 0))
-    params, state = step(tree(1e30, 1e30), start, loss_toward(1, 2))
-    assert int(state.leader) == 1
-    # One step of the gradient from 0; the subtraction of 1e30 from itself is exact.
-    np.testing.assert_allclose(state.rivals["b"][1], 0.4, rtol=1e-6)
-    assert np.isfinite([params["a"], params["b"]]).all()
+    # The square of 1e20 is more than float32 holds.
+    params, state = step(tree(1e20, 1e20), start, loss_toward(1, 2))
+    assert int(state.leader) == 1 and int(state.trials) == 1
+    assert float(state.switch_probability) == 1 and float(state.reset_fraction) == 1
+    # Of 1e20 the update leaves nothing, and nothing of one step from 0 to 0.4 either.
+    np.testing.assert_array_equal([params["a"], params["b"]], 0)
     _, state = step(tree(1, 1), start, lambda p: p["a"] * jnp.nan)
-    assert int(state.trials) == 0
+    assert int(state.trials) == 0 and int(state.seen) == 0
 
 
 def test_three_layers_have_five_masks() -> None:
     layers = [{"w": 0, "b": 0} for _ in range(3)]
-    got = [[m["w"] for m in mask] for mask in layer_masks(layers)]
+    got = [[m["w"] for m in mask] for mask in partial_switches.layer_masks(layers)]
     one, two = (
         [[False, False, True], [True, False, False]],
         [[False, True, True], [True, True, False]],
     )
     assert got == [[True] * 3, *one, *two]
+
+
+# --- the whole recursion --------------------------------------------------------------------------
+
+
+def oracle(goals: np.ndarray, examples: np.ndarray) -> dict[str, np.ndarray]:
+    """Gradient descent from 0 with the hypotheses that nothing, all or the head starts anew."""
+    params, level, variance, seen, remaining = np.zeros(2), 0.0, 0.0, 0, 0
+    places, logs, leader = np.zeros((3, 2)), np.zeros(3), 0
+    path: dict[str, list[Any]] = {"params": [], "leader": [], "switch_probability": []}
+    for goal, count in zip(goals, examples, strict=True):
+        loss = ((params - goal) ** 2).sum()
+        surprise = min(count * max(loss - level, 0), (loss - level) ** 2 / (2 * variance or 1e-38))
+        if not remaining and seen >= 10 and np.log(HAZARD / (1 - HAZARD)) + surprise > 0:
+            places = np.array([params, [0.0, 0.0], [params[0], 0.0]])
+            logs, remaining = np.log([1 - HAZARD, HAZARD / 2, HAZARD / 2]), TRIAL
+        probability = 0.0
+        if remaining:
+            logs = logs - count * ((places - goal) ** 2).sum(1)
+            places = places - RATE * 2 * (places - goal)
+            leader, level, variance, seen = int(logs.argmax()), 0.0, 0.0, 0
+            params, remaining = places[leader], remaining - 1
+            probability = 1 - 1 / np.exp(logs - logs[0]).sum()
+        else:
+            gain = 1 / (min(seen, 4 * TRIAL - 1) + 1)
+            variance = (1 - gain) * (variance + gain * (loss - level) ** 2)
+            level, seen = level + gain * (loss - level), seen + 1
+            params = params - RATE * 2 * (params - goal)
+        for name, x in zip(path, (params, leader, probability), strict=True):
+            path[name].append(x)
+    return {name: np.array(x) for name, x in path.items()}
+
+
+def stream(seed: int, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
+    """Goals whose head changes its sign in the middle, and the sizes of batches."""
+    rng = np.random.default_rng(seed)
+    sign = np.where(np.arange(steps) < steps // 2, 1, -1)
+    goals = np.stack([np.full(steps, 3.0), 3.0 * sign], 1) + rng.normal(0, 0.3, (steps, 2))
+    return goals, rng.integers(2, BATCH, steps)
+
+
+def train(goals: Any, examples: Any, dtype: Any = jnp.float32, learner: Any = None) -> Any:
+    """Parameters, leaders and probabilities after every step."""
+    learner = optimizer() if learner is None else learner
+    start = jax.tree.map(lambda x: x.astype(dtype), tree(0, 0))
+
+    def one(carry: Any, inputs: Any) -> Any:
+        params, state = carry
+        goal, count = inputs
+        loss = loss_toward(*goal.astype(dtype))
+        value, gradient = jax.value_and_grad(loss)(params)
+        told = {"value": value, "value_fn": loss, "examples": count}
+        moved, state = learner.update(gradient, state, params, **told)
+        params: Any = optax.apply_updates(params, moved)
+        own = optax.tree.get(state, "LayerHypothesesState")
+        place = jnp.stack([params["a"], params["b"]])
+        return (params, state), (place, own.leader, own.switch_probability)
+
+    return jax.lax.scan(one, (start, learner.init(start)), (goals, examples))
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_whole_path_is_that_of_its_recursion(seed: int) -> None:
+    goals, examples = stream(seed)
+    _, got = jax.jit(train)(jnp.asarray(goals, jnp.float32), jnp.asarray(examples, jnp.float32))
+    want = oracle(goals, examples)
+    # The head is found at the switch, and nothing before.
+    assert (want["leader"][:30] == 0).all() and want["leader"][-1] == 2
+    for x, name in zip(got, want, strict=True):
+        # Float32; a probability is of log weights of up to 100 nats.
+        np.testing.assert_allclose(x, want[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_seeds_are_mapped_over() -> None:
+    goals, examples = (np.stack(x) for x in zip(stream(0), stream(1), strict=True))
+    given = jnp.asarray(goals, jnp.float32), jnp.asarray(examples, jnp.float32)
+    both = jax.jit(jax.vmap(lambda *x: train(*x)[1]))(*given)
+    apart = jax.jit(lambda *x: jax.lax.map(lambda one: train(*one)[1], x))(*given)
+    # The same operations in another order of fusion.
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), both, apart)
+
+
+def test_half_precision_has_the_path_of_its_recursion_as_far_as_it_holds_it() -> None:
+    goals, examples = stream(0)
+    learner = layer_hypotheses(rules.sgd(RATE), HAZARD, BATCH, TRIAL, masks=[WHOLE, HEAD])
+    given = jnp.asarray(goals, jnp.bfloat16), jnp.asarray(examples, jnp.float32)
+    run = jax.jit(lambda *x: train(*x, dtype=jnp.bfloat16, learner=learner))
+    (params, state), got = run(*given)
+    want = oracle(goals, examples)
+    assert {x.dtype for x in jax.tree.leaves((params, state.rivals))} == {jnp.dtype("bfloat16")}
+    assert int(state.leader) == 2 and int(state.trials) == 1
+    # The spacing of bfloat16 between 2 and 4 is 1/64; gradients and parameters are rounded.
+    np.testing.assert_allclose(got[0].astype(jnp.float32), want["params"], atol=0.12)
+
+
+# --- what is asked of an optimizer ----------------------------------------------------------------
+
+
+def test_it_says_what_it_assumes() -> None:
+    told = explain(layer_hypotheses, rules.adam, 1e-3, hazard=1e-3, examples=32, masks=[HEAD])
+    facts = [(fact.subject, fact.value) for fact in told.facts()]
+    assert facts[:5] == [
+        ("task length", "1,000 steps"),
+        ("layers anew", "1 given"),
+        ("trial", "20 steps"),
+        ("evidence", "32 examples a batch"),
+        ("task prior", "the initial parameters"),
+    ]
+    assert told.facts()[-len(explain(rules.adam, 1e-3).facts()) :] == (
+        explain(rules.adam, 1e-3).facts()
+    )
+    assert max(len(line) for line in str(told).splitlines()) <= 100
+    given = explain(layer_hypotheses, optax.sgd(1), hazard=0, examples=1, prior_mean=0.0, trial=1)
+    told = dict(fact[:2] for fact in given.facts())
+    assert told["task length"] == "unlimited" and told["task prior"] == "given"
+    assert told["layers anew"] == "all; last and first layers" and told["trial"] == "1 step"
+    with pytest.raises(ValueError, match="layer_hypotheses: trial must be"):
+        explain(layer_hypotheses, optax.sgd(1), hazard=0, examples=1, trial=0)
+
+
+def test_it_is_recorded_and_its_belief_is_that_of_the_leader() -> None:
+    inner = rules.adam(RATE)
+    learner = layer_hypotheses(inner, HAZARD, BATCH, TRIAL, masks=[WHOLE, HEAD])
+    watched = recording.record(learner, coordinates=1, capacity=60, key=jax.random.key(0))
+    given = tuple(jnp.asarray(x, jnp.float32) for x in stream(0))
+    (plain, own), _ = jax.jit(lambda *x: train(*x, learner=learner))(*given)
+    (params, state), (_, leader, probability) = jax.jit(lambda *x: train(*x, learner=watched))(
+        *given
+    )
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), params, plain)
+    recorded = recording.to_dataset(state, params)
+    np.testing.assert_array_equal(recorded["task_switch_probability"], probability)
+    # One of two entries starts anew at the step where the head takes the lead.
+    leader = np.asarray(leader)
+    took = (np.diff(leader, prepend=0) != 0) & (leader == 2)
+    assert took.sum() == 1
+    np.testing.assert_array_equal(recorded["task_reset_fraction"][took], 0.5)
+    assert float(recorded["task_surprise"][took][0]) > np.log(1 / HAZARD - 1)
+    assert np.isfinite(recorded["gradient_mean"]).all()
+    for read in posterior(own), posterior(state):
+        assert read.gradient_mean["a"].shape == ()
+    # Names are found once.
+    assert optax.tree.get(own, "missing") is None and optax.tree.get(state, "missing") == 0
+
+
+def test_it_starts_where_it_is_told_and_refuses_what_is_no_start() -> None:
+    learner = layer_hypotheses(optax.sgd(RATE), HAZARD, BATCH, masks=[WHOLE], prior_mean=tree(5, 6))
+    params, loss = tree(1, 2), loss_toward(5, 6)
+    value, gradient = jax.value_and_grad(loss)(params)
+    told = {"value": value, "value_fn": loss, "task_begins": True}
+    moved, _ = learner.update(gradient, learner.init(params), params, **told)
+    assert optax.apply_updates(params, moved) == tree(5, 6)  # where the gradient is 0
+    for bad, message in (({"a": 1.0}, "must be like the param"), (tree(0, np.nan), "not finite")):
+        with pytest.raises(ValueError, match=message):
+            layer_hypotheses(optax.sgd(RATE), HAZARD, BATCH, prior_mean=bad).init(params)
+    with pytest.raises(ValueError, match="without masks"):
+        layer_hypotheses(optax.sgd(RATE), HAZARD, BATCH, masks=[])
+    with pytest.raises(TypeError, match="layer_hypotheses: update needs value_fn"):
+        learner.update(gradient, learner.init(params), params, value=1.0)
+    with pytest.raises(ValueError, match="Cannot give per_example_grads to layer_hypotheses"):
+        learner.update(gradient, learner.init(params), params, per_example_grads=gradient, **told)
+    with pytest.raises(ValueError, match="layer_hypotheses: value must be a scalar"):
+        learner.update(gradient, learner.init(params), params, value=jnp.ones(2), value_fn=loss)
+
+
+@pytest.mark.parametrize("restart", [True, False])
+def test_all_anew_starts_counters_but_a_schedule_where_it_is_to_go_on(restart: bool) -> None:
+    inner = optax.adam(optax.linear_schedule(RATE, 0.0, 100))
+    learner = layer_hypotheses(inner, HAZARD, BATCH, masks=[WHOLE, HEAD], restart_schedule=restart)
+    params, state = tree(0, 0), learner.init(tree(0, 0))
+    for t in range(4):
+        # The loss is lower where all is as at the start, or where the head is.
+        for whole in (True, False):
+            near = loss_toward(0, 0) if whole else lambda p: p["b"] ** 2 - p["a"]
+            told = {"value": near(params), "value_fn": near, "task_begins": t == 3}
+            moved, after = learner.update(tree(-1, -1), state, params, **told)
+            if t == 3:
+                adam, schedule = after.inner_state[0], after.inner_state[-1]
+                assert int(after.leader) == (1 if whole else 2)
+                assert (int(adam.count), int(schedule.count)) == (
+                    (1, 1 if restart else 4) if whole else (4, 4)
+                )
+        params, state = optax.apply_updates(params, moved), after
+
+
+def test_keys_and_injected_numbers_belong_to_no_task() -> None:
+    noisy = optax.add_noise(0.1, 0.5, key=jax.random.key(3))
+    inner = optax.chain(noisy, optax.inject_hyperparams(optax.sgd)(learning_rate=RATE))
+    learner = layer_hypotheses(inner, HAZARD, BATCH, masks=[WHOLE])
+    params, state = tree(1, 2), learner.init(tree(0, 0))
+    state.inner_state[1].hyperparams["learning_rate"] = jnp.float32(0.0)
+    loss = loss_toward(0, 0)
+    told = {"value": loss(params), "value_fn": loss, "task_begins": True}
+    moved, after = jax.jit(lambda s: learner.update(params, s, params, **told))(state)
+    # What was set holds under every hypothesis: nothing is learned from the start on.
+    assert optax.apply_updates(params, moved) == tree(0, 0)
+    assert float(after.inner_state[1].hyperparams["learning_rate"]) == 0
+    old, new = (jax.random.key_data(s.inner_state[0].rng_key) for s in (state, after))
+    assert not np.array_equal(old, new)
+    mapped: Any = optax.tree.map_params(learner, lambda x: x + 1, state)
+    np.testing.assert_array_equal(mapped.rivals["a"], state.rivals["a"] + 1)
+    np.testing.assert_array_equal(mapped.level, state.level)
+    shapes = jax.eval_shape(learner.init, params)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, state)
+
+
+def test_its_memory_is_what_it_says() -> None:
+    """In trees of the parameters' size, as told for Adam and five masks, and for one."""
+    layers = {f"layer {n}": {"w": jnp.ones((64, 64)), "b": jnp.ones(64)} for n in range(4)}
+    size = sum(x.size for x in jax.tree.leaves(layers))
+    for masks, trees in ((None, 18), ([True], 6)):
+        state = layer_hypotheses(optax.adam(0.1), HAZARD, BATCH, masks=masks).init(layers)
+        assert sum(x.size for x in jax.tree.leaves(state)) // size == trees

@@ -313,7 +313,25 @@ class FisherOptimum(Belief):
             p = _trees.scalar_like(predicted.distance_mean, self._given_hazard())
             return info._replace(switch_probability=p, hazard=p)
 
-        return Filter(init, predict, update, diagnose, uses_displacement=True, uses_curvature=True)
+        def anew(state: FisherOptimumState) -> FisherOptimumState:
+            one = jnp.ones_like(state.switch_probability)
+            return state._replace(
+                distance_mean=jax.tree.map(jnp.negative, state.position),
+                distance_variance=prior(state.distance_variance, state.initial_variances),
+                switch_probability=one,
+                reset_fraction=one,
+            )
+
+        return Filter(
+            init,
+            predict,
+            update,
+            diagnose,
+            uses_displacement=True,
+            uses_curvature=True,
+            anew=anew,
+            examples=self.examples,
+        )
 
     def _start(self, params: PyTree) -> tuple[PyTree, PyTree]:
         """Where optima are drawn anew, and how far from there the parameters are."""

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from beliefnav.inference.learners.family import Movement, Options
-from beliefnav.inference.learners.intervals import Interval, Z, intervals
+from beliefnav.inference.learners.intervals import Interval, Z, correction_variance, intervals
 from beliefnav.inference.learners.judging import Judgement, Noise, execution_noise, judge
 from beliefnav.inference.learners.movement import Seen, read
 from beliefnav.inference.learners.searching import (
@@ -157,6 +157,11 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     found = search(data, norm=seen.norm is not None, params=seen.rounding_known)
     if not seen.rounding_known:
         seen, data, found = _own_rounding(seen, data, found[0])
+    elif seen.started:
+        steps = seen.displacement - found[0].residual
+        more = correction_variance(found[0], steps, seen.precision)
+        seen = seen._replace(variance=seen.variance + more)
+        data = data._replace(variance=jnp.asarray(seen.variance))
     best, statements = found[0], list(seen.statements)
     causes = {} if seen.rounding_known else _causes(seen)
     said = judge(best.residual, seen.variance, seen.seen, causes, noisy=not seen.rounding_known)

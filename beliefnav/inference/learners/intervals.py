@@ -25,7 +25,7 @@ from scipy import stats
 from beliefnav.inference.learners.family import NAMES, Movement, Options, projected
 from beliefnav.inference.learners.searching import PRIOR, Member, held, weights_of
 
-__all__ = ["Interval", "intervals"]
+__all__ = ["Interval", "Z", "correction_variance", "intervals"]
 
 Floats = NDArray[np.float64]
 
@@ -116,6 +116,23 @@ def intervals(
     rate = float(best.rates.mean())
     half = float(Z * total[-1])
     return {"rate": Interval(rate, rate - half, rate + half)} | found
+
+
+def correction_variance(best: Member, steps: Floats, precision: float) -> Floats:
+    r"""What rounding $1 - \beta^t$ at every step does to steps [step, param], as a variance.
+
+    It is half a spacing of numbers below 1 over $1 - \beta^t$: at first much more than the rounding
+    of a parameter that is small.
+    """
+    options, variance = best.options, np.zeros_like(steps)
+    if not options.corrected:
+        return variance
+    t = np.arange(1, len(steps) + 1)[:, None]
+    averaged = options.average and not (options.total or options.largest)
+    for i, power in ((0, 1.0), (1, best.position[2] if averaged else 0.0)):
+        left = -np.expm1(t * np.log(max(-np.expm1(-best.position[i]), 1e-300)))
+        variance = variance + (power * precision / 2 * steps / left) ** 2
+    return variance
 
 
 def _arithmetic(best: Member, mean: Floats, data: Movement, precision: float) -> list[Floats]:
