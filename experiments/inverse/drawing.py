@@ -137,5 +137,6 @@ def draw_outside(path: Path, results: Results) -> None:
             axes.set_title(title, pad=10)
         panels[0].set_ylabel("coordinate")
         shown = panels[0].images[0]  # all have one scale
-        panels[0].figure.colorbar(shown, ax=panels, label="log10 of the residual (root mean square)")
+        label = "log10 of the residual (root mean square)"
+        panels[0].figure.colorbar(shown, ax=panels, label=label)
         figures.note(panels[0], "green bar: windows that are named")
