@@ -199,7 +199,7 @@ def learners(steps: int) -> dict[str, Learner]:
     adam = KINDS["adam"]
     b1, b2 = adam.numbers["b1"], adam.numbers["b2"]
     schedule = optax.cosine_decay_schedule(2e-3, steps, alpha=0.1)
-    rates = np.array([float(schedule(t)) for t in range(steps)])
+    rates = np.array([schedule(t) for t in range(steps)], float)
     true = adam.true(**adam.numbers)
     found["adam, cosine"] = Learner(
         "adam",

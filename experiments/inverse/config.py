@@ -19,7 +19,7 @@ class Config(Options):
         "learners": ("adam", "lion"),
         "noisy": ("momentum",),
         "rules": ("momentum",),
-        "steps": 100,
+        "steps": 80,
         "coordinates": 4,
         "runs": 4,
         "fits": 20,

@@ -116,7 +116,7 @@ def simulate(
     optima = jnp.repeat(optima, TASK, 0)[:STEPS]
     first, rule_state = params, rule.build(numbers, jnp.zeros(STEPS, jnp.float32)).init(params)
 
-    def step(carry: Any, now: tuple[Array, Array]) -> tuple[Any, tuple[Array, ...]]:
+    def step(carry: Any, now: tuple[Array, Array]) -> tuple[Any, tuple[Array, Array, Array, Array]]:
         params, state = carry
         optimum, key = now
         noises = jax.random.normal(key, (3, WEIGHTS), jnp.float32)
@@ -124,6 +124,7 @@ def simulate(
         more = (h * ((params - optimum) ** 2 - (first - optimum) ** 2)).sum() / 2
         # Whichever step it counts, the difference of this one is what it finds.
         optimizer = rule.build(numbers, jnp.full(STEPS, more))
+        updates: Any
         updates, state = optimizer.update(gradient, state, params)
         after = params + updates * (1 + noise * noises[1]) + noise * BESIDES * noises[2]
         return (after, state), (gradient, after - params, params, more)

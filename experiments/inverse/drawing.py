@@ -12,6 +12,8 @@ from experiments.inverse.results import CONTROL, OUTSIDE, Results, identified, r
 
 LEAST = 1e-10
 """Errors below are drawn here."""
+BLOCKS = 100
+"""Into so many a recording is cut where its residual is drawn."""
 
 
 def draw(folder: Path, results: Results) -> None:
@@ -42,9 +44,11 @@ def draw_recovered(path: Path, results: Results) -> None:
                 errors.plot(max(r["error"], LEAST), at, "o", ms=4, color=colour, mfc=fill)
             errors.plot([], [], "o", ms=4, color=colour, label=parameter)
         errors.axvline(0.01, color="0.5", ls=":", lw=1)
-        errors.set(xscale="log", xlabel="error, as a share of the truth", ylim=(len(names), -1))
+        errors.set(
+            xscale="log", xlabel="error, as a share of the truth", ylim=(len(names) - 0.5, -1.5)
+        )
         errors.set_yticks(range(len(names)), names)
-        errors.legend(fontsize=7, ncols=2, loc="upper right")
+        errors.legend(fontsize=7, ncols=len(parameters), loc="upper center", columnspacing=1.0)
         errors.set_title("what is inferred; lines: half of the 95 % interval")
         for name, i in places.items():
             said = results.said[name]
@@ -71,7 +75,7 @@ def _draw_names(axes: Any, results: Results, names: list[str]) -> None:
             if not good:
                 axes.text(k + 0.16, i, said[name] or "none", fontsize=6, va="center")
     axes.set_xticks(range(len(methods)), [m.replace(" ", "\n") for m in methods])
-    axes.set(xlim=(-0.5, len(methods) - 0.2), title="the rule that is named")
+    axes.set(xlim=(-0.5, len(methods)), title="the rule that is named")
 
 
 def draw_noise(path: Path, results: Results) -> None:
@@ -117,16 +121,22 @@ def draw_outside(path: Path, results: Results) -> None:
     with figures.page(path, 1, 3, 4.0, width=13.0, sharey=True) as panels:
         for axes, name in zip(panels, (CONTROL, *OUTSIDE), strict=True):
             said = results.said[name]
-            size = np.log10(np.abs(np.asarray(said["residual"]).T) + 1e-12)
-            shown = axes.imshow(size, aspect="auto", vmin=-11, vmax=-3, cmap="magma")
+            steps, rows = np.shape(said["residual"])
+            blocks = np.array_split(np.asarray(said["residual"]), min(BLOCKS, steps))
+            size = np.stack([np.sqrt((block**2).mean(0)) for block in blocks], 1)
+            extent = (-0.5, steps - 0.5, rows - 0.5, -0.5)
+            scale = {"vmin": -11, "vmax": -3, "cmap": "magma"}
+            axes.imshow(np.log10(size + 1e-12), aspect="auto", extent=extent, **scale)
             above = {"transform": axes.get_xaxis_transform(), "clip_on": False}
             for a, b in said["steps"]:
                 axes.plot([a - 0.5, b - 0.5], [1.01, 1.01], color=figures.GREEN, lw=4, **above)
             named = len(said["coordinates"])
             title = f"{'Adam' if name == CONTROL else name}: {said['verdict']}"
             title += f"\n{named} coordinates, {len(said['steps'])} windows of ten are named"
-            axes.set(xlabel="step", xlim=(-0.5, size.shape[1] - 0.5))
+            axes.set(xlabel="step", xlim=extent[:2])
             axes.set_title(title, pad=10)
         panels[0].set_ylabel("coordinate")
-        panels[0].figure.colorbar(shown, ax=panels, label="log10 of the residual")
+        shown = panels[0].images[0]  # all have one scale
+        label = "log10 of the residual (root mean square)"
+        panels[0].figure.colorbar(shown, ax=panels, label=label)
         figures.note(panels[0], "green bar: windows that are named")

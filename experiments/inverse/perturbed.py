@@ -17,9 +17,9 @@ MEMORIES = (0.9, 0.5)
 def noise_of_execution(relative: float, key: Array) -> optax.GradientTransformation:
     """Every entry of a step is off by its own share of it: a factor of mean 1."""
 
-    def update(updates: Any, key: Array, params: Any = None) -> tuple[Any, Array]:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         del params
-        now, later = jax.random.split(key)
+        now, later = jax.random.split(state)
         leaves, structure = jax.tree.flatten(updates)
         keys = jax.random.split(now, len(leaves))
         moved = [

@@ -68,19 +68,6 @@ def recovered_noisy(results: Results) -> list[dict[str, Any]]:
     ]
 
 
-def summary(results: Results) -> dict[str, dict[str, Any]]:
-    """Learner -> its largest error of a number that is told, what is left, and names."""
-    rows, methods = recovered(results), identified(results)
-    return {
-        name: {
-            "error": _largest([r for r in rows if r["learner"] == name and r["curved"]]),
-            "excess": excess(results.said[name]),
-            "named": {method: said[name] or "none" for method, said in methods.items()},
-        }
-        for name in results.learners
-    }
-
-
 def _beside(true: Mapping[str, float], said: Said) -> list[dict[str, Any]]:
     rows = []
     for parameter, value in true.items():
@@ -263,7 +250,6 @@ def metrics(results: Results) -> dict[str, Any]:
     return {
         "recovered": recovered(results),
         "identified": identified(results),
-        "summary": summary(results),
         "true_rules": {name: learner.kind for name, learner in results.learners.items()},
         "share_identified": right(results),
         "baseline": {

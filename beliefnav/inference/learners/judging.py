@@ -63,17 +63,18 @@ def execution_noise(residual: Floats, step: Floats, variance: Floats, seen: Floa
     both = np.stack([x, np.ones_like(x)], 1)
     units = np.maximum(np.sqrt((both**2).mean(0)), 1e-300)
     both = both / units
-    share = np.array([0.0, max(float(y.mean()), 0.0)])
-    normal = np.eye(2)
+    share, normal, scale = np.array([0.0, max(float(y.mean()), 0.0)]), np.eye(2), np.ones(2)
     for _ in range(20):
         weight = (variance[use] + both @ share) ** -2.0
         normal, right = (both.T * weight) @ both, (both.T * weight) @ y
-        share = np.linalg.lstsq(normal, right, rcond=None)[0]
+        scale = np.maximum(np.sqrt(np.diag(normal)), 1e-300)  # small steps weigh most by far
+        normal, right = normal / scale / scale[:, None], right / scale
+        share = np.linalg.lstsq(normal, right, rcond=None)[0] / scale
         for i in (0, 1):
             if share[i] < 0:
                 share = np.zeros(2)
-                share[1 - i] = max(right[1 - i] / normal[1 - i, 1 - i], 0.0)
-    spread = np.sqrt(2 * np.diag(np.linalg.pinv(normal, hermitian=True)))
+                share[1 - i] = max(right[1 - i] / scale[1 - i], 0.0)
+    spread = np.sqrt(2 * np.diag(np.linalg.pinv(normal, hermitian=True))) / scale
     with np.errstate(divide="ignore"):
         logs = np.where(share > 0, spread / share / 2, np.inf)
     return Noise(*np.sqrt(share / units).tolist(), *logs.tolist())
