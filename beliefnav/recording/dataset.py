@@ -197,11 +197,12 @@ def check_layout(stream: "xr.Dataset", dims: tuple[str, ...] | None = None) -> N
         raise ValueError(
             f"The gradient of a stream has dimensions ('step', 'param'), found {found}."
         )
-    expected = dict.fromkeys(ALONGSIDE, found) | {"gradient_norm": ("step",)}
-    for name, dims in expected.items():
-        if name in stream and set(stream[name].dims) != set(dims):
+    expected: dict[str, tuple[Any, ...]] = dict.fromkeys(ALONGSIDE, found)
+    expected["gradient_norm"] = ("step",)
+    for name, own in expected.items():
+        if name in stream and set(stream[name].dims) != set(own):
             of = "the dimensions of its gradient" if name in ALONGSIDE else "one value a step"
-            raise ValueError(f"The {name} of a stream has {of}, {dims}, found {stream[name].dims}.")
+            raise ValueError(f"The {name} of a stream has {of}, {own}, found {stream[name].dims}.")
 
 
 def _labels(coordinates: Mapping[str, Array], params: PyTree) -> list[str]:
