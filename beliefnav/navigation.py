@@ -39,6 +39,7 @@ __all__ = [
     "NavigationState",
     "SENSED",
     "check_real",
+    "check_spelling",
     "forwarding",
     "is_navigation",
     "navigator",
@@ -187,7 +188,7 @@ def scale_by_navigation(
         examples: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
-        _check_spelling(extra_args)
+        check_spelling(extra_args)
         updates, params, curvature, per_example_grads, displacement = arrays(
             (updates, params, curvature, per_example_grads, displacement)
         )
@@ -223,7 +224,7 @@ def scale_by_navigation(
             seen = filter_.predict(state.belief, displacement), updates, sensed
             updated = filter_.update(*seen)
             if task_begins is not None and filter_.anew is not None:
-                begun, told = filter_.anew(updated), jnp.asarray(task_begins, bool)
+                begun, told = filter_.anew(seen[0], updated), jnp.asarray(task_begins, bool)
                 updated = jax.tree.map(partial(jnp.where, told), begun, updated)
             posterior = filter_.posterior(updated, policy.reads)
             seen_from = (posterior, params, state.start_params)[: 3 if policy.uses_start else 2]
@@ -394,10 +395,11 @@ SENSED = ("curvature", "per_example_grads", "displacement")
 """Readings beside the gradient, of the parameters that it is taken at."""
 
 
-def _check_spelling(extra_args: Mapping[str, Any]) -> None:
+def check_spelling(extra_args: Mapping[str, Any]) -> None:
     """Refuse an argument that is nearly one of ours; others are for others in a chain."""
-    for name in extra_args:
-        if meant := difflib.get_close_matches(name, (*SENSED, "task_begins"), 1, cutoff=0.88):
+    ours = (*SENSED, "task_begins", "examples")
+    for name in extra_args.keys() - ours:
+        if meant := difflib.get_close_matches(name, ours, 1, cutoff=0.88):
             raise TypeError(
                 f"update got an unexpected argument {name!r}; did you mean {meant[0]!r}?"
             )

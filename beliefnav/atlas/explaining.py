@@ -1,6 +1,7 @@
 """What a call of an optimizer assumes."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
@@ -99,6 +100,11 @@ class Held(NamedTuple):
         return table(self.told)
 
 
+def _is_stream(x: Any) -> bool:
+    """Whether it is a labelled dataset; without xarray there is none."""
+    return "xarray" in sys.modules and isinstance(x, sys.modules["xarray"].Dataset)
+
+
 @overload
 def explain(
     optimizer: Callable[..., Any] | Assumptions | Wrapped | Optimizer, *args: Any, **kwargs: Any
@@ -135,7 +141,8 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped
 
     Returns:
         What the optimizer is built from; of a wrapper, what it assumes and what the optimizer
-        inside does; of a state, the numbers it holds.
+        inside does; of a state, the numbers it holds; of a stream, what is inferred
+        (`beliefnav.atlas.inferred.Inferred`).
 
     Raises:
         ValueError: no belief and policy are known of it, an argument has no counterpart,
@@ -201,7 +208,7 @@ def explain(optimizer: Any, *args: Any, **kwargs: Any) -> "Assumptions | Wrapped
                                                   learning rate.
         step           sign                       Nothing else fits as well.
     """
-    if hasattr(optimizer, "data_vars"):
+    if _is_stream(optimizer):
         if args or kwargs:
             raise TypeError("Cannot give arguments to a stream. This is because it has them all.")
         from beliefnav.atlas.inferred import named

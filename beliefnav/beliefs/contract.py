@@ -190,8 +190,8 @@ class Filter(NamedTuple):
         uses_curvature: whether ``update`` reads ``curvature``.
         needs_curvature: whether an optimizer refuses a step that says nothing of ``curvature``, not
             even ``None``: nothing else tells this belief of it.
-        anew: ``state -> state``, the belief about a task that begins with the last observation, of
-            which nothing is learned but what belongs to no task. ``None``: not said.
+        anew: ``predicted, state -> state``, before and after the last observation: the belief about
+            a task that begins with it, of which nothing is learned. ``None``: not said.
         examples: how many examples a gradient is taken for the mean of. ``None``: not said.
     """
 
@@ -204,7 +204,7 @@ class Filter(NamedTuple):
     uses_displacement: bool = False
     uses_curvature: bool = False
     needs_curvature: bool = False
-    anew: Callable[[Any], Any] | None = None
+    anew: Callable[[Any, Any], Any] | None = None
     examples: ArrayLike | None = None
 
     def posterior(self, state: Any, fields: Collection[str] | None = None) -> Posterior:

@@ -120,7 +120,9 @@ def record(
             raise ValueError(f"record: coordinates must be at least 1, got {coordinates}.")
         if key is None:
             raise ValueError("record: coordinates are drawn at random; give a key.")
-    elif coordinates != "all" and not isinstance(coordinates, Mapping):
+    elif not (
+        isinstance(coordinates, Mapping) or isinstance(coordinates, str) and coordinates == "all"
+    ):
         raise ValueError(
             "record: coordinates must be a number, a mapping of paths to flat indices, or 'all', "
             f"got {coordinates!r}."

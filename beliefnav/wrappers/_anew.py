@@ -216,7 +216,7 @@ def started_anew(
     def node(path: tuple[Any, ...], x: Any, new: Any, anew: Any) -> Any:
         if not special(x):
             return leaf(path, x, new, anew)
-        if not hasattr(x, "inner_state"):
+        if isinstance(x, optax.ScaleByScheduleState):
             return x
         inside = mixed(x.inner_state, new.inner_state, anew.inner_state)
         if isinstance(x, Forgetting):

@@ -13,7 +13,7 @@ from beliefnav._checks import POSITIVE
 from beliefnav._format import counted, number, reciprocal
 from beliefnav._trees import arrays, unboxed
 from beliefnav.beliefs.contract import Fact
-from beliefnav.navigation import SENSED, forwarding
+from beliefnav.navigation import SENSED, check_spelling, forwarding
 from beliefnav.wrappers import _anew
 from beliefnav.wrappers.contract import wrapper
 
@@ -22,6 +22,8 @@ __all__ = ["LayerHypothesesState", "layer_hypotheses", "layer_masks"]
 PyTree = Any
 WARM_UP = 10
 """Batches without a suspicion, from which the level of the loss is learned."""
+LEAST = 1e-30
+"""The hazard that 0 is in a trial, which then has another reason than the hazard."""
 
 
 class LayerHypothesesState(NamedTuple):
@@ -68,7 +70,9 @@ def layer_masks(params: PyTree) -> list[PyTree]:
     """Which arrays start anew: all; then the last and the first layers, in the tree's order.
 
     Arrays of one parent in the tree are one layer. Three layers have five masks; of more layers,
-    the last one, the last half, the first one and the first half are taken.
+    the last one, the last half, the first one and the first half are taken. The order of a dict is
+    that of jax, which sorts its keys: ``head`` comes before ``hidden``. Where names do not stand in
+    the order of layers, give masks of your own.
     """
     paths = [path for path, _ in jax.tree.leaves_with_path(unboxed(params))]
     above = [path[:-1] or path for path in paths]
@@ -137,7 +141,8 @@ def layer_hypotheses(
 
     $$ \mathrm{logit}\, p + \min\{B (L - \bar L),\ (L - \bar L)^2 / 2 s^2\} > 0 : $$
 
-    no hypothesis can explain the batch much better than the network explained those before. For
+    no hypothesis can explain the batch much better than the network explained those before. The
+    level is learned anew after a trial, so that none begins in the 10 batches after it. For
     ``trial`` steps every hypothesis $k$ then learns from every batch, and its log weight
     $\log w_k$, at first $\log(1-p)$ or $\log (p/K)$, falls by $B L_k$, the loss before it learns
     from the batch. The parameters are those of the likeliest hypothesis at every step. Losses are
@@ -179,7 +184,8 @@ def layer_hypotheses(
 
     Args:
         inner: any optax optimizer that needs no readings of single examples.
-        hazard: $p$ in [0, 1], per step: the odds against a switch.
+        hazard: $p$ in [0, 1], per step: the odds against a switch. With 0 a trial begins only where
+            a task is said to begin or the network has diverged.
         examples: $B > 0$, the number of independent examples that the loss is the mean of.
         trial: steps of a trial, at least 1; fewer than an epoch where examples are seen again.
         masks: trees of booleans, or functions from parameters to one, which arrays start anew.
@@ -197,7 +203,8 @@ def layer_hypotheses(
             ``params`` is missing, ``value`` is not a scalar, or a reading beside the gradient is
             given, such as ``per_example_grads``.
         TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
-            ``value_fn`` is missing, or ``value_fn`` is no function.
+            ``value_fn`` is missing, ``value_fn`` is no function, or an extra argument is nearly the
+            name of one that is known, as ``task_begin``.
 
     Example:
         The sign of what a hidden unit feeds changes; the trial finds that its head starts anew:
@@ -290,6 +297,7 @@ def layer_hypotheses(
         task_begins: ArrayLike = False,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
+        check_spelling(extra_args)
         _anew.check_params("layer_hypotheses", params)
         _anew.check_losses("layer_hypotheses", value, value_fn, "")
         assert value_fn is not None
@@ -330,8 +338,10 @@ def layer_hypotheses(
 
         def go_on() -> tuple[PyTree, Any]:
             moved, inner_state = learn(updates, state.inner_state, params, value)
-            gain = 1 / (jnp.minimum(state.seen, 4 * trial - 1) + 1)
+            gain = 1 / (jnp.minimum(state.seen, 4 * trial - 1) + 1).astype(jnp.float32)
             variance = (1 - gain) * (state.variance + gain * difference**2)
+            # As wide as the parameters, as a reset is.
+            moved = jax.tree.map(lambda u, p: u.astype(jnp.result_type(u, p)), moved, params)
             return moved, state._replace(
                 inner_state=inner_state,
                 level=state.level + gain * difference,
@@ -353,7 +363,8 @@ def layer_hypotheses(
             )
             leader = jnp.where(starts, 0, state.leader)
             goes_on = jnp.where(told, -jnp.inf, jnp.log1p(-p))
-            prior = jnp.full(1 + count, jnp.log(p / count)).at[0].set(goes_on)
+            switches = jnp.log(jnp.maximum(p, LEAST) / count)
+            prior = jnp.full(1 + count, switches).at[0].set(goes_on)
             weights = jnp.where(starts, prior, state.log_weights)
             before = _anew.quiet(state.inner_state)
             step, shown = learn(updates, state.inner_state, params, value)
@@ -368,7 +379,7 @@ def layer_hypotheses(
                 return loss, (optax.apply_updates(at, moved), _plain(known, params))
 
             losses, rivals = lax.map(rival, rivals)
-            losses = jnp.zeros(1 + count).at[leader].set(loss).at[slots].set(losses)
+            losses = jnp.zeros(1 + count, losses.dtype).at[leader].set(loss).at[slots].set(losses)
             known = jnp.isfinite(losses)
             evidence = jnp.where(known, -size * losses, -jnp.inf)
             weights = jax.nn.log_softmax(weights + jnp.where(jnp.any(known), evidence, 0))
@@ -382,7 +393,8 @@ def layer_hypotheses(
                 lambda x, o: x.at[slot].set(jnp.where(changes, o, x[slot])), rivals, own
             )
             inner_state = jax.tree.structure(before).unflatten(jax.tree.leaves(led))
-            shares = jnp.array([0.0, *map(_share, chosen(params), [params] * count)])
+            shares = [0.0, *map(_share, chosen(params), [params] * count)]
+            shares = jnp.array(shares, jnp.float32)
             return moved, state._replace(
                 inner_state=_anew.shown_as(inner_state, shown),
                 rivals=rivals[0],

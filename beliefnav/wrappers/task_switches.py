@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from beliefnav._format import counted, number, reciprocal
 from beliefnav._trees import arrays, path_name, unboxed
 from beliefnav.beliefs.contract import Fact
-from beliefnav.navigation import forwarding
+from beliefnav.navigation import check_spelling, forwarding
 from beliefnav.wrappers import _anew
 from beliefnav.wrappers.contract import wrapper
 
@@ -185,7 +185,8 @@ def two_hypothesis(
             neither be averaged nor counted, such as an array of integers; at ``update``, ``params``
             is missing, or ``value`` is not a scalar. The error names it.
         TypeError: ``hazard`` is a schedule or ``inner`` no optimizer; at ``update``, ``value`` or
-            ``value_fn`` is missing, or ``value_fn`` is no function.
+            ``value_fn`` is missing, ``value_fn`` is no function, or an extra argument is nearly the
+            name of one that is known, as ``task_begin``.
 
     Example:
         What a continual learner writes:
@@ -244,6 +245,7 @@ def two_hypothesis(
         task_begins: ArrayLike = False,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
+        check_spelling(extra_args)
         _anew.check_params("two_hypothesis", params)
         updates, params = arrays(updates), arrays(params)
         value_fn = own_value_fn if value_fn is None else value_fn

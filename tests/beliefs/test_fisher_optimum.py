@@ -374,3 +374,25 @@ def test_a_grid_can_be_learned_where_the_other_numbers_are_injected() -> None:
     got = jax.jit(optimizer.update)(jnp.ones(2), optimizer.init(params), params, **reading)[0]
     want = jax.jit(plain.update)(jnp.ones(2), plain.init(params), params, **reading)[0]
     np.testing.assert_allclose(got, want, rtol=1e-6)  # float32: constants are folded otherwise
+
+
+@pytest.mark.parametrize(
+    "learned",
+    [
+        {"hazard": beliefs.HazardGrid(jnp.array([0.1, 0.5]))},
+        {"learn_variance": True},
+        {"prior_mean_rate": 0.5},
+    ],
+)
+def test_of_a_batch_with_which_a_task_is_told_to_begin_nothing_is_learned(learned: Any) -> None:
+    """Not of the hazard, the prior variance or the start: its gradient is of another task."""
+    optimizer: Any = rules.hazard_filter(**({"hazard": 0.1, "examples": 8} | learned))
+    params, reading = jnp.array([1.0, 3.0]), {"curvature": jnp.ones(2)}
+    _, state = optimizer.update(jnp.ones(2), optimizer.init(params), params, **reading)
+    one, other = (
+        optimizer.update(jnp.full(2, y), state, params, task_begins=True, **reading)
+        for y in (-50.0, 0.1)
+    )
+    np.testing.assert_array_equal(one[0], other[0])
+    told = [x[1][0].belief._replace(surprise=None) for x in (one, other)]
+    jax.tree.map(np.testing.assert_array_equal, *told)

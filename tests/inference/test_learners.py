@@ -279,6 +279,37 @@ def test_a_late_recording_tells_what_a_short_memory_does_and_no_long_one(adam: x
         assert told.curved and told.low < value < told.high
 
 
+def test_a_late_recording_of_signs_tells_sizes_and_no_memories():
+    """Lion remembers 100 steps, as many as the recording fills its memory with."""
+    learner = infer(record(optax.lion(1e-2, weight_decay=0.1)).isel(step=slice(100, None)))
+    assert learner.verdict == UNTOLD
+    for number, value in {"rate": 1e-2, "decay": 0.1}.items():
+        told = learner.parameters[number]
+        assert told.curved and told.low <= np.float32(value) <= told.high
+    assert not learner.parameters["b1"].curved and not learner.parameters["b2"].curved
+
+
+def test_signs_in_half_precision_name_no_rule():
+    inferred = explain(record(optax.sign_sgd(1e-2), dtype=jnp.bfloat16))
+    assert inferred.learner.verdict == UNTOLD and inferred.rule is None
+    assert not any(told.curved for told in inferred.learner.parameters.values())
+
+
+def test_a_part_of_a_recording_is_as_late_as_its_steps_say(adam: xr.Dataset):
+    part = movement.read(adam.isel(step=slice(100, None)))
+    assert part.first_step == 100 and not part.started
+    with pytest.raises(ValueError, match="do not follow one another"):
+        movement.read(adam.isel(step=slice(None, None, 2)))
+
+
+def test_of_a_long_late_recording_half_of_what_is_used_is_judged():
+    noise = np.random.default_rng(0).normal(size=(3000, 2))
+    arrays = {"gradient": noise, "displacement": noise, "params": np.cumsum(noise, 0) - noise}
+    stream = xr.Dataset({name: (("step", "param"), x) for name, x in arrays.items()})
+    seen = movement.read(stream.assign_attrs(steps_overwritten=1)).seen
+    np.testing.assert_array_equal(seen[:, 0], np.arange(1000) >= 500)
+
+
 def test_gradients_that_are_all_missing_tell_nothing(adam: xr.Dataset):
     learner = infer(adam.assign(gradient=adam["gradient"] * np.nan))
     assert learner.verdict == UNTOLD and not learner.parameters

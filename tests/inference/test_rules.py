@@ -61,6 +61,20 @@ def gaussian(x: Any, sd: float) -> Any:
     return -((x / sd) ** 2 + np.log(2 * np.pi * sd**2)) / 2
 
 
+@pytest.mark.parametrize(
+    ("scale", "noise", "message"),
+    [
+        ("real", "relative", "Cannot fit the noise 'relative'"),
+        ("real", ("shared",), r"Cannot fit the noise \('shared',\)"),
+        ("log", (), "Cannot fit on the scales {'rate': 'log'}"),
+    ],
+)
+def test_a_noise_or_a_scale_that_is_none_is_refused(scale: str, noise: Any, message: str):
+    ones = jnp.ones((2, 1))
+    with pytest.raises(ValueError, match=message):
+        fit_rule(descent, {"rate": Start(0.1, scale)}, ones, ones, ones, noise=noise)
+
+
 def test_evidence_of_a_linear_rule_is_the_exact_gaussian_one():
     """Its posterior is Gaussian: Laplace is exact, as are the joint density and an integral."""
     sd, prior = 0.02, Start(0.05, "real", 0.1)

@@ -402,6 +402,10 @@ def test_mistakes_are_named_at_construction() -> None:
     for capacity in (0, -3):
         with pytest.raises(ValueError, match="capacity must be at least 1"):
             recording.record(optax.sgd(0.1), coordinates=1, capacity=capacity, key=key)
+    mistakes: Any = ("every", np.array([0, 1]))
+    for wrong in mistakes:
+        with pytest.raises(ValueError, match="coordinates must be a number, a mapping"):
+            recording.record(optax.sgd(0.1), coordinates=wrong, capacity=1)
     for coordinates in (0, -1):
         with pytest.raises(ValueError, match="coordinates must be at least 1"):
             recording.record(optax.sgd(0.1), coordinates=coordinates, capacity=1, key=key)

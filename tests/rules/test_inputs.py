@@ -15,6 +15,7 @@ import pytest
 from beliefnav import Posterior, control, recording, rules, wrappers
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL
 from beliefnav.rules.catalogue import CATALOGUE
+from beliefnav.wrappers.partial_switches import layer_hypotheses
 from tests.contract import catalogue
 
 PARAMS = {"a": 3.0, "b": np.array([1.0, 2.0]), "c": np.float32(0.5)}
@@ -170,6 +171,16 @@ def test_a_misspelt_reading_is_refused(name: str) -> None:
     optimizer = rules.adam(0.1)
     with pytest.raises(TypeError, match=f"unexpected argument '{name}'; did you mean"):
         optimizer.update(jnp.ones(2), optimizer.init(jnp.ones(2)), jnp.ones(2), **{name: 1.0})
+
+
+@pytest.mark.parametrize("name", ["task_begin", "example"])
+@pytest.mark.parametrize("wrapper", [wrappers.two_hypothesis, layer_hypotheses])
+def test_a_wrapper_refuses_what_is_misspelt(wrapper: Any, name: str) -> None:
+    """Nothing inside of it would: optax.sgd takes anything."""
+    optimizer, params = wrapper(optax.sgd(0.1), 0.01, 8), jnp.ones(2)
+    state, told = optimizer.init(params), {"value": 1.0, "value_fn": jnp.sum, name: 1}
+    with pytest.raises(TypeError, match=f"unexpected argument '{name}'; did you mean"):
+        optimizer.update(params, state, params, **told)
 
 
 def test_arguments_of_others_in_a_chain_pass() -> None:

@@ -81,6 +81,38 @@ def test_a_network_that_diverged_starts_anew_and_a_bad_batch_is_no_evidence() ->
     assert int(state.trials) == 0 and int(state.seen) == 0
 
 
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("diverged", [False, True])
+def test_without_a_hazard_a_trial_that_begins_is_one_of_the_masks(
+    diverged: bool, double: bool
+) -> None:
+    with jax.enable_x64(double):
+        learner = layer_hypotheses(optax.sgd(RATE), 0.0, BATCH, TRIAL, masks=[WHOLE, HEAD])
+        params = tree(1e20, 1e20) if diverged else tree(1, 2)
+        state, loss = learner.init(tree(0, 0)), loss_toward(1, 0)
+        value, gradient = jax.value_and_grad(loss)(params)
+        told = {"value": value, "value_fn": loss, "task_begins": not diverged}
+        _, state = learner.update(gradient, state, params, **told)
+        # All anew has a loss of 1; the head alone has the square of 1e20, or 0.
+        want = [0, -np.inf] if diverged else [-np.log1p(np.exp(8)), -np.log1p(np.exp(-8))]
+        np.testing.assert_allclose(state.log_weights, [-np.inf, *want], rtol=1e-5, atol=1e-6)
+        assert int(state.leader) == (1 if diverged else 2)
+        # Outside of a trial a step is one of float32 too, or a scan would not take it.
+        carried = state._replace(remaining=jnp.int32(0))
+        _, after = learner.update(gradient, carried, params, value=1.0, value_fn=loss)
+        assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)
+
+
+def test_gradients_in_half_precision_move_parameters_in_single_precision() -> None:
+    params, loss = tree(1, 2), loss_toward(1, 0)
+    state, gradient = optimizer().init(tree(0, 0)), {"a": jnp.bfloat16(0), "b": jnp.bfloat16(4)}
+    for begins, want in ((False, -4 * RATE), (True, -2.0)):
+        told = {"value": loss(params), "value_fn": loss, "task_begins": begins}
+        moved, _ = optimizer().update(gradient, state, params, **told)
+        assert moved["b"].dtype == jnp.float32
+        np.testing.assert_allclose(moved["b"], want, rtol=2**-8)  # bfloat16
+
+
 def test_three_layers_have_five_masks() -> None:
     layers = [{"w": 0, "b": 0} for _ in range(3)]
     got = [[m["w"] for m in mask] for mask in partial_switches.layer_masks(layers)]

@@ -148,8 +148,8 @@ class FisherOptimum(Belief):
             of it: $h_t$ and the noise would be of the same gradient that they judge.
         examples: $B > 0$, the number of examples whose mean gradient is seen at a step.
         prior_variance: $v_0 > 0$, a number, an array or a tree like the parameters, in units of the
-            squared parameter. ``None``: that of the entries of each initial array
-            (`initial_variance`).
+            squared parameter. ``None``: that of the entries of each initial array, which is one of
+            ``prior_mean`` where that is given (`initial_variance`).
         learn_variance: whether the prior variance is learned, one number for each array, from
             ``prior_variance``, or its mean over the array, as the start $v_s$.
         prior_mean: $\theta_0$, a tree like the parameters, around which optima are drawn anew.
@@ -313,11 +313,17 @@ class FisherOptimum(Belief):
             p = _trees.scalar_like(predicted.distance_mean, self._given_hazard())
             return info._replace(switch_probability=p, hazard=p)
 
-        def anew(state: FisherOptimumState) -> FisherOptimumState:
+        def anew(
+            predicted: FisherOptimumPredicted, state: FisherOptimumState
+        ) -> FisherOptimumState:
             one = jnp.ones_like(state.switch_probability)
+            distance, variance = fresh(predicted)
             return state._replace(
-                distance_mean=jax.tree.map(jnp.negative, state.position),
-                distance_variance=prior(state.distance_variance, state.initial_variances),
+                distance_mean=distance,
+                distance_variance=variance,
+                position=predicted.position,
+                initial_variances=predicted.initial_variances,
+                hazard_belief=predicted.hazard_belief,
                 switch_probability=one,
                 reset_fraction=one,
             )

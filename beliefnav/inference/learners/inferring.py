@@ -41,7 +41,7 @@ __all__ = ["Learner", "NONE", "NOISY", "OF", "Parameter", "UNTOLD", "infer"]
 Floats = NDArray[np.float64]
 OF, NOISY = "of the family", "of the family, with noise"
 NONE, UNTOLD = "none of these", "not told"
-MAX_STEPS, MAX_PARAMS = 1000, 64
+MAX_PARAMS = 64
 MAX_UNTOLD = 1e-4
 """The largest share of the movement that may be unexplained, for unknown reasons, where numbers
 are told: of more, the fit may have made something of what it should not explain."""
@@ -111,7 +111,7 @@ def infer(stream: "xr.Dataset", *, second: bool = True) -> Learner:
         The posterior around its mode, and a verdict.
 
     Raises:
-        ValueError: the stream has another layout, or no displacement.
+        ValueError: the stream has another layout, no displacement, or lacks steps in between.
     """
     given = read(stream)
     if not given.usable:
@@ -130,10 +130,8 @@ def infer(stream: "xr.Dataset", *, second: bool = True) -> Learner:
 
 
 def _part(given: Seen, columns: NDArray[np.int_]) -> Seen:
-    rows = slice(0, MAX_STEPS)
-
     def cut(a: Floats) -> Floats:
-        return a[rows][:, columns]
+        return a[:, columns]
 
     return given._replace(
         gradient=cut(given.gradient),
@@ -141,7 +139,6 @@ def _part(given: Seen, columns: NDArray[np.int_]) -> Seen:
         params=cut(given.params),
         seen=cut(given.seen),
         variance=cut(given.variance),
-        norm=None if given.norm is None else given.norm[rows],
         labels=[given.labels[i] for i in columns],
     )
 
@@ -373,9 +370,10 @@ def _around(middle: float, half: float, curved: bool) -> Parameter:
     return Parameter(middle, middle - half, middle + half, curved)
 
 
-def _between(low: float, high: float) -> Parameter:
+def _between(ends: tuple[float, float], told: bool) -> Parameter:
     """A memory that is known as an interval; curved if that is short beside its distance to 1."""
-    return Parameter((low + high) / 2, low, high, bool(high - low < (1 - high) + 0.05))
+    low, high = map(float, ends)
+    return Parameter((low + high) / 2, low, high, bool(told and high - low < (1 - high) + 0.05))
 
 
 def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learner:
@@ -387,14 +385,19 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
             f"The moves are all of one size, but no two memories explain {found.mistakes} of "
             f"{found.told} signs."
         )
-    mean = float(found.rates.mean())
-    half = Z * found.rate_sd
-    spread = Z * found.decay_sd
+    verdict = OF if fits and judged.explained else NONE
+    if seen.coarse or not seen.started:
+        verdict, why, _ = _doubted(verdict, seen)
+        statements += why
+    told = verdict != UNTOLD
+    # A start that is not known costs the memories; size and decay are of single steps.
+    sizes = told or judged.explained and not seen.coarse
+    half, spread = Z * found.rate_sd, Z * found.decay_sd
     parameters = {
-        "rate": _around(mean, half, True),
-        "b1": _between(*map(float, found.b1)),
-        "b2": _between(*map(float, found.b2)),
-        "decay": _around(found.decay, spread, bool(spread < 1)),
+        "rate": _around(float(found.rates.mean()), half, sizes),
+        "b1": _between(found.b1, told),
+        "b2": _between(found.b2, told),
+        "decay": _around(found.decay, spread, bool(sizes and spread < 1)),
     }
     options: dict[str, tuple[object, ...]] = {
         "sign": (True,),
@@ -402,7 +405,7 @@ def _by_signs(seen: Seen, found: Signs, rounding: float, total: float) -> Learne
         "one_memory": (True, False) if found.equal else (False,),
     }
     return Learner(
-        OF if fits and judged.explained else NONE,
+        verdict,
         parameters,
         options,
         found.rates,

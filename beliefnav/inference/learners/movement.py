@@ -11,12 +11,14 @@ from beliefnav.recording.dataset import check_layout
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["COARSE", "CONSTANT", "MIN_ENTRIES", "MIN_STEPS", "Seen", "read"]
+__all__ = ["COARSE", "CONSTANT", "MAX_STEPS", "MIN_ENTRIES", "MIN_STEPS", "Seen", "read"]
 
 Floats = NDArray[np.float64]
 
 MIN_ENTRIES, MIN_STEPS = 200, 20
 """Fewer displacements say little of six numbers and as many options."""
+MAX_STEPS = 1000
+"""Of a longer recording the first steps are used."""
 COARSE = 1e-4
 """Relative spacing beyond that of float32."""
 CONSTANT = 1e-3
@@ -72,13 +74,15 @@ def read(stream: "xr.Dataset") -> Seen:
 
     Args:
         stream: ``gradient`` and ``displacement`` of dimensions (step, param); ``params``, the
-            parameters before each step, and ``gradient_norm`` (step) if they were recorded.
+            parameters before each step, and ``gradient_norm`` (step) if they were recorded. Its
+            coordinate ``step``, if there is one, counts from 0 at the first step of the learner.
 
     Returns:
-        The longest part without gaps in the gradients, of the coordinates that moved.
+        The longest part without gaps in the gradients, or its first `MAX_STEPS`, of the coordinates
+        that moved.
 
     Raises:
-        ValueError: the stream has another layout, or no displacement.
+        ValueError: the stream has another layout, no displacement, or lacks steps in between.
     """
     check_layout(stream, ("step", "param"))
     if "displacement" not in stream:
@@ -94,11 +98,13 @@ def read(stream: "xr.Dataset") -> Seen:
     labels = labels or [str(i) for i in range(g.shape[1])]
     said: list[str] = []
 
+    first = _first_step(stream)
     whole = np.isfinite(g).all(1)
     if norm is not None:
         whole &= np.isfinite(norm)
     begin, end = _longest(whole)
-    if end - begin < len(g):
+    end = min(end, begin + MAX_STEPS)
+    if not whole.all():
         said.append(
             f"Gaps: the gradients of {int((~whole).sum())} of {len(g)} steps are missing, and what "
             f"the learner remembers of them; the {end - begin} steps from {begin} on are used."
@@ -106,7 +112,7 @@ def read(stream: "xr.Dataset") -> Seen:
     rows = slice(begin, end)
     g, d = g[rows], d[rows]
     norm = None if norm is None else norm[rows]
-    first = int(stream.attrs.get("steps_overwritten", 0)) + begin
+    first += begin
     if first:
         said.append(
             f"Late: the learner had made {first} steps before; what it remembered then is not "
@@ -156,6 +162,20 @@ def read(stream: "xr.Dataset") -> Seen:
         tuple(said),
         not why,
     )
+
+
+def _first_step(stream: "xr.Dataset") -> int:
+    """How many steps the learner had made before; raise unless steps follow one another."""
+    steps, lost = stream["step"].values, int(stream.attrs.get("steps_overwritten", 0))
+    if not np.issubdtype(steps.dtype, np.integer) or not steps.size:
+        return lost
+    if (np.diff(steps) != 1).any():
+        raise ValueError(
+            "Cannot infer what a learner assumes from steps that do not follow one another. This "
+            "is because it remembers the gradients of all steps; give every step from the first to "
+            "the last, in order."
+        )
+    return max(lost, int(steps[0]))
 
 
 def _frozen(

@@ -112,6 +112,15 @@ def _problem(
     rounding: Array | None,
     noise: Sequence[str],
 ) -> _Problem:
+    if isinstance(noise, str) or not set(noise) <= set(NOISES):
+        raise ValueError(
+            f"Cannot fit the noise {noise!r}. This is because there are {NOISES}; give a sequence "
+            "of these, as ('relative',), or ()."
+        )
+    if wrong := {n: s.transform for n, s in start.items() if s.transform not in _TO}:
+        raise ValueError(
+            f"Cannot fit on the scales {wrong}. This is because there are: {', '.join(_TO)}."
+        )
     names, count = list(start), len(start)
     single = (jnp.finfo(jnp.float32).eps * jnp.abs(params)) ** 2 / 12
     size = jnp.sqrt(jnp.mean(displacement**2))
@@ -166,6 +175,9 @@ def fit_rule(
 
     Returns:
         Mode, covariance and evidence.
+
+    Raises:
+        ValueError: a noise or the scale of a number is none of those.
     """
     problem = _problem(build, start, gradient, displacement, params, rounding, noise)
     position, seen = problem.begin, jnp.ones_like(displacement)
@@ -220,6 +232,9 @@ def sample_rule(
 
     Returns:
         The draws, and whether to trust them.
+
+    Raises:
+        ValueError: as of `fit_rule`.
     """
     import xarray as xr
     from numpyro.infer import MCMC, NUTS

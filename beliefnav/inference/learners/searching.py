@@ -174,10 +174,11 @@ def variants(best: Options, *, norm: bool, params: bool) -> list[Options]:
     if norm:
         flips += ["clipped"]
     flips += ["path"] if best.path else []
-    several = [best._replace(**{n: 1 - float(getattr(best, n))}) for n in flips]
+    own = best._asdict()
+    several = [best._replace(**{n: 1 - float(own[n])}) for n in flips]
     if best.average:
         kept = ("path", "clipped", "look_ahead", "corrected")
-        plain = Options(**{n: float(getattr(best, n)) for n in kept})
+        plain = Options(**{n: float(own[n]) for n in kept})
         several += [plain, plain._replace(path=0.0)]
     if best.average and not best.horizon:
         several.append(best._replace(horizon=1.0, inside=0.0))
