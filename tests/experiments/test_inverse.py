@@ -247,6 +247,7 @@ def test_a_learner_of_the_coverage_moves_as_its_rule_says() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("rank_promotion")
 def test_fits_under_noise_hold_the_truth_and_narrow_ones_do_not() -> None:
     found = coverage.measure("momentum", (0.1,), 60, 0)["0.1"]
     assert found["converged"] == 1 and found["p"] > 0.01
