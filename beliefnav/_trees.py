@@ -15,6 +15,7 @@ __all__ = [
     "aligned_leaves",
     "arrays",
     "boxed_as",
+    "check_shapes",
     "copied",
     "correct",
     "filled",
@@ -255,6 +256,16 @@ def fitted(owner: str, name: str, tree: PyTree, like: PyTree) -> PyTree:
     return jax.tree.structure(like, is_leaf=_is_empty).unflatten(
         x if v is None else values[v] for (_, x), v in zip(places, found, strict=True)
     )
+
+
+def check_shapes(owner: str, name: str, tree: PyTree, like: PyTree) -> None:
+    """Raise unless the values of a tree have the shapes of the parameters, one by one."""
+    for (path, p), x in zip(named_leaves(like), jax.tree.leaves(tree), strict=True):
+        if jnp.shape(x) != jnp.shape(p):
+            raise ValueError(
+                f"{owner}: {name} must be like the parameters, got the shape {jnp.shape(x)} for "
+                f"parameter {path!r} of shape {jnp.shape(p)}."
+            )
 
 
 def _above(path: tuple[str, ...], paths: Container[tuple[str, ...]]) -> tuple[str, ...] | None:

@@ -9,14 +9,13 @@ import optax
 from jax import Array
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, is_concrete, refuse_schedule
-from beliefnav._trees import copied, fitted, is_function, named_leaves
+from beliefnav._trees import check_shapes, copied, fitted, is_function, named_leaves
 from beliefnav.navigation import is_navigation
-from beliefnav.wrappers.contract import Forgetting, Optimizer
+from beliefnav.wrappers.contract import Forgetting
 
 __all__ = [
     "check_arguments",
     "check_losses",
-    "check_optimizer",
     "check_params",
     "chosen_by",
     "quiet",
@@ -44,12 +43,6 @@ def check_arguments(owner: str, hazard: Any, examples: Any) -> None:
     refuse_schedule(f"wrappers.{owner}", "hazard", hazard)
     UNIT_INTERVAL.check_annotated(owner, "hazard", hazard, float)
     POSITIVE.check_annotated(owner, "examples", examples, float)
-
-
-def check_optimizer(owner: str, inner: Any) -> None:
-    """Raise unless ``inner`` has the two functions of an optimizer."""
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"{owner}: inner must be an optax optimizer, got {inner!r}.")
 
 
 def check_params(owner: str, params: PyTree) -> None:
@@ -102,12 +95,7 @@ def start_of(owner: str, prior_mean: PyTree, params: PyTree) -> PyTree:
         _check_finite(owner, "the parameters at init", params)
         return copied(params)
     given = fitted(owner, "prior_mean", prior_mean, params)
-    for (path, p), m in zip(named_leaves(params), jax.tree.leaves(given), strict=True):
-        if jnp.shape(m) != p.shape:
-            raise ValueError(
-                f"{owner}: prior_mean must be like the parameters, got the shape {jnp.shape(m)} "
-                f"for parameter {path!r} of shape {p.shape}."
-            )
+    check_shapes(owner, "prior_mean", given, params)
     start = jax.tree.map(lambda p, m: jnp.array(m, p.dtype), params, given)
     _check_finite(owner, "prior_mean", start)
     return start

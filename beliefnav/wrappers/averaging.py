@@ -44,7 +44,7 @@ from beliefnav.beliefs import PolynomialLevel
 from beliefnav.beliefs._discounting import mean_gain
 from beliefnav.beliefs.contract import Belief, Fact
 from beliefnav.navigation import check_real, forwarding
-from beliefnav.wrappers.contract import Optimizer, wrapper
+from beliefnav.wrappers.contract import check_optimizer, wrapper
 from beliefnav.wrappers.task_switches import TwoHypothesisState
 
 __all__ = ["IterateAveragingState", "iterate_averaging"]
@@ -299,8 +299,7 @@ def iterate_averaging(
         [0.89, 0.05]
     """
     _check(memory, every)
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"iterate_averaging: inner must be an optax optimizer, got {inner!r}.")
+    check_optimizer("iterate_averaging", inner)
     wrapped, filter_ = forwarding(inner), memory.shared_filter()
 
     def started(params: PyTree, inner_state: Any) -> Any:

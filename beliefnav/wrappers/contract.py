@@ -7,7 +7,7 @@ import optax
 
 from beliefnav.beliefs.contract import Fact
 
-__all__ = ["Forgetting", "Optimizer", "Telling", "Wrapper", "wrapper"]
+__all__ = ["Forgetting", "Optimizer", "Telling", "Wrapper", "check_optimizer", "wrapper"]
 
 P = ParamSpec("P")
 
@@ -25,6 +25,12 @@ class Optimizer(Protocol):
     def update(self) -> Callable[..., Any]:
         """From a gradient and a state to a step and a state."""
         ...
+
+
+def check_optimizer(owner: str, inner: Any) -> None:
+    """Raise unless ``inner`` has the two functions of an optimizer."""
+    if not isinstance(inner, Optimizer):
+        raise TypeError(f"{owner}: inner must be an optax optimizer, got {inner!r}.")
 
 
 @runtime_checkable

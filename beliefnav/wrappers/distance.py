@@ -40,7 +40,7 @@ from beliefnav._format import counted, number, reciprocal
 from beliefnav._sharding import summed
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import check_real, forwarding
-from beliefnav.wrappers.contract import Optimizer, wrapper
+from beliefnav.wrappers.contract import check_optimizer, wrapper
 
 __all__ = ["DistanceState", "distance_adaptation"]
 
@@ -163,8 +163,7 @@ def distance_adaptation(
         True
     """
     _check(guess, prior_scale, discount)
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"distance_adaptation: inner must be an optax optimizer, got {inner!r}.")
+    check_optimizer("distance_adaptation", inner)
     wrapped = forwarding(inner)
 
     def init(params: PyTree) -> Any:

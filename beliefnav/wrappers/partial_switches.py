@@ -15,7 +15,7 @@ from beliefnav._trees import arrays, unboxed
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import SENSED, check_spelling, forwarding
 from beliefnav.wrappers import _anew
-from beliefnav.wrappers.contract import wrapper
+from beliefnav.wrappers.contract import check_optimizer, wrapper
 
 __all__ = ["LayerHypothesesState", "layer_hypotheses", "layer_masks"]
 
@@ -236,7 +236,7 @@ def layer_hypotheses(
         1 2
     """
     _check(hazard, examples, trial)
-    _anew.check_optimizer("layer_hypotheses", inner)
+    check_optimizer("layer_hypotheses", inner)
     if masks is not None and not masks:
         raise ValueError(
             "Cannot use layer_hypotheses without masks. This is because it would have one "

@@ -14,7 +14,7 @@ from beliefnav._trees import arrays, path_name, unboxed
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import check_spelling, forwarding
 from beliefnav.wrappers import _anew
-from beliefnav.wrappers.contract import wrapper
+from beliefnav.wrappers.contract import check_optimizer, wrapper
 
 __all__ = ["TwoHypothesisState", "two_hypothesis"]
 
@@ -215,7 +215,7 @@ def two_hypothesis(
         1.0
     """
     _anew.check_arguments("two_hypothesis", hazard, examples)
-    _anew.check_optimizer("two_hypothesis", inner)
+    check_optimizer("two_hypothesis", inner)
     wrapped = forwarding(inner)
     own_value_fn, usual = value_fn, examples
 
@@ -263,14 +263,14 @@ def two_hypothesis(
         certain = diverged | jnp.asarray(task_begins, bool)
         switched = jax.nn.sigmoid(jax.scipy.special.logit(jnp.float32(hazard)) + evidence)
         switched = jnp.where(certain, 1, switched)
-        given = {} if examples is None else {"examples": examples}
+        if examples is not None:
+            extra_args["examples"] = examples
         updates, inner_state = wrapped.update(
             updates,
             state.inner_state,
             params,
             value=value,
             value_fn=value_fn,
-            **given,
             **extra_args,
         )
 

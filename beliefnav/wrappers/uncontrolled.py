@@ -25,7 +25,7 @@ from beliefnav._format import number
 from beliefnav.beliefs.contract import Fact
 from beliefnav.beliefs.drift.elementwise import DriftState, ElementwiseDrift
 from beliefnav.navigation import check_real, forwarding
-from beliefnav.wrappers.contract import Optimizer, wrapper
+from beliefnav.wrappers.contract import check_optimizer, wrapper
 
 __all__ = ["DriftCounteringState", "drift_countering"]
 
@@ -133,8 +133,7 @@ def drift_countering(
         [-0.01, -0.01]
     """
     _check(belief, strength, deviations)
-    if not isinstance(inner, Optimizer):
-        raise TypeError(f"drift_countering: inner must be an optax optimizer, got {inner!r}.")
+    check_optimizer("drift_countering", inner)
     wrapped = forwarding(inner)
 
     def init(params: PyTree) -> Any:

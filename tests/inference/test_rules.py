@@ -10,7 +10,7 @@ import optax
 import pytest
 from jax import lax
 
-from beliefnav.inference.learners.ruled import Fit, Start, fit_rule, sample_rule
+from beliefnav.inference.learners.ruled import Fit, Start, fit_rule, fit_values, sample_rule
 
 pytestmark = pytest.mark.usefixtures("rank_promotion")
 STEPS, PARAMS = 120, 6
@@ -73,6 +73,15 @@ def test_a_noise_or_a_scale_that_is_none_is_refused(scale: str, noise: Any, mess
     ones = jnp.ones((2, 1))
     with pytest.raises(ValueError, match=message):
         fit_rule(descent, {"rate": Start(0.1, scale)}, ones, ones, ones, noise=noise)
+
+
+def test_values_at_the_mode_are_the_numbers_of_the_rule():
+    start = {"rate": Start(0.1, "positive"), "b1": Start(0.5, "memory")}
+    fit = fitted(momentum, start, recorded(optax.sgd(0.05, 0.9), 0.01, 1e-4))
+    values = fit_values(fit, start)
+    assert list(values) == ["rate", "b1"]
+    # 720 steps of 1 % noise: a few in ten thousand.
+    np.testing.assert_allclose([*values.values()], [0.05, 0.9], rtol=5e-3)
 
 
 def test_evidence_of_a_linear_rule_is_the_exact_gaussian_one():

@@ -346,12 +346,7 @@ class FisherOptimum(Belief):
             return params, still
         given = _trees.fitted(self.name, "prior_mean", self.prior_mean, params)
         FINITE.check_leaves(self.name, "prior_mean", given)
-        for (path, p), m in zip(_trees.named_leaves(params), jax.tree.leaves(given), strict=True):
-            if jnp.shape(m) != jnp.shape(p):
-                raise ValueError(
-                    f"{self.name}: prior_mean must be like the parameters, got the shape "
-                    f"{jnp.shape(m)} for parameter {path!r} of shape {jnp.shape(p)}."
-                )
+        _trees.check_shapes(self.name, "prior_mean", given, params)
         start = jax.tree.map(lambda x, m: jnp.asarray(m, x.dtype), still, given)
         return start, jax.tree.map(lambda p, m: jnp.asarray(p, m.dtype) - m, params, start)
 

@@ -5,10 +5,10 @@ network observables", NeurIPS 2020), fit the coefficients of plasticity through 
 et al., "Model based inference of synaptic plasticity rules", NeurIPS 2024), or invert optimal
 agents (Wu, Schrater and Pitkow, "Inverse POMDP: inferring what you think from what you do",
 arXiv:1805.09864, 2018; Kwon et al., "Inverse rational control with partially observable continuous
-nonlinear dynamics", NeurIPS 2020). Here the parameters of the
-family are assumptions about a landscape; they have a posterior and families an evidence, and what
-no data can tell is said: the classes of the first have no numbers, the fits of the second no
-verdict, and the agents of the others no rounding to be judged by.
+nonlinear dynamics", NeurIPS 2020). Here the parameters of the family are assumptions about a
+landscape; they have a posterior and families an evidence, and what no data can tell is said: the
+classes of the first have no numbers, the fits of the second no verdict, and the agents of the
+others no rounding to be judged by.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -24,6 +24,7 @@ from beliefnav.inference.learners.judging import Judgement, Noise, execution_noi
 from beliefnav.inference.learners.movement import Seen, read
 from beliefnav.inference.learners.searching import (
     MIN_PATH,
+    NUM_WINDOWS,
     PRIOR,
     TOLD,
     Member,
@@ -179,7 +180,7 @@ def _smooth(seen: Seen, rounding: float, total: float, second: bool) -> Learner:
     verdict, why, bounds = _doubted(verdict, seen)
     statements += why
     unexplained = float((seen.seen * best.residual**2).sum() / total)
-    places = len(said.coordinates) / len(seen.labels) + len(said.windows) / 10
+    places = len(said.coordinates) / len(seen.labels) + len(said.windows) / NUM_WINDOWS
     told = verdict != NONE or 0 < places < 0.75
     if bounds and unexplained > MAX_UNTOLD:
         told = False

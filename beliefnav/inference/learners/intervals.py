@@ -124,29 +124,32 @@ def correction_variance(best: Member, steps: Floats, precision: float) -> Floats
     It is half a spacing of numbers below 1 over $1 - \beta^t$: at first much more than the rounding
     of a parameter that is small.
     """
-    options, variance = best.options, np.zeros_like(steps)
-    if not options.corrected:
-        return variance
-    t = np.arange(1, len(steps) + 1)[:, None]
-    averaged = options.average and not (options.total or options.largest)
-    for i, power in ((0, 1.0), (1, best.position[2] if averaged else 0.0)):
-        left = -np.expm1(t * np.log(max(-np.expm1(-best.position[i]), 1e-300)))
+    t, variance = np.arange(1, len(steps) + 1)[:, None], np.zeros_like(steps)
+    for power, log_discount in _corrections(best):
+        left = -np.expm1(t * log_discount)
         variance = variance + (power * precision / 2 * steps / left) ** 2
     return variance
+
+
+def _corrections(best: Member) -> list[tuple[float, float]]:
+    """Of every average whose prior is corrected for: its power in a step, the log discount."""
+    options = best.options
+    if not options.corrected:
+        return []
+    averaged = options.average and not (options.total or options.largest)
+    powers = 1.0, float(best.position[2]) if averaged else 0.0
+    discounts = (max(-np.expm1(-best.position[i]), 1e-300) for i in (0, 1))
+    return [(power, float(np.log(b))) for power, b in zip(powers, discounts, strict=True)]
 
 
 def _arithmetic(best: Member, mean: Floats, data: Movement, precision: float) -> list[Floats]:
     """What half a spacing of the discounts does to steps, where the prior is corrected for."""
     options, errors = best.options, list[Floats]()
-    if not options.corrected:
-        return errors
     if not options.in_gradient:
         away = np.asarray(data.params - options.to_start * data.params[0])
         mean = mean + best.rates[:, None] * best.position[NAMES.index("decay")] * away
     t = np.arange(1, len(mean) + 1)[:, None]
-    averaged = options.average and not (options.total or options.largest)
-    for i, power in ((0, 1.0), (1, best.position[2] if averaged else 0.0)):
-        log_discount = np.log(max(-np.expm1(-best.position[i]), 1e-300))
+    for power, log_discount in _corrections(best):
         error = -t * np.exp(t * log_discount) / np.expm1(t * log_discount)
         errors.append(power * precision / 2 * error * mean)
     return errors

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from beliefnav.inference.learners.searching import cells
+from beliefnav.inference.learners.searching import cells, windows
 
 __all__ = ["LEVEL", "TWICE", "Judgement", "Noise", "execution_noise", "judge"]
 
@@ -100,8 +100,8 @@ def judge(
         What is not explained, and where.
     """
     square = seen * residual**2 / variance
-    windows = np.array_split(np.arange(len(residual)), min(10, len(residual)))
-    places = residual.shape[1] + len(windows) + len(causes)
+    parts = windows(len(residual))
+    places = residual.shape[1] + len(parts) + len(causes)
     level = LEVEL / places
     floor = 1.0 if noisy else TWICE
 
@@ -112,7 +112,7 @@ def judge(
         i for i in range(residual.shape[1]) if exceeds(square[:, i].sum(), seen[:, i].sum())
     ]
     wrong_windows = [
-        (int(w[0]), int(w[-1]) + 1) for w in windows if exceeds(square[w].sum(), seen[w].sum())
+        (int(w[0]), int(w[-1]) + 1) for w in parts if exceeds(square[w].sum(), seen[w].sum())
     ]
     patterns = []
     if noisy:
@@ -125,7 +125,7 @@ def judge(
                 patterns.append(name)
     else:
         wrong_params, wrong_windows = _localised(
-            residual, variance, seen, wrong_params, wrong_windows, windows
+            residual, variance, seen, wrong_params, wrong_windows
         )
     return Judgement(
         not (wrong_params or wrong_windows or patterns), wrong_params, wrong_windows, patterns
@@ -138,7 +138,6 @@ def _localised(
     seen: Floats,
     params: list[int],
     steps: list[tuple[int, int]],
-    windows: list[NDArray[np.int_]],
 ) -> tuple[list[int], list[tuple[int, int]]]:
     """The fewest coordinates and windows that hold all cells which are not explained, nearly.
 
@@ -146,8 +145,8 @@ def _localised(
     """
     if not (params or steps):
         return params, steps
-    ratio = cells(residual, variance, seen)
-    counts = np.maximum(np.stack([seen[w].sum(0) for w in windows]), 1)
+    parts, ratio = windows(len(residual)), cells(residual, variance, seen)
+    counts = np.maximum(np.stack([seen[w].sum(0) for w in parts]), 1)
     bad = ratio > TWICE * np.maximum(stats.chi2.isf(LEVEL / ratio.size, counts) / counts, 1)
     rows, columns = [], []
     while bad.any():
@@ -160,4 +159,4 @@ def _localised(
             bad[:, columns[-1]] = False
     if not (rows or columns):
         return params, steps
-    return sorted(columns), [(int(windows[i][0]), int(windows[i][-1]) + 1) for i in sorted(rows)]
+    return sorted(columns), [(int(parts[i][0]), int(parts[i][-1]) + 1) for i in sorted(rows)]

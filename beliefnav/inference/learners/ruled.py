@@ -129,8 +129,7 @@ def _problem(
     ) ** 2
 
     def moments(position: Array) -> tuple[Array, Array]:
-        numbers = {n: _TO[start[n].transform](position[i]) for i, n in enumerate(names)}
-        rule: Any = build(numbers)
+        rule: Any = build(_values(start, position))
 
         def step(state: Any, now: tuple[Array, Array]) -> tuple[Any, Array]:
             update, state = rule.update(now[0], state, now[1])
@@ -262,14 +261,11 @@ def sample_rule(
     )
     begin = mode.position + around @ jnp.linalg.cholesky(mode.covariance).T
     chains.run(key, init_params=begin, extra_fields=("diverging",))
-    positions = chains.get_samples(group_by_chain=True)
-    transforms = {n: _TO[s.transform] for n, s in start.items()}
-    transforms |= {f"{n}_noise": jnp.exp for n in noise}
+    positions = jnp.moveaxis(chains.get_samples(group_by_chain=True), -1, 0)
+    noises = zip(noise, jnp.exp(positions[len(start) :]), strict=True)
+    drawn = _values(start, positions) | {f"{n}_noise": x for n, x in noises}
     posterior = xr.Dataset(
-        {
-            name: (("chain", "draw"), transform(positions[..., i]))
-            for i, (name, transform) in enumerate(transforms.items())
-        },
+        {name: (("chain", "draw"), x) for name, x in drawn.items()},
         {"chain": range(num_chains), "draw": range(num_samples)},
     )
     tables = agreement(posterior)
@@ -280,7 +276,12 @@ def sample_rule(
 
 def fit_values(fit: Fit, start: Mapping[str, Start]) -> dict[str, Array]:
     """The numbers of a rule at the mode, by name."""
-    return {n: _TO[s.transform](fit.position[i]) for i, (n, s) in enumerate(start.items())}
+    return _values(start, fit.position)
+
+
+def _values(start: Mapping[str, Start], position: Array) -> dict[str, Array]:
+    """The numbers of a rule, by name, from where they stand on their scales [number, ...]."""
+    return {n: _TO[s.transform](position[i]) for i, (n, s) in enumerate(start.items())}
 
 
 def unconstrained(value: float, transform: str) -> Array:

@@ -16,6 +16,7 @@ from beliefnav.inference.learners.least_squares import Minimum, minimise
 __all__ = [
     "MIN_PATH",
     "Member",
+    "NUM_WINDOWS",
     "PRIOR",
     "TOLD",
     "cells",
@@ -25,6 +26,7 @@ __all__ = [
     "search",
     "sharpen",
     "weights_of",
+    "windows",
 ]
 
 Floats = NDArray[np.float64]
@@ -41,7 +43,8 @@ PRIOR = {
 NUM_SMALL, NUM_POLISHED = 12, 6
 MIN_PATH = 4
 """Fewer coordinates do not tell a rate at every step."""
-_CELLS = 10
+NUM_WINDOWS = 10
+"""Parts of a recording, of equal length, that are weighed and judged one by one."""
 
 
 class Member(NamedTuple):
@@ -185,21 +188,23 @@ def variants(best: Options, *, norm: bool, params: bool) -> list[Options]:
     return [o._replace(horizon=0.0) if o.inside and o.horizon else o for o in several]
 
 
+def windows(num_steps: int) -> list[NDArray[np.int_]]:
+    """The steps of every window."""
+    return np.array_split(np.arange(num_steps), min(NUM_WINDOWS, num_steps))
+
+
 def cells(residual: Floats, variance: Floats, seen: Floats) -> Floats:
     """Mean square of a residual in units of its variance [window, param], of ten windows."""
-    windows = np.array_split(np.arange(len(residual)), min(_CELLS, len(residual)))
     square = seen * residual**2 / variance
-    total = np.stack([square[w].sum(0) for w in windows])
-    count = np.stack([seen[w].sum(0) for w in windows])
+    total = np.stack([square[w].sum(0) for w in windows(len(square))])
+    count = np.stack([seen[w].sum(0) for w in windows(len(square))])
     return total / np.maximum(count, 1)
 
 
 def spread(values: Floats, num_steps: int) -> Floats:
     """Values of cells [window, param], for every step of their window."""
-    windows = np.array_split(np.arange(num_steps), min(_CELLS, num_steps))
-    return np.concatenate(
-        [np.repeat(v[None], len(w), 0) for v, w in zip(values, windows, strict=True)]
-    )
+    parts = zip(values, windows(num_steps), strict=True)
+    return np.concatenate([np.repeat(v[None], len(w), 0) for v, w in parts])
 
 
 def weights_of(residual: Floats, variance: Floats, seen: Floats) -> Floats:
