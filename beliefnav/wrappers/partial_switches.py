@@ -294,7 +294,7 @@ def layer_hypotheses(
         value: Any = None,
         value_fn: Callable[[PyTree], Any] | None = None,
         examples: ArrayLike | None = None,
-        task_begins: ArrayLike = False,
+        task_begins: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
         check_spelling(extra_args)
@@ -328,7 +328,7 @@ def layer_hypotheses(
         suspected = usable & (jax.scipy.special.logit(p) + surprise > 0)
         at_start = lax.cond(finite, lambda: loss, lambda: loss_at(state.prior_mean))
         diverged = ~finite & jnp.isfinite(at_start)
-        told = jnp.asarray(task_begins, bool)
+        told = jnp.asarray(False if task_begins is None else task_begins, bool)
         starts = told | ((state.remaining == 0) & (suspected | diverged))
 
         def learn(gradient: PyTree, inner_state: Any, at: PyTree, value: Any) -> Any:

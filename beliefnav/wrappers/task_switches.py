@@ -10,7 +10,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from beliefnav._format import counted, number, reciprocal
-from beliefnav._trees import arrays, path_name, unboxed
+from beliefnav._trees import arrays, path_name, unboxed, wide_dtype
 from beliefnav.beliefs.contract import Fact
 from beliefnav.navigation import check_spelling, forwarding
 from beliefnav.wrappers import _anew
@@ -242,7 +242,7 @@ def two_hypothesis(
         value: Any = None,
         value_fn: Callable[[PyTree], Any] | None = None,
         examples: ArrayLike | None = None,
-        task_begins: ArrayLike = False,
+        task_begins: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[PyTree, Any]:
         check_spelling(extra_args)
@@ -260,7 +260,7 @@ def two_hypothesis(
         prior_value = _anew.scalar("two_hypothesis", "the result of value_fn", prior_value)
         evidence, seen = _evidence(loss, prior_value, usual if examples is None else examples)
         diverged = ~jnp.isfinite(loss) & jnp.isfinite(prior_value)
-        certain = diverged | jnp.asarray(task_begins, bool)
+        certain = diverged | jnp.asarray(False if task_begins is None else task_begins, bool)
         switched = jax.nn.sigmoid(jax.scipy.special.logit(jnp.float32(hazard)) + evidence)
         switched = jnp.where(certain, 1, switched)
         if examples is not None:
@@ -277,9 +277,11 @@ def two_hypothesis(
         landing = jnp.isinf(state.surprise)  # from so far away that the start was missed
 
         def mean(u: Array, new: Array, p: Array) -> Array:
-            moved = new.astype(jnp.float32) - p.astype(jnp.float32)
+            dtype = wide_dtype(p.dtype)
+            u, share = u.astype(dtype), switched.astype(dtype)
+            moved = new.astype(dtype) - p.astype(dtype)
             u = jnp.where(landing, u + moved, u)
-            mixed = (1 - switched) * u + switched * moved
+            mixed = (1 - share) * u + share * moved
             likelier = jnp.where(switched > 0.5, moved, u)
             return jnp.where(jnp.isfinite(mixed), mixed, likelier).astype(p.dtype)
 

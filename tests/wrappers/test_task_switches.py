@@ -13,6 +13,7 @@ import pytest
 from scipy.special import expit, logit
 
 from beliefnav import rules, wrappers
+from beliefnav.wrappers.partial_switches import layer_hypotheses
 
 pytestmark = pytest.mark.usefixtures("dtype_promotion")
 PyTree = Any
@@ -60,6 +61,30 @@ def test_a_task_that_is_told_to_begin_begins_at_the_start_with_a_fresh_state(haz
     there = optax.apply_updates(params, updates)
     # Two roundings of a float32 that is 15 times as large as the start.
     jax.tree.map(lambda x, s: np.testing.assert_allclose(x, s, atol=1e-6), there, start)
+
+
+@pytest.mark.usefixtures("x64")
+def test_parameters_in_double_precision_are_reset_in_it() -> None:
+    optimizer, start = two_hypothesis(optax.sgd(0.1), 0.0, BATCH), {"w": jnp.float64(1 / 3)}
+    params = {"w": jnp.float64(np.pi)}
+    told = {"value": 1.0, "value_fn": lambda _: 1.0, "task_begins": True}
+    updates, _ = optimizer.update(params, optimizer.init(start), params, **told)
+    there = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(there["w"], start["w"], rtol=1e-15)  # two roundings
+
+
+def test_nothing_said_of_a_task_is_that_none_begins() -> None:
+    """As in a loop that passes on what it may not have."""
+    start, loss = tree(0.3, -0.7), {"value": 1.0, "value_fn": lambda _: 1.0}
+    for optimizer in (
+        two_hypothesis(optax.adam(0.1), HAZARD, BATCH),
+        layer_hypotheses(optax.adam(0.1), HAZARD, BATCH),
+    ):
+        state = optimizer.init(start)
+        for told in (None, False):
+            got = optimizer.update(start, state, start, task_begins=told, **loss)
+            want = optimizer.update(start, state, start, **loss)
+            jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
 def test_it_passes_a_chain() -> None:
