@@ -382,7 +382,8 @@ def layer_hypotheses(
             losses = jnp.zeros(1 + count, losses.dtype).at[leader].set(loss).at[slots].set(losses)
             known = jnp.isfinite(losses)
             evidence = jnp.where(known, -size * losses, -jnp.inf)
-            weights = jax.nn.log_softmax(weights + jnp.where(jnp.any(known), evidence, 0))
+            told_apart = jnp.any(known & (weights > -jnp.inf))  # one at least is left
+            weights = jax.nn.log_softmax(weights + jnp.where(told_apart, evidence, 0))
             best = jnp.argmax(weights).astype(jnp.int32)
             # A new leader and the old one change places.
             changes, slot = best != leader, jnp.argmax(slots == best)

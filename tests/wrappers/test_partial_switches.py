@@ -81,6 +81,16 @@ def test_a_network_that_diverged_starts_anew_and_a_bad_batch_is_no_evidence() ->
     assert int(state.trials) == 0 and int(state.seen) == 0
 
 
+def test_a_batch_on_which_no_possible_hypothesis_has_a_loss_is_no_evidence() -> None:
+    """Where it is told that the task does not go on, its loss does not count."""
+    learner: Any = layer_hypotheses(optax.sgd(RATE), HAZARD, BATCH, TRIAL, masks=[WHOLE, HEAD])
+    params = tree(1, 2)
+    told = {"value": 1.0, "task_begins": True}
+    told["value_fn"] = lambda p: jnp.where(p["b"] == 0, jnp.nan, p["b"])
+    _, state = learner.update(tree(0, 0), learner.init(tree(0, 0)), params, **told)
+    np.testing.assert_allclose(jnp.exp(state.log_weights), [0, 0.5, 0.5], rtol=1e-6)
+
+
 @pytest.mark.parametrize("double", [False, True])
 @pytest.mark.parametrize("diverged", [False, True])
 def test_without_a_hazard_a_trial_that_begins_is_one_of_the_masks(
