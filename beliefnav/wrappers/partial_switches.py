@@ -24,6 +24,8 @@ WARM_UP = 10
 """Batches without a suspicion, from which the level of the loss is learned."""
 LEAST = 1e-30
 """The hazard that 0 is in a trial, which then has another reason than the hazard."""
+GUESS, WORTH = 0.01, 100.0
+"""The hazard that one that is learned starts from, and the steps that this is worth."""
 
 
 class LayerHypothesesState(NamedTuple):
@@ -47,6 +49,8 @@ class LayerHypothesesState(NamedTuple):
             of the mask that took the lead; 0 where none did.
         surprise: log of the ratio of likelihoods that no hypothesis can exceed, in nats.
         trials: number of trials begun, int32.
+        switches: how often each hypothesis held [hypothesis], in expectation: steps in which the
+            task went on, and switches to every mask.
     """
 
     inner_state: Any
@@ -64,6 +68,7 @@ class LayerHypothesesState(NamedTuple):
     reset_fraction: Array
     surprise: Array
     trials: Array
+    switches: Array
 
 
 def layer_masks(params: PyTree) -> list[PyTree]:
@@ -86,7 +91,7 @@ def layer_masks(params: PyTree) -> list[PyTree]:
 
 
 def layer_hypotheses_facts(
-    hazard: ArrayLike,
+    hazard: ArrayLike | None,
     examples: ArrayLike,
     trial: int = 20,
     masks: Sequence[PyTree | Callable[[PyTree], PyTree]] | None = None,
@@ -99,10 +104,11 @@ def layer_hypotheses_facts(
     _check(hazard, examples, trial)
     tried = "all; last and first layers" if masks is None else f"{len(masks)} given"
     start = "the initial parameters" if prior_mean is None else "given"
+    length = "learned" if hazard is None else counted(reciprocal(hazard), "step")
     return (
         Fact(
             "task length",
-            counted(reciprocal(hazard), "step"),
+            length,
             "On average; then the task switches. Trials say whether it has.",
         ),
         Fact("layers anew", tried, "One of these sets of arrays starts anew with a new task."),
@@ -122,7 +128,7 @@ def layer_hypotheses_facts(
 @wrapper(layer_hypotheses_facts)
 def layer_hypotheses(
     inner: optax.GradientTransformation,
-    hazard: ArrayLike,
+    hazard: ArrayLike | None,
     examples: ArrayLike,
     trial: int = 20,
     masks: Sequence[PyTree | Callable[[PyTree], PyTree]] | None = None,
@@ -144,9 +150,18 @@ def layer_hypotheses(
     no hypothesis can explain the batch much better than the network explained those before. The
     level is learned anew after a trial, so that none begins in the 10 batches after it. For
     ``trial`` steps every hypothesis $k$ then learns from every batch, and its log weight
-    $\log w_k$, at first $\log(1-p)$ or $\log (p/K)$, falls by $B L_k$, the loss before it learns
-    from the batch. The parameters are those of the likeliest hypothesis at every step. Losses are
-    compared at points: what is not known of parameters would widen a likelihood, and is left out.
+    $\log w_k$, at first $\log p_0 = \log(1-p)$ or $\log p_k = \log (p/K)$, falls by $B L_k$, the
+    loss before it learns from the batch. The parameters are those of the likeliest hypothesis at
+    every step. Losses are compared at points: what is not known of parameters would widen a
+    likelihood, and is left out.
+
+    **A hazard that is learned.** With ``hazard=None`` every set of arrays has a hazard of its own,
+    the mean under a Dirichlet posterior,
+
+    $$ p_k = \frac{a_k + n_k}{\sum_j (a_j + n_j)}, \qquad a_0 = 99,\ a_1 = \dots = a_K = 1/K, $$
+
+    where $n_0$ counts steps in which the task went on, and $n_k$ the trials, each by the weight
+    $w_k$ that the hypothesis ends with. A reset of a network that diverged counts as a switch.
 
     A prefix of fresh layers under a trained head is worse than chance at first; a trial shows what
     a single batch cannot. Long trials prefer what learns the present task soonest, which may cost
@@ -184,8 +199,8 @@ def layer_hypotheses(
 
     Args:
         inner: any optax optimizer that needs no readings of single examples.
-        hazard: $p$ in [0, 1], per step: the odds against a switch. With 0 a trial begins only where
-            a task is said to begin or the network has diverged.
+        hazard: $p$ in [0, 1], the probability of a switch a step; ``None`` to learn it. With 0 a
+            trial begins only where a task is said to begin or the network has diverged.
         examples: $B > 0$, the number of independent examples that the loss is the mean of.
         trial: steps of a trial, at least 1; fewer than an epoch where examples are seen again.
         masks: trees of booleans, or functions from parameters to one, which arrays start anew.
@@ -284,6 +299,7 @@ def layer_hypotheses(
             reset_fraction=nothing,
             surprise=nothing,
             trials=counter,
+            switches=jnp.zeros(1 + count, jnp.float32),
         )
 
     def update(
@@ -312,7 +328,8 @@ def layer_hypotheses(
         if examples is not None:
             extra_args["examples"] = examples
         size = jnp.asarray(usual if examples is None else examples, jnp.float32)
-        count, p = state.slots.size, jnp.float32(hazard)
+        count = state.slots.size
+        prior = _prior(hazard, state.switches)
 
         def loss_at(at: PyTree) -> Array:
             return _anew.scalar("layer_hypotheses", "the result of value_fn", value_fn(at))
@@ -325,7 +342,7 @@ def layer_hypotheses(
         surprise = jnp.minimum(size * jnp.maximum(difference, 0), tail)
         usable = finite & (state.seen >= WARM_UP)
         surprise = jnp.where(usable, surprise, 0)
-        suspected = usable & (jax.scipy.special.logit(p) + surprise > 0)
+        suspected = usable & (jax.scipy.special.logit(prior[1:].sum()) + surprise > 0)
         at_start = lax.cond(finite, lambda: loss, lambda: loss_at(state.prior_mean))
         diverged = ~finite & jnp.isfinite(at_start)
         told = jnp.asarray(False if task_begins is None else task_begins, bool)
@@ -350,6 +367,7 @@ def layer_hypotheses(
                 switch_probability=jnp.zeros_like(state.switch_probability),
                 reset_fraction=jnp.zeros_like(state.reset_fraction),
                 surprise=surprise,
+                switches=state.switches.at[0].add(1),
             )
 
         def compare() -> tuple[PyTree, Any]:
@@ -362,10 +380,9 @@ def layer_hypotheses(
                 lambda: ((state.rivals, state.rival_states), state.slots),
             )
             leader = jnp.where(starts, 0, state.leader)
-            goes_on = jnp.where(told, -jnp.inf, jnp.log1p(-p))
-            switches = jnp.log(jnp.maximum(p, LEAST) / count)
-            prior = jnp.full(1 + count, switches).at[0].set(goes_on)
-            weights = jnp.where(starts, prior, state.log_weights)
+            at_first = jnp.log(jnp.maximum(prior, LEAST / count))
+            at_first = at_first.at[0].set(jnp.where(told, -jnp.inf, jnp.log1p(-prior[1:].sum())))
+            weights = jnp.where(starts, at_first, state.log_weights)
             before = _anew.quiet(state.inner_state)
             step, shown = learn(updates, state.inner_state, params, value)
             own = optax.apply_updates(params, step), _plain(_anew.quiet(shown), params)
@@ -396,6 +413,9 @@ def layer_hypotheses(
             inner_state = jax.tree.structure(before).unflatten(jax.tree.leaves(led))
             shares = [0.0, *map(_share, chosen(params), [params] * count)]
             shares = jnp.array(shares, jnp.float32)
+            remaining = jnp.where(starts, trial, state.remaining) - 1
+            # At its end a trial counts; in its other steps the task went on.
+            held = jnp.where(remaining == 0, jnp.exp(weights), jnp.zeros_like(weights).at[0].set(1))
             return moved, state._replace(
                 inner_state=_anew.shown_as(inner_state, shown),
                 rivals=rivals[0],
@@ -403,7 +423,7 @@ def layer_hypotheses(
                 slots=slots.at[slot].set(jnp.where(changes, leader, slots[slot])),
                 log_weights=weights,
                 leader=best,
-                remaining=jnp.where(starts, trial, state.remaining) - 1,
+                remaining=remaining,
                 level=jnp.zeros_like(state.level),
                 variance=jnp.zeros_like(state.variance),
                 seen=jnp.zeros_like(state.seen),
@@ -411,6 +431,7 @@ def layer_hypotheses(
                 reset_fraction=jnp.where(changes, shares[best], 0),
                 surprise=surprise,
                 trials=state.trials + starts,
+                switches=state.switches + held,
             )
 
         return lax.cond(starts | (state.remaining > 0), compare, go_on)
@@ -418,8 +439,18 @@ def layer_hypotheses(
     return optax.GradientTransformationExtraArgs(init, update)
 
 
+def _prior(hazard: ArrayLike | None, switches: Array) -> Array:
+    """The probabilities of the hypotheses at a step [hypothesis]: "goes on", then every mask."""
+    count = switches.size - 1
+    if hazard is None:
+        held = WORTH * _prior(GUESS, switches) + switches
+        return held / held.sum()
+    p = jnp.float32(hazard)
+    return jnp.full(1 + count, p / count).at[0].set(1 - p)
+
+
 def _check(hazard: Any, examples: Any, trial: Any) -> None:
-    _anew.check_arguments("layer_hypotheses", hazard, examples)
+    _anew.check_arguments("layer_hypotheses", 0.0 if hazard is None else hazard, examples)
     POSITIVE.check_annotated("layer_hypotheses", "trial", trial, int)
 
 

@@ -19,8 +19,8 @@ HEAD = {"a": False, "b": True}
 WHOLE = {"a": True, "b": True}
 
 
-def optimizer() -> Any:
-    return layer_hypotheses(optax.sgd(RATE), HAZARD, BATCH, TRIAL, masks=[WHOLE, HEAD])
+def optimizer(hazard: float | None = HAZARD) -> Any:
+    return layer_hypotheses(optax.sgd(RATE), hazard, BATCH, TRIAL, masks=[WHOLE, HEAD])
 
 
 def tree(a: float, b: float) -> Any:
@@ -136,17 +136,21 @@ def test_three_layers_have_five_masks() -> None:
 # --- the whole recursion --------------------------------------------------------------------------
 
 
-def oracle(goals: np.ndarray, examples: np.ndarray) -> dict[str, np.ndarray]:
+def oracle(goals: np.ndarray, examples: np.ndarray, learned: bool = False) -> dict[str, np.ndarray]:
     """Gradient descent from 0 with the hypotheses that nothing, all or the head starts anew."""
+    fixed, held = np.array([1 - HAZARD, HAZARD / 2, HAZARD / 2]), np.zeros(3)
     params, level, variance, seen, remaining = np.zeros(2), 0.0, 0.0, 0, 0
     places, logs, leader = np.zeros((3, 2)), np.zeros(3), 0
-    path: dict[str, list[Any]] = {"params": [], "leader": [], "switch_probability": []}
+    names = ("params", "leader", "switch_probability", "switches")
+    path: dict[str, list[Any]] = {name: [] for name in names}
     for goal, count in zip(goals, examples, strict=True):
         loss = ((params - goal) ** 2).sum()
         surprise = min(count * max(loss - level, 0), (loss - level) ** 2 / (2 * variance or 1e-38))
-        if not remaining and seen >= 10 and np.log(HAZARD / (1 - HAZARD)) + surprise > 0:
+        prior = (np.array([99, 0.5, 0.5]) + held) / (100 + held.sum()) if learned else fixed
+        odds = (1 - prior[0]) / prior[0]
+        if not remaining and seen >= 10 and np.log(odds) + surprise > 0:
             places = np.array([params, [0.0, 0.0], [params[0], 0.0]])
-            logs, remaining = np.log([1 - HAZARD, HAZARD / 2, HAZARD / 2]), TRIAL
+            logs, remaining = np.log(prior), TRIAL
         probability = 0.0
         if remaining:
             logs = logs - count * ((places - goal) ** 2).sum(1)
@@ -159,7 +163,9 @@ def oracle(goals: np.ndarray, examples: np.ndarray) -> dict[str, np.ndarray]:
             variance = (1 - gain) * (variance + gain * (loss - level) ** 2)
             level, seen = level + gain * (loss - level), seen + 1
             params = params - RATE * 2 * (params - goal)
-        for name, x in zip(path, (params, leader, probability), strict=True):
+        ends = remaining == 0 and probability > 0
+        held = held + (np.exp(logs - np.logaddexp.reduce(logs)) if ends else [1, 0, 0])
+        for name, x in zip(path, (params, leader, probability, held), strict=True):
             path[name].append(x)
     return {name: np.array(x) for name, x in path.items()}
 
@@ -187,21 +193,32 @@ def train(goals: Any, examples: Any, dtype: Any = jnp.float32, learner: Any = No
         params: Any = optax.apply_updates(params, moved)
         own = optax.tree.get(state, "LayerHypothesesState")
         place = jnp.stack([params["a"], params["b"]])
-        return (params, state), (place, own.leader, own.switch_probability)
+        return (params, state), (place, own.leader, own.switch_probability, own.switches)
 
     return jax.lax.scan(one, (start, learner.init(start)), (goals, examples))
 
 
+@pytest.mark.parametrize("learned", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_whole_path_is_that_of_its_recursion(seed: int) -> None:
+def test_the_whole_path_is_that_of_its_recursion(seed: int, learned: bool) -> None:
     goals, examples = stream(seed)
-    _, got = jax.jit(train)(jnp.asarray(goals, jnp.float32), jnp.asarray(examples, jnp.float32))
-    want = oracle(goals, examples)
+    learner = optimizer(None if learned else HAZARD)
+    run = jax.jit(lambda *x: train(*x, learner=learner))
+    _, got = run(jnp.asarray(goals, jnp.float32), jnp.asarray(examples, jnp.float32))
+    want = oracle(goals, examples, learned)
     # The head is found at the switch, and nothing before.
     assert (want["leader"][:30] == 0).all() and want["leader"][-1] == 2
+    np.testing.assert_allclose(want["switches"][-1], [59, 0, 1], atol=1e-3)
     for x, name in zip(got, want, strict=True):
         # Float32; a probability is of log weights of up to 100 nats.
         np.testing.assert_allclose(x, want[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_a_hazard_that_is_learned_is_the_mean_of_its_dirichlet_posterior() -> None:
+    """Of a stationary stream it falls as 1/t; a mask that was seen to switch is expected again."""
+    held = jnp.array([900.0, 0.0, 3.0])
+    prior = partial_switches._prior(None, held)
+    np.testing.assert_allclose(prior, np.array([999, 0.5, 3.5]) / 1003, rtol=1e-6)
 
 
 def test_seeds_are_mapped_over() -> None:
@@ -247,6 +264,8 @@ def test_it_says_what_it_assumes() -> None:
     told = dict(fact[:2] for fact in given.facts())
     assert told["task length"] == "unlimited" and told["task prior"] == "given"
     assert told["layers anew"] == "all; last and first layers" and told["trial"] == "1 step"
+    given = explain(layer_hypotheses, optax.sgd(1), hazard=None, examples=1)
+    assert dict(fact[:2] for fact in given.facts())["task length"] == "learned"
     with pytest.raises(ValueError, match="layer_hypotheses: trial must be"):
         explain(layer_hypotheses, optax.sgd(1), hazard=0, examples=1, trial=0)
 
@@ -257,7 +276,7 @@ def test_it_is_recorded_and_its_belief_is_that_of_the_leader() -> None:
     watched = recording.record(learner, coordinates=1, capacity=60, key=jax.random.key(0))
     given = tuple(jnp.asarray(x, jnp.float32) for x in stream(0))
     (plain, own), _ = jax.jit(lambda *x: train(*x, learner=learner))(*given)
-    (params, state), (_, leader, probability) = jax.jit(lambda *x: train(*x, learner=watched))(
+    (params, state), (_, leader, probability, _) = jax.jit(lambda *x: train(*x, learner=watched))(
         *given
     )
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), params, plain)
