@@ -180,7 +180,7 @@ def plain(value: Any) -> Any:
 def _key(key: Any) -> str:
     if isinstance(key, tuple):
         return ", ".join(map(_key, key))
-    return key if isinstance(key, str) else f"{key:g}"
+    return str(key) if isinstance(key, str | int) else f"{key:g}"
 
 
 def dumps(metrics: Any) -> str:

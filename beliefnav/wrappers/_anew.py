@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jax.typing import ArrayLike
 
 from beliefnav._checks import POSITIVE, UNIT_INTERVAL, is_concrete, refuse_schedule
 from beliefnav._trees import check_shapes, copied, fitted, is_function, named_leaves
@@ -24,6 +25,7 @@ __all__ = [
     "start_of",
     "started_anew",
     "stays",
+    "told",
     "where_chosen",
 ]
 
@@ -38,9 +40,13 @@ _SCHEDULES = (
 # --- arguments ----------------------------------------------------------------------------------
 
 
-def check_arguments(owner: str, hazard: Any, examples: Any) -> None:
-    """Raise unless the hazard is in [0, 1] and the number of examples positive."""
-    refuse_schedule(f"wrappers.{owner}", "hazard", hazard)
+def check_arguments(place: str, hazard: Any, examples: Any) -> None:
+    """Raise unless the hazard is in [0, 1] and the number of examples positive.
+
+    ``place`` is the wrapper, with its module below `beliefnav.wrappers`.
+    """
+    refuse_schedule(f"wrappers.{place}", "hazard", hazard)
+    owner = place.rpartition(".")[2]
     UNIT_INTERVAL.check_annotated(owner, "hazard", hazard, float)
     POSITIVE.check_annotated(owner, "examples", examples, float)
 
@@ -69,6 +75,11 @@ def check_losses(owner: str, value: Any, value_fn: Any, remedy: str) -> None:
             f"{owner}: value_fn must be a function from parameters to the mean loss of the batch, "
             f"got {value_fn!r}."
         )
+
+
+def told(task_begins: ArrayLike | None) -> Array:
+    """Whether it is said that a task begins; who says nothing says no."""
+    return jnp.asarray(False if task_begins is None else task_begins, bool)
 
 
 def scalar(owner: str, name: str, x: Any) -> Array:

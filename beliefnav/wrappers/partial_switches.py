@@ -26,6 +26,8 @@ LEAST = 1e-30
 """The hazard that 0 is in a trial, which then has another reason than the hazard."""
 GUESS, WORTH = 0.01, 100.0
 """The hazard that one that is learned starts from, and the steps that this is worth."""
+MANY = 2.0**23
+"""Counts are halved where their sum has come so far: float32 adds 1 up to twice as much."""
 
 
 class LayerHypothesesState(NamedTuple):
@@ -49,8 +51,8 @@ class LayerHypothesesState(NamedTuple):
             of the mask that took the lead; 0 where none did.
         surprise: log of the ratio of likelihoods that no hypothesis can exceed, in nats.
         trials: number of trials begun, int32.
-        switches: how often each hypothesis held [hypothesis], in expectation: steps in which the
-            task went on, and switches to every mask.
+        switches: in how many steps each hypothesis held [hypothesis], in expectation: the task went
+            on, or the arrays of a mask started anew.
     """
 
     inner_state: Any
@@ -104,12 +106,15 @@ def layer_hypotheses_facts(
     _check(hazard, examples, trial)
     tried = "all; last and first layers" if masks is None else f"{len(masks)} given"
     start = "the initial parameters" if prior_mean is None else "given"
-    length = "learned" if hazard is None else counted(reciprocal(hazard), "step")
+    if hazard is None:
+        length, learned = "learned", f"; {GUESS:.0%} a step at first, worth {WORTH:g} steps"
+    else:
+        length, learned = counted(reciprocal(hazard), "step"), ""
     return (
         Fact(
             "task length",
             length,
-            "On average; then the task switches. Trials say whether it has.",
+            f"On average; then the task switches. Trials say whether it has{learned}.",
         ),
         Fact("layers anew", tried, "One of these sets of arrays starts anew with a new task."),
         Fact("trial", counted(trial, "step"), "Every set learns from as many batches."),
@@ -160,8 +165,9 @@ def layer_hypotheses(
 
     $$ p_k = \frac{a_k + n_k}{\sum_j (a_j + n_j)}, \qquad a_0 = 99,\ a_1 = \dots = a_K = 1/K, $$
 
-    where $n_0$ counts steps in which the task went on, and $n_k$ the trials, each by the weight
-    $w_k$ that the hypothesis ends with. A reset of a network that diverged counts as a switch.
+    and $p = \sum_{k \ge 1} p_k$. A step counts for "goes on"; of every trial one step counts for
+    the hypotheses, by the weights $w_k$ that the trial ends with, whatever it began from. The
+    counts $n$ are ``switches`` in the state; they are halved when their sum reaches $2^{23}$ steps.
 
     A prefix of fresh layers under a trained head is worse than chance at first; a trial shows what
     a single batch cannot. Long trials prefer what learns the present task soonest, which may cost
@@ -199,7 +205,7 @@ def layer_hypotheses(
 
     Args:
         inner: any optax optimizer that needs no readings of single examples.
-        hazard: $p$ in [0, 1], the probability of a switch a step; ``None`` to learn it. With 0 a
+        hazard: $p$ in [0, 1], the probability of a switch per step; ``None`` to learn it. With 0 a
             trial begins only where a task is said to begin or the network has diverged.
         examples: $B > 0$, the number of independent examples that the loss is the mean of.
         trial: steps of a trial, at least 1; fewer than an epoch where examples are seen again.
@@ -330,6 +336,8 @@ def layer_hypotheses(
         size = jnp.asarray(usual if examples is None else examples, jnp.float32)
         count = state.slots.size
         prior = _prior(hazard, state.switches)
+        p = prior[1:].sum() if hazard is None else jnp.float32(hazard)
+        goes_on = jnp.zeros(1 + count, jnp.float32).at[0].set(1)
 
         def loss_at(at: PyTree) -> Array:
             return _anew.scalar("layer_hypotheses", "the result of value_fn", value_fn(at))
@@ -342,10 +350,10 @@ def layer_hypotheses(
         surprise = jnp.minimum(size * jnp.maximum(difference, 0), tail)
         usable = finite & (state.seen >= WARM_UP)
         surprise = jnp.where(usable, surprise, 0)
-        suspected = usable & (jax.scipy.special.logit(prior[1:].sum()) + surprise > 0)
+        suspected = usable & (jax.scipy.special.logit(p) + surprise > 0)
         at_start = lax.cond(finite, lambda: loss, lambda: loss_at(state.prior_mean))
         diverged = ~finite & jnp.isfinite(at_start)
-        told = jnp.asarray(False if task_begins is None else task_begins, bool)
+        told = _anew.told(task_begins)
         starts = told | ((state.remaining == 0) & (suspected | diverged))
 
         def learn(gradient: PyTree, inner_state: Any, at: PyTree, value: Any) -> Any:
@@ -367,7 +375,7 @@ def layer_hypotheses(
                 switch_probability=jnp.zeros_like(state.switch_probability),
                 reset_fraction=jnp.zeros_like(state.reset_fraction),
                 surprise=surprise,
-                switches=state.switches.at[0].add(1),
+                switches=_counted(state.switches + goes_on),
             )
 
         def compare() -> tuple[PyTree, Any]:
@@ -381,7 +389,7 @@ def layer_hypotheses(
             )
             leader = jnp.where(starts, 0, state.leader)
             at_first = jnp.log(jnp.maximum(prior, LEAST / count))
-            at_first = at_first.at[0].set(jnp.where(told, -jnp.inf, jnp.log1p(-prior[1:].sum())))
+            at_first = at_first.at[0].set(jnp.where(told, -jnp.inf, jnp.log1p(-p)))
             weights = jnp.where(starts, at_first, state.log_weights)
             before = _anew.quiet(state.inner_state)
             step, shown = learn(updates, state.inner_state, params, value)
@@ -414,8 +422,10 @@ def layer_hypotheses(
             shares = [0.0, *map(_share, chosen(params), [params] * count)]
             shares = jnp.array(shares, jnp.float32)
             remaining = jnp.where(starts, trial, state.remaining) - 1
-            # At its end a trial counts; in its other steps the task went on.
-            held = jnp.where(remaining == 0, jnp.exp(weights), jnp.zeros_like(weights).at[0].set(1))
+            # A trial counts where it ends, or where the next one cuts it.
+            cut = starts & (state.remaining > 0)
+            ended = jnp.where(cut, jnp.exp(state.log_weights), jnp.exp(weights))
+            held = jnp.where(cut | (remaining == 0), ended, goes_on)
             return moved, state._replace(
                 inner_state=_anew.shown_as(inner_state, shown),
                 rivals=rivals[0],
@@ -431,7 +441,7 @@ def layer_hypotheses(
                 reset_fraction=jnp.where(changes, shares[best], 0),
                 surprise=surprise,
                 trials=state.trials + starts,
-                switches=state.switches + held,
+                switches=_counted(state.switches + held),
             )
 
         return lax.cond(starts | (state.remaining > 0), compare, go_on)
@@ -449,8 +459,13 @@ def _prior(hazard: ArrayLike | None, switches: Array) -> Array:
     return jnp.full(1 + count, p / count).at[0].set(1 - p)
 
 
+def _counted(switches: Array) -> Array:
+    return jnp.where(switches.sum() < MANY, switches, switches / 2)
+
+
 def _check(hazard: Any, examples: Any, trial: Any) -> None:
-    _anew.check_arguments("layer_hypotheses", 0.0 if hazard is None else hazard, examples)
+    given = 0.0 if hazard is None else hazard
+    _anew.check_arguments("partial_switches.layer_hypotheses", given, examples)
     POSITIVE.check_annotated("layer_hypotheses", "trial", trial, int)
 
 

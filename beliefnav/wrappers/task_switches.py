@@ -260,7 +260,7 @@ def two_hypothesis(
         prior_value = _anew.scalar("two_hypothesis", "the result of value_fn", prior_value)
         evidence, seen = _evidence(loss, prior_value, usual if examples is None else examples)
         diverged = ~jnp.isfinite(loss) & jnp.isfinite(prior_value)
-        certain = diverged | jnp.asarray(False if task_begins is None else task_begins, bool)
+        certain = diverged | _anew.told(task_begins)
         switched = jax.nn.sigmoid(jax.scipy.special.logit(jnp.float32(hazard)) + evidence)
         switched = jnp.where(certain, 1, switched)
         if examples is not None:

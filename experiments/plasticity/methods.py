@@ -292,9 +292,13 @@ def two_hypothesis(settings: Settings, setup: Setup) -> Learner:
 
 
 def layers_on_trial(settings: Settings, setup: Setup) -> Learner:
-    """`beliefnav.wrappers.partial_switches.layer_hypotheses` around Adam."""
+    """`beliefnav.wrappers.partial_switches.layer_hypotheses` around Adam.
+
+    It learns the hazard where that is no setting.
+    """
     inner = optax.adam(settings["learning_rate"])
-    return optimizer(layer_hypotheses(inner, settings["hazard"], setup.batch_size), setup.start)
+    wrapped = layer_hypotheses(inner, settings.get("hazard"), setup.batch_size)
+    return optimizer(wrapped, setup.start)
 
 
 def resetting(settings: Settings, setup: Setup) -> Learner:
@@ -447,6 +451,9 @@ METHODS: dict[str, Method] = {
         "ours",
         limits=PROBABILITY,
         quick={"learning_rate": 3e-3, "hazard": 1e-2},
+    ),
+    "layer_hypotheses_learned": Method(
+        "layers on trial, hazard learned", layers_on_trial, {"learning_rate": TWELVE}, "ours"
     ),
     "resetting": Method(
         "resetting plan on squared gradients",

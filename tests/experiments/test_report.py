@@ -125,3 +125,8 @@ def test_every_entry_point_agrees_with_float64(tmp_path: Path) -> None:
     metrics = report.perform(device_check.run, config)
     assert len(metrics["claims"]) > 10
     assert not report.failed(metrics)
+
+
+def test_keys_are_written_as_a_path_names_them() -> None:
+    written = report.plain({6_000_000: 1, 1e-3: 2, ("adam", 10): 3, "a.b": 4})
+    assert written == {"6000000": 1, "0.001": 2, "adam, 10": 3, "a.b": 4}

@@ -83,9 +83,8 @@ def test_a_network_that_diverged_starts_anew_and_a_bad_batch_is_no_evidence() ->
 
 def test_a_batch_on_which_no_possible_hypothesis_has_a_loss_is_no_evidence() -> None:
     """Where it is told that the task does not go on, its loss does not count."""
-    learner: Any = layer_hypotheses(optax.sgd(RATE), HAZARD, BATCH, TRIAL, masks=[WHOLE, HEAD])
-    params = tree(1, 2)
-    told = {"value": 1.0, "task_begins": True}
+    learner, params = optimizer(), tree(1, 2)
+    told: dict[str, Any] = {"value": 1.0, "task_begins": True}
     told["value_fn"] = lambda p: jnp.where(p["b"] == 0, jnp.nan, p["b"])
     _, state = learner.update(tree(0, 0), learner.init(tree(0, 0)), params, **told)
     np.testing.assert_allclose(jnp.exp(state.log_weights), [0, 0.5, 0.5], rtol=1e-6)
@@ -136,35 +135,39 @@ def test_three_layers_have_five_masks() -> None:
 # --- the whole recursion --------------------------------------------------------------------------
 
 
-def oracle(goals: np.ndarray, examples: np.ndarray, learned: bool = False) -> dict[str, np.ndarray]:
+def oracle(
+    goals: np.ndarray, examples: np.ndarray, learned: bool = False, begins: Any = ()
+) -> dict[str, np.ndarray]:
     """Gradient descent from 0 with the hypotheses that nothing, all or the head starts anew."""
     fixed, held = np.array([1 - HAZARD, HAZARD / 2, HAZARD / 2]), np.zeros(3)
     params, level, variance, seen, remaining = np.zeros(2), 0.0, 0.0, 0, 0
     places, logs, leader = np.zeros((3, 2)), np.zeros(3), 0
     names = ("params", "leader", "switch_probability", "switches")
     path: dict[str, list[Any]] = {name: [] for name in names}
-    for goal, count in zip(goals, examples, strict=True):
+    for t, (goal, count) in enumerate(zip(goals, examples, strict=True)):
         loss = ((params - goal) ** 2).sum()
         surprise = min(count * max(loss - level, 0), (loss - level) ** 2 / (2 * variance or 1e-38))
         prior = (np.array([99, 0.5, 0.5]) + held) / (100 + held.sum()) if learned else fixed
         odds = (1 - prior[0]) / prior[0]
-        if not remaining and seen >= 10 and np.log(odds) + surprise > 0:
+        told, step = t in begins, [1, 0, 0]
+        if told or (not remaining and seen >= 10 and np.log(odds) + surprise > 0):
+            step = np.exp(logs - np.logaddexp.reduce(logs)) if remaining else step
             places = np.array([params, [0.0, 0.0], [params[0], 0.0]])
-            logs, remaining = np.log(prior), TRIAL
+            logs, remaining = np.log(prior) + [-np.inf if told else 0, 0, 0], TRIAL
         probability = 0.0
         if remaining:
             logs = logs - count * ((places - goal) ** 2).sum(1)
             places = places - RATE * 2 * (places - goal)
             leader, level, variance, seen = int(logs.argmax()), 0.0, 0.0, 0
             params, remaining = places[leader], remaining - 1
-            probability = 1 - 1 / np.exp(logs - logs[0]).sum()
+            weights = np.exp(logs - np.logaddexp.reduce(logs))
+            probability, step = 1 - weights[0], step if remaining else weights
         else:
             gain = 1 / (min(seen, 4 * TRIAL - 1) + 1)
             variance = (1 - gain) * (variance + gain * (loss - level) ** 2)
             level, seen = level + gain * (loss - level), seen + 1
             params = params - RATE * 2 * (params - goal)
-        ends = remaining == 0 and probability > 0
-        held = held + (np.exp(logs - np.logaddexp.reduce(logs)) if ends else [1, 0, 0])
+        held = held + step
         for name, x in zip(path, (params, leader, probability, held), strict=True):
             path[name].append(x)
     return {name: np.array(x) for name, x in path.items()}
@@ -178,24 +181,36 @@ def stream(seed: int, steps: int = 60) -> tuple[np.ndarray, np.ndarray]:
     return goals, rng.integers(2, BATCH, steps)
 
 
-def train(goals: Any, examples: Any, dtype: Any = jnp.float32, learner: Any = None) -> Any:
-    """Parameters, leaders and probabilities after every step."""
+def weak_stream(seed: int, steps: int = 200) -> tuple[np.ndarray, np.ndarray]:
+    """Goals of which one or both change signs every 20 steps, and batches that say little."""
+    rng = np.random.default_rng(seed)
+    sign = np.repeat(rng.choice([-1, 1], steps // 20), 20)
+    both = np.repeat(rng.choice([-1, 1], steps // 20, p=[0.3, 0.7]), 20)
+    goals = 3.0 * np.stack([both, sign], 1) + rng.normal(0, 0.5, (steps, 2))
+    return goals, rng.uniform(0.1, 0.4, steps)
+
+
+def train(
+    goals: Any, examples: Any, begins: Any = None, dtype: Any = jnp.float32, learner: Any = None
+) -> Any:
+    """Parameters, leaders, probabilities and counts after every step."""
     learner = optimizer() if learner is None else learner
     start = jax.tree.map(lambda x: x.astype(dtype), tree(0, 0))
 
     def one(carry: Any, inputs: Any) -> Any:
         params, state = carry
-        goal, count = inputs
+        goal, count, told = inputs
         loss = loss_toward(*goal.astype(dtype))
         value, gradient = jax.value_and_grad(loss)(params)
-        told = {"value": value, "value_fn": loss, "examples": count}
-        moved, state = learner.update(gradient, state, params, **told)
+        extra = {"value": value, "value_fn": loss, "examples": count, "task_begins": told}
+        moved, state = learner.update(gradient, state, params, **extra)
         params: Any = optax.apply_updates(params, moved)
         own = optax.tree.get(state, "LayerHypothesesState")
         place = jnp.stack([params["a"], params["b"]])
         return (params, state), (place, own.leader, own.switch_probability, own.switches)
 
-    return jax.lax.scan(one, (start, learner.init(start)), (goals, examples))
+    begins = jnp.zeros(examples.shape, bool) if begins is None else begins
+    return jax.lax.scan(one, (start, learner.init(start)), (goals, examples, begins))
 
 
 @pytest.mark.parametrize("learned", [False, True])
@@ -214,11 +229,42 @@ def test_the_whole_path_is_that_of_its_recursion(seed: int, learned: bool) -> No
         np.testing.assert_allclose(x, want[name], rtol=1e-4, atol=1e-4, err_msg=name)
 
 
-def test_a_hazard_that_is_learned_is_the_mean_of_its_dirichlet_posterior() -> None:
-    """Of a stationary stream it falls as 1/t; a mask that was seen to switch is expected again."""
-    held = jnp.array([900.0, 0.0, 3.0])
-    prior = partial_switches._prior(None, held)
-    np.testing.assert_allclose(prior, np.array([999, 0.5, 3.5]) / 1003, rtol=1e-6)
+def test_what_is_learned_of_hazards_decides_where_evidence_is_weak() -> None:
+    goals, examples = weak_stream(37)
+    cut = (100, 101)  # the second task is told to begin while the first is on trial
+    want = oracle(goals, examples, True, cut)
+    doubtful = (want["switch_probability"] > 0.1) & (want["switch_probability"] < 0.9)
+    fixed = oracle(goals, examples, False, cut)["switch_probability"]
+    # The stream is one where it matters, and where both masks are found.
+    assert doubtful.sum() > 5 and ((fixed > 0) != (want["switch_probability"] > 0)).any()
+    assert want["switches"][-1].sum() == pytest.approx(200) and (want["switches"][-1] > 1).all()
+    run = jax.jit(lambda *x: train(*x, learner=optimizer(None)))
+    given = (jnp.asarray(x, jnp.float32) for x in (goals, examples))
+    _, got = run(*given, jnp.isin(jnp.arange(200), jnp.array(cut)))
+    for x, name in zip(got, want, strict=True):
+        # Float32, over 200 steps.
+        np.testing.assert_allclose(x, want[name], rtol=1e-3, atol=1e-3, err_msg=name)
+
+
+def test_counts_of_switches_stay_where_float32_can_add_one() -> None:
+    learner, params, loss = optimizer(None), tree(1, 2), loss_toward(1, 2)
+    full = jnp.array([2.0**23 - 4.0, 1.0, 2.0])
+    state = learner.init(params)._replace(switches=full)
+    _, state = learner.update(tree(0, 0), state, params, value=loss(params), value_fn=loss)
+    # One more step makes 2^23, of which half is kept.
+    np.testing.assert_array_equal(state.switches, (full + jnp.array([1, 0, 0])) / 2)
+
+
+@pytest.mark.parametrize("masks", [1, 10])
+def test_a_switch_at_every_step_is_a_hazard_too(masks: int) -> None:
+    """Ten tenths in float32 are more than 1, of which there is no logit."""
+    learner = layer_hypotheses(optax.sgd(RATE), 1.0, BATCH, TRIAL, masks=masks * [WHOLE])
+    params, loss = tree(1, 2), loss_toward(0, 0)
+    state = learner.init(tree(0, 0))._replace(seen=jnp.int32(50), variance=jnp.float32(1))
+    _, state = learner.update(tree(0, 0), state, params, value=loss(params), value_fn=loss)
+    assert int(state.trials) == 1 and float(state.switch_probability) == 1
+    # The same loss under all masks leaves them equally likely.
+    np.testing.assert_allclose(jnp.exp(state.log_weights[1:]), 1 / masks, rtol=1e-6)
 
 
 def test_seeds_are_mapped_over() -> None:
@@ -265,7 +311,8 @@ def test_it_says_what_it_assumes() -> None:
     assert told["task length"] == "unlimited" and told["task prior"] == "given"
     assert told["layers anew"] == "all; last and first layers" and told["trial"] == "1 step"
     given = explain(layer_hypotheses, optax.sgd(1), hazard=None, examples=1)
-    assert dict(fact[:2] for fact in given.facts())["task length"] == "learned"
+    length = given.facts()[0]
+    assert length.value == "learned" and "1% a step at first, worth 100 steps" in length.sentence
     with pytest.raises(ValueError, match="layer_hypotheses: trial must be"):
         explain(layer_hypotheses, optax.sgd(1), hazard=0, examples=1, trial=0)
 
