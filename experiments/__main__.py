@@ -6,16 +6,12 @@ brings the figures and numbers of a finished run into the experiment's folder an
 
 import sys
 
-from experiments import EXPERIMENTS, command_line, everything, publishing
+from experiments import EXPERIMENTS, command_line, everything
 
 if __name__ == "__main__":
     with command_line.piped():
         match sys.argv[1:]:
             case ["all", *options]:
                 everything.main(options)
-            case [name, *options] if name in EXPERIMENTS and "--publish" in options:
-                options.remove("--publish")
-                with command_line.in_one_line(name):
-                    publishing.publish(command_line.configure("experiments", name, options))
             case arguments:
                 command_line.main("experiments", "experiment", EXPERIMENTS, arguments)

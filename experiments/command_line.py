@@ -1,4 +1,4 @@
-"""A package of runnable modules on the command line: list them, or run the one that is named."""
+"""A package of runnable modules on the command line: list them, run one, or publish its run."""
 
 import contextlib
 import importlib
@@ -10,12 +10,12 @@ from typing import Any
 
 import tyro
 
-from experiments import report
+from experiments import publishing, report
 from experiments.options import OptionError
 
 
 def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]) -> None:
-    """Run the module that the first argument names, or list them all.
+    """Run the module that the first argument names, publish its finished run, or list them all.
 
     Exits with status 1 if a claim does not hold.
 
@@ -36,6 +36,10 @@ def main(package: str, kind: str, names: Sequence[str], arguments: Sequence[str]
     if name not in names:
         sys.exit(f"Unknown {kind} {name!r}; known are: {', '.join(names)}.")
     with in_one_line(name):
+        if "--publish" in options:
+            options.remove("--publish")
+            publishing.publish(configure(package, name, options))
+            return
         config = configure(package, name, options)
         config.check_folder()  # before anything is computed
     if config.quick:

@@ -5,9 +5,11 @@ A number in a README stands between two comments that GitHub does not show::
     Adam reaches <!--{value:rules.adam.accuracy:.3f}-->0.973<!--end--> after 40 epochs.
 
 The first comment has a path into ``metrics.json`` (names and positions in lists, joined by dots)
-and a Python format. In the gallery, ``experiments/README.md``, the path begins with the name of the
-experiment. What stands between the comments is written by `publish` and checked by a test; in the
-gallery, that of experiments which are not published yet is left as it stands.
+and a Python format. Two pages have numbers of several runs: in the gallery,
+``experiments/README.md``, the path begins with the name of the experiment, and in
+``experiments/benchmarks/README.md`` with that of the benchmark. What stands between the comments is
+written by `publish` and checked by a test; in these two, that of runs which are not published yet
+is left as it stands.
 """
 
 import json
@@ -20,11 +22,15 @@ from typing import Any
 
 from beliefnav._files import written_beside
 from experiments import EXPERIMENTS
+from experiments.benchmarks import BENCHMARKS
 from experiments.options import OptionError, Options
 from experiments.report import METRICS
 
 HERE = Path(__file__).parent
 GALLERY = HERE / "README.md"
+COSTS = HERE / "benchmarks" / "README.md"
+PAGES = {GALLERY: EXPERIMENTS, COSTS: BENCHMARKS}
+"""READMEs with numbers of several runs, and of which."""
 OPENING = "<!--{value:"
 MARKER = re.compile(
     re.escape(OPENING) + r"(?P<path>[^\n]+?):(?P<format>[^\n:}]*)\}-->.*?<!--end-->"
@@ -42,22 +48,26 @@ def publish(config: Options) -> None:
             ``metrics.json`` does not have.
     """
     config.check_folder()
-    source, target = config.folder, HERE / config.name
+    source, (*above, name) = config.folder, config.name.split("/")
     if not (source / METRICS).is_file():
         raise OptionError(
-            f"Cannot publish {config.name}. This is because {source} has no {METRICS}; do run "
-            f"`python -m experiments {config.name}` to its end first."
+            f"Cannot publish {name}. This is because {source} has no {METRICS}; do run "
+            f"`python -m {'.'.join(('experiments', *above))} {name}` to its end first."
         )
-    if json.loads((source / METRICS).read_text())["options"]["quick"]:
+    metrics = json.loads((source / METRICS).read_text())
+    if metrics["options"]["quick"]:
         raise OptionError(
-            f"Cannot publish {config.name}. This is because {source} holds a quick run, which is "
-            "there for tests; do run it without --quick."
+            f"Cannot publish {name}. This is because {source} holds a quick run, which is there "
+            "for tests; do run it without --quick."
         )
-    fresh = {config.name: json.loads((source / METRICS).read_text())}
-    readmes = [path for path in (target / "README.md", GALLERY) if path.is_file()]
-    texts = [rendered(readme, fresh) for readme in readmes]  # or nothing is published
-    for path in (source / METRICS, *sorted(source.glob("*.png"))):
-        with written_beside(target / path.name) as unfinished:
+    home = _published(name)
+    pages = (COSTS,) if name in BENCHMARKS else (home.parent / "README.md", GALLERY)
+    readmes = [path for path in pages if path.is_file()]
+    texts = [rendered(readme, {name: metrics}) for readme in readmes]  # or nothing is published
+    copies = [(source / METRICS, home)]
+    copies += [(path, home.parent / path.name) for path in sorted(source.glob("*.png"))]
+    for path, target in copies:
+        with written_beside(target) as unfinished:
             shutil.copyfile(path, unfinished)
         print(f"copied {path} to {target}")
     for readme, text in zip(readmes, texts, strict=True):
@@ -69,8 +79,8 @@ def rendered(readme: Path, fresh: Mapping[str, Any] = MappingProxyType({})) -> s
     """The text of a README, with its numbers as ``metrics.json`` has them.
 
     Args:
-        readme: the gallery, or the README of an experiment.
-        fresh: name of an experiment -> metrics in the place of those that are published.
+        readme: the gallery, the page of the benchmarks, or the README of an experiment.
+        fresh: name of a run -> metrics in the place of those that are published.
 
     Returns:
         The text; where nothing has changed, that of the file.
@@ -78,16 +88,23 @@ def rendered(readme: Path, fresh: Mapping[str, Any] = MappingProxyType({})) -> s
     Raises:
         OptionError: a marker is not closed, or asks for what is not there.
     """
-    if readme.resolve() == GALLERY:
-        names = [name for name in EXPERIMENTS if (HERE / name / METRICS).is_file()]
-        metrics = {name: json.loads((HERE / name / METRICS).read_text()) for name in names}
+    if names := PAGES.get(readme.resolve()):
+        paths = {name: _published(name) for name in names}
+        metrics = {
+            name: json.loads(path.read_text()) for name, path in paths.items() if path.is_file()
+        }
         metrics |= fresh
-        left = set(EXPERIMENTS) - metrics.keys()
+        left = set(names) - metrics.keys()
     else:
         published = fresh.get(readme.parent.name)
         metrics = published or json.loads((readme.parent / METRICS).read_text())
         left = ()
     return render(readme.read_text(), lambda path: look_up(metrics, path), left)
+
+
+def _published(name: str) -> Path:
+    """Where the metrics of an experiment or benchmark are published."""
+    return COSTS.parent / f"{name}.json" if name in BENCHMARKS else HERE / name / METRICS
 
 
 def render(text: str, value: Callable[[str], Any], left: Collection[str] = ()) -> str:
@@ -139,7 +156,7 @@ def look_up(metrics: Any, path: str) -> Any:
     behind, there = max(furthest, key=lambda item: len(item[0]))
     known = ", ".join(map(str, there)) if isinstance(there, Mapping) else f"{there!r:.60}"
     raise OptionError(
-        f"Cannot find {path!r} in {METRICS}. This is because there is only "
+        f"Cannot find {path!r} in the metrics. This is because there is only "
         f"{known or 'nothing'} at {behind.rstrip('.') or 'its top'!r}; do correct the path, or "
         "publish the run that has it."
     )

@@ -1,1 +1,4 @@
-"""Benchmarks: cost relative to the peer, measured in the same run."""
+"""Benchmarks: what the library costs beside its peers. ``python -m experiments.benchmarks``."""
+
+BENCHMARKS = ("averaging", "filters", "inference", "optimizer_step", "resetting")
+"""All benchmarks."""

@@ -1,10 +1,12 @@
-"""``python -m experiments.benchmarks`` lists the benchmarks, ``... NAME`` runs one."""
+"""``python -m experiments.benchmarks`` lists the benchmarks, ``... NAME`` runs one.
+
+``NAME --publish`` brings the numbers of a finished run into the README of the benchmarks.
+"""
 
 import sys
 
 from experiments import command_line
-
-BENCHMARKS = ("averaging", "filters", "inference", "optimizer_step", "resetting")
+from experiments.benchmarks import BENCHMARKS
 
 if __name__ == "__main__":
     with command_line.piped():

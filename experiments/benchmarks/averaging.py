@@ -34,7 +34,7 @@ class Config(Options):
     """Numbers of float32 parameters."""
     leaves: int = 16
     """Number of arrays that they are spread over."""
-    donate: bool = True
+    donate: tuple[bool, ...] = (True, False)
     """Whether parameters and state are worked on in place."""
     repeats: int = 41
     """Timed rounds; each is ten steps of every optimizer, so that one of ten is in each."""
@@ -45,10 +45,21 @@ STEPS = 10
 
 def run(config: Config) -> report.Report:
     """Measure and print."""
-    return report.Report([], {"parameters": {n: _compare(config, n) for n in config.num_params}})
+    results: dict[str, Any] = {
+        "donated" if donate else "not donated": {
+            n: _compare(config, n, donate) for n in config.num_params
+        }
+        for donate in config.donate
+    }
+    equals = [
+        abs(table["adam again"]["times_adam"] - 1)
+        for tables in results.values()
+        for table in tables.values()
+    ]
+    return report.Report([], results | {"equals_differ_by": max(equals)})
 
 
-def _compare(config: Config, num_params: int) -> dict[str, dict[str, float]]:
+def _compare(config: Config, num_params: int, donate: bool) -> dict[str, dict[str, float]]:
     inner = optax.adam(1e-3)
     optimizers: dict[str, Any] = {
         "adam": inner,
@@ -64,10 +75,11 @@ def _compare(config: Config, num_params: int) -> dict[str, dict[str, float]]:
     keys = jax.random.split(jax.random.key(0), config.leaves)
     gradient = [jax.random.normal(key, (num_params // config.leaves,)) for key in keys]
     load, device = np.round(os.getloadavg(), 1), jax.devices()[0].device_kind
-    print(f"{num_params:,} parameters, jax {jax.__version__}, {device}, load {load}")
+    how = "donated" if donate else "not donated"
+    print(f"{num_params:,} parameters, {how}, jax {jax.__version__}, {device}, load {load}")
     programs, memory = {}, {}
     for name, optimizer in optimizers.items():
-        programs[name], memory[name] = _stepper(optimizer, gradient, config.donate)
+        programs[name], memory[name] = _stepper(optimizer, gradient, donate)
     seconds = median_seconds(programs, config.repeats, f"{num_params:,}")
     print(f"{'optimizer':<36}{'ms':>8}{'/ adam':>9}{'state, MB':>12}")
     results = {}

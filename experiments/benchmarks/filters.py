@@ -59,7 +59,7 @@ class Config(Options):
     """Number of parameters of the race in parallel over time."""
     parallel_steps: int = 200
     """Number of observations there: associative scans compile for minutes over longer ones."""
-    repeats: int = 7
+    repeats: int = 21
     """Timed runs of each method."""
 
 
@@ -103,7 +103,7 @@ def run(config: Config) -> report.Report:
     # covariance and a log density.
     floor = 8 * stream.nbytes / bandwidth
     ratios = {
-        kind: min(s for name, s in times.items() if name != "beliefnav") / times["beliefnav"]
+        kind: {name: s / times["beliefnav"] for name, s in times.items() if name != "beliefnav"}
         for kind, times in seconds.items()
     }
     print(f"{'':<17}" + "".join(f"{name:>12}" for name in ("beliefnav", "dynamax", "cuthbert")))
@@ -112,15 +112,16 @@ def run(config: Config) -> report.Report:
             f"{1e3 * times[name]:9.1f} ms" if name in times else f"{'-':>12}"
             for name in ("beliefnav", "dynamax", "cuthbert")
         ]
-        print(f"{kind:<17}{''.join(cells)}   ratio {ratios[kind]:.1f}")
+        print(f"{kind:<17}{''.join(cells)}   ratio {min(ratios[kind].values()):.1f}")
     print(
         f"bandwidth {bandwidth / 1e9:.1f} GB/s: the filter takes "
         f"{seconds['filter']['beliefnav'] / floor:.1f} times as long as its data take to move"
     )
-    claims = [report.at_least("filter: faster than the faster peer", ratios["filter"], 20)]
+    faster = min(ratios["filter"].values())
+    claims = [report.at_least("filter: faster than the faster peer", faster, 20)]
     results = {
         "milliseconds": {k: {n: 1e3 * s for n, s in t.items()} for k, t in seconds.items()},
-        "times_as_fast_as_the_faster_peer": ratios,
+        "times_as_long": ratios,
         "gigabytes_per_second": bandwidth / 1e9,
         "filter_over_bandwidth": seconds["filter"]["beliefnav"] / floor,
     }

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from experiments import EXPERIMENTS, command_line, everything, kept, report
-from experiments.benchmarks.__main__ import BENCHMARKS
+from experiments.benchmarks import BENCHMARKS
 from experiments.options import OptionError, Options
 
 COMMAND = [sys.executable, "-m", "experiments"]
@@ -167,12 +167,16 @@ MODULES += [("experiments.benchmarks", name) for name in BENCHMARKS]
 def numbers(config: Any) -> dict[str, Any]:
     """Option -> its value, of those that are a number, or several."""
     given = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+    def is_number(value: Any) -> bool:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+
     return {
         name: value
         for name, value in given.items()
         if name in config.LEAST
-        or (isinstance(value, int | float) and not isinstance(value, bool))
-        or (isinstance(value, tuple) and value and isinstance(value[0], int | float))
+        or is_number(value)
+        or (isinstance(value, tuple) and value and is_number(value[0]))
     }
 
 

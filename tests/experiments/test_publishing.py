@@ -95,10 +95,12 @@ def test_markers_that_cannot_be_rendered_are_named(text: str, message: str) -> N
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of experiments with the READMEs of one that is called as the options here are."""
-    monkeypatch.setattr(publishing, "HERE", tmp_path / "experiments")
-    monkeypatch.setattr(publishing, "GALLERY", tmp_path / "experiments" / "README.md")
-    monkeypatch.setattr(publishing, "EXPERIMENTS", ("options",))
-    folder = tmp_path / "experiments" / "options"
+    here = tmp_path / "experiments"
+    gallery, costs = here / "README.md", here / "benchmarks" / "README.md"
+    pages = {gallery: ("options",), costs: publishing.BENCHMARKS}
+    for name, value in {"HERE": here, "GALLERY": gallery, "COSTS": costs, "PAGES": pages}.items():
+        monkeypatch.setattr(publishing, name, value)
+    folder = here / "options"
     folder.mkdir(parents=True)
     (folder / "README.md").write_text("<!--{value:answer:.1f}--><!--end-->")
     (folder.parent / "README.md").write_text("<!--{value:options.answer:.0f}--><!--end-->")
@@ -119,6 +121,29 @@ def test_a_finished_run_is_published(published: Path, tmp_path: Path) -> None:
     assert (published / "README.md").read_text() == "<!--{value:answer:.1f}-->42.0<!--end-->"
     gallery = published.parent / "README.md"
     assert gallery.read_text() == "<!--{value:options.answer:.0f}-->42<!--end-->"
+
+
+def test_a_finished_benchmark_is_published_beside_the_others(
+    published: Path, tmp_path: Path
+) -> None:
+    class Benchmark(Options):
+        __module__ = "experiments.benchmarks.averaging"
+
+    config = Benchmark(out=tmp_path / "run")
+    with pytest.raises(OptionError, match=r"run `python -m experiments.benchmarks averaging` to"):
+        publishing.publish(config)
+    report.perform(lambda _: report.Report([], {"answer": 42}), config)
+    publishing.COSTS.parent.mkdir()
+    text = (
+        "<!--{value:averaging.answer:d}-->?<!--end-->, <!--{value:filters.answer:d}-->7<!--end-->"
+    )
+    publishing.COSTS.write_text(text)
+    before = {path: path.read_text() for path in published.parent.glob("*/README.md")}
+    publishing.publish(config)
+    files = {path.name for path in publishing.COSTS.parent.iterdir()}
+    assert files == {"README.md", "averaging.json"}
+    before[publishing.COSTS] = text.replace("?", "42")  # filters is not published yet
+    assert before == {path: path.read_text() for path in before}
 
 
 def test_runs_that_are_not_finished_or_quick_are_not_published(
@@ -145,22 +170,25 @@ def test_the_numbers_of_a_readme_are_those_of_its_metrics() -> None:
             publishing.render(text, lambda _: 0.5)
 
 
-def test_the_numbers_of_the_gallery_are_those_of_the_metrics() -> None:
-    text = publishing.GALLERY.read_text()
-    assert publishing.rendered(publishing.GALLERY) == text
+@pytest.mark.parametrize("page", publishing.PAGES, ids=lambda path: path.parent.name)
+def test_the_numbers_of_a_page_are_those_of_its_metrics(page: Path) -> None:
+    text = page.read_text()
+    assert publishing.rendered(page) == text
     publishing.render(text, lambda _: 1)
 
 
 def test_no_line_begins_with_a_marker() -> None:
     """Markdown takes such a line for HTML, and ends the paragraph before it."""
-    for readme in (*READMES, publishing.GALLERY):
+    for readme in (*READMES, *publishing.PAGES):
         assert not re.search(r"^\s*<!--", readme.read_text(), re.M), readme
 
 
 def test_what_is_published_was_a_full_run_of_that_experiment() -> None:
-    for path in ROOT.glob(f"*/{report.METRICS}"):
+    of = {path: path.parent.name for path in ROOT.glob(f"*/{report.METRICS}")}
+    of |= {path: f"benchmarks/{path.stem}" for path in publishing.COSTS.parent.glob("*.json")}
+    for path, name in of.items():
         metrics = json.loads(path.read_text())
-        assert metrics["experiment"] == path.parent.name
+        assert metrics["experiment"] == name
         assert metrics["options"]["quick"] is False
 
 
