@@ -1,5 +1,6 @@
 """What the READMEs show runs as it stands, and is right; what they name exists."""
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from beliefnav import atlas, beliefs, rules, wrappers
 from beliefnav.atlas.problems import quadratic
 from beliefnav.atlas.table import exact
 from experiments.__main__ import EXPERIMENTS
-from experiments.benchmarks.__main__ import BENCHMARKS
+from experiments.benchmarks import BENCHMARKS
 from experiments.plasticity.training import Trainer
 from experiments.tasks import measuring
 
@@ -313,6 +314,40 @@ def test_names_in_the_text_exist(path: Path) -> None:
                 assert name in fields or hasattr(owners[owner], name), f"{owner}.{name}"
         if re.fullmatch(r"([A-Z][a-z]+){2,}", quoted):
             assert hasattr(beliefs, quoted), quoted
+
+
+def test_what_is_said_of_plasticity() -> None:
+    """The numbers are those of the experiment."""
+    metrics = json.loads((ROOT / "experiments" / "plasticity" / "metrics.json").read_text())
+    of = metrics["streams"]["random_labels"]
+    last = [of[name]["last"][0] for name in ("hazard_filter", "adam_3e-3", "adam_restarted")]
+    said = "has {:.3f}, Adam {:.3f}, Adam told to restart {:.3f}.".format(*last)
+    assert said in README.read_text()
+
+
+def test_what_is_said_of_costs() -> None:
+    """The numbers are those of the benchmarks."""
+    folder = ROOT / "experiments" / "benchmarks"
+    of = {
+        n: json.loads((folder / f"{n}.json").read_text()) for n in ("optimizer_step", "resetting")
+    }
+    steps, batches = of["optimizer_step"], of["resetting"]["batches_of"]
+    plain, donated = (steps[how]["1"] for how in ("not donated", "donated"))
+
+    def times(table: Mapping[str, Any], name: str) -> float:
+        return table[name]["times_optax_adam"]
+
+    text = sections(README)["What it costs"]
+    noise = steps["equals_differ_by"]
+    adam = f"| {times(plain, 'rules.adam'):.2f} times that of `optax.adam` (noise: {noise:.2f}) |"
+    assert f"| a step of `rules.adam` {adam}" in text
+    secant = [f"{times(table, 'rules.secant'):.2g} times" for table in (plain, donated)]
+    assert f"| a step of `rules.secant` | {secant[0]}, donated {secant[1]} |" in text
+    small, large = batches["128"], batches["512"]
+    filters = [f"{table['hazard_filter, batch']['times_adam']:.1f}" for table in (small, large)]
+    assert f"`rules.hazard_filter` | {filters[0]} and {filters[1]} times Adam |" in text
+    both = [table["two_hypothesis(adam)"]["times_adam_and_forward"] for table in (small, large)]
+    assert f"| {both[0]:.2f} and {both[1]:.2f} times Adam plus a forward pass |" in text
 
 
 def test_what_is_said_of_the_atlas() -> None:
