@@ -69,7 +69,7 @@ def test_parameters_in_double_precision_are_reset_in_it() -> None:
     params = {"w": jnp.float64(np.pi)}
     told = {"value": 1.0, "value_fn": lambda _: 1.0, "task_begins": True}
     updates, _ = optimizer.update(params, optimizer.init(start), params, **told)
-    there = optax.apply_updates(params, updates)
+    there: Any = optax.apply_updates(params, updates)
     np.testing.assert_allclose(there["w"], start["w"], rtol=1e-15)  # two roundings
 
 
