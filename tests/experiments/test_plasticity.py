@@ -114,6 +114,8 @@ def test_patches_are_those_of_a_convolution_and_the_unit_is_the_position_modulo_
 
 # Those whose updates no other test of this file runs.
 SOME = ("resetting_by_curvature",)
+# The middle of the grid, 64 times the initial variance, takes too long steps on this small task.
+AT = {"no_hazard": {"spread": 4.0}}
 
 
 @pytest.mark.parametrize(
@@ -123,25 +125,22 @@ def test_every_method_learns_a_task_and_makes_a_grid_of_twelve(name: str) -> Non
     method = METHODS[name]
     grid = method.settings()
     assert len(grid) == (1 if method.kind == "reference" else 12)
-    start, data = setup_of().start, batch(0)
+    settings = AT.get(name, grid[len(grid) // 2])
+    assert settings in grid
+    learner = method.make(settings, setup_of())
+    start = setup_of().start
 
-    def loss_of(settings: dict[str, float]) -> float:
-        learner = method.make(settings, setup_of())
+    def step(carry: Any, t: Any) -> Any:
+        params, state = carry
+        params, state = learner.update(params, state, seen(params, 0)._replace(step=t))
+        return (params, state), None
 
-        def step(carry: Any, t: Any) -> Any:
-            params, state = carry
-            params, state = learner.update(params, state, seen(params, 0)._replace(step=t))
-            return (params, state), None
+    @jax.jit
+    def train() -> Any:
+        return jax.lax.scan(step, (start, learner.state), jnp.arange(300))[0][0]
 
-        @jax.jit
-        def train() -> Any:
-            return jax.lax.scan(step, (start, learner.state), jnp.arange(300))[0][0]
-
-        return float(network.loss(SMALL, train(), *data))
-
-    # For this small task the middle of a grid may lie too far out.
-    tried = (grid[len(grid) // 2], grid[len(grid) // 3])
-    assert any(loss_of(settings) < 0.8 * network.loss(SMALL, start, *data) for settings in tried)
+    data = batch(0)
+    assert network.loss(SMALL, train(), *data) < 0.8 * network.loss(SMALL, start, *data)
 
 
 @pytest.mark.slow
